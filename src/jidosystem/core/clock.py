@@ -1,0 +1,38 @@
+"""Time as a value that is passed in.
+
+Nothing below reads the operating system's clocks but `SystemClock`; tests pass a clock of their own.
+`monotonic_s` never jumps and is only comparable within one process; `time_s` is the wall clock, seconds since
+the Unix epoch, and may jump either way at any moment.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Where the platform takes its time from."""
+
+    def time_s(self) -> float:
+        """Wall clock, seconds since 1970-01-01 UTC; may jump."""
+        ...
+
+    def monotonic_s(self) -> float:
+        """Seconds that only grow; the zero means nothing."""
+        ...
+
+
+class SystemClock:
+    """The clocks of the machine."""
+
+    __slots__ = ()
+
+    time_s = staticmethod(time.time)
+    monotonic_s = staticmethod(time.monotonic)
+
+
+def utc_from(time_s: float) -> datetime:
+    """Seconds since the epoch as an aware UTC `datetime`."""
+    return datetime.fromtimestamp(time_s, UTC)

@@ -1,0 +1,65 @@
+"""The codec: MessagePack through msgspec, pydantic models through an adapter, never pickle.
+
+Everything durable is *sealed*: a CRC-32 in front of the bytes, checked whenever they are read. It finds damage,
+not malice.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+from zlib import crc32
+
+import msgspec
+
+_CRC_BYTES = 4
+
+
+def seal(payload: bytes) -> bytes:
+    """The payload with its checksum in front."""
+    return crc32(payload).to_bytes(_CRC_BYTES, "big") + payload
+
+
+def unseal(blob: bytes) -> memoryview:
+    """The payload of a sealed blob; `ValueError` if its checksum doesn't fit."""
+    payload = memoryview(blob)[_CRC_BYTES:]
+    if len(blob) < _CRC_BYTES or crc32(payload) != int.from_bytes(blob[:_CRC_BYTES], "big"):
+        raise ValueError("the checksum doesn't fit the bytes: they were damaged after they were written")
+    return payload
+
+
+def is_pydantic_model(tp: Any) -> bool:
+    """Whether a type is a pydantic model; never imports pydantic."""
+    pydantic = sys.modules.get("pydantic")
+    return pydantic is not None and isinstance(tp, type) and issubclass(tp, pydantic.BaseModel)
+
+
+def to_builtins(value: Any) -> Any:
+    """Hook for encoding what msgspec doesn't know: pydantic models become dictionaries."""
+    if is_pydantic_model(type(value)):
+        return value.model_dump(mode="python")
+    raise TypeError(f"{type(value).__module__}.{type(value).__qualname__} can't be carried")
+
+
+def from_builtins(tp: type, value: Any) -> Any:
+    """Hook for decoding what msgspec doesn't know; the inverse of `to_builtins`."""
+    if is_pydantic_model(tp):
+        return tp.model_validate(value)  # type: ignore[attr-defined]
+    raise TypeError(f"{tp!r} can't be carried")
+
+
+encode = msgspec.msgpack.Encoder(enc_hook=to_builtins).encode
+"""Any value the codec carries, as bytes. `TypeError` or `OverflowError` if it can't be carried."""
+
+decode = msgspec.msgpack.Decoder().decode
+"""Bytes as plain builtins. `msgspec.MsgspecError` if they aren't MessagePack."""
+
+
+def decoder_for(tp: Any) -> msgspec.msgpack.Decoder[Any]:
+    """A decoder of one type, with the platform's hooks. `TypeError` at once if the type can't be carried."""
+    return msgspec.msgpack.Decoder(tp, dec_hook=from_builtins)
+
+
+def plain(value: Any) -> Any:
+    """The value as every other node would see it: encoded and decoded as builtins."""
+    return decode(encode(value))

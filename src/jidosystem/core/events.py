@@ -1,0 +1,128 @@
+"""Events: CloudEvents 1.0 values, their stored form and the patterns that choose among their types.
+
+Attribute names are those of CloudEvents 1.0 (https://github.com/cloudevents/spec); `stream`, `position`, `metadata`,
+`correlation_id`, `causation_id` and `traceparent` are extensions. `data` is plain builtins: what goes in as a
+dataclass comes out as a dictionary, for every subscriber alike.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from .codec import seal, to_builtins, unseal
+from .errors import InvalidPattern, RecordUnreadable
+
+MAX_TYPE_CHARS = 255
+_TYPE = re.compile(r"^[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]+)*$")
+_PATTERN = re.compile(r"^(?:[A-Za-z0-9_\-]+|\*|\*\*)(?:\.(?:[A-Za-z0-9_\-]+|\*|\*\*))*$")
+
+
+class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One thing that happened.
+
+    `time_s` is seconds since the Unix epoch; `position` is 0 until the event is stored. `source` is who emitted it
+    (`type/key` of an agent, or the publisher's name) and `subject` the emitting agent's key.
+    """
+
+    id: str
+    type: str
+    source: str
+    subject: str
+    time_s: float
+    data: Any
+    stream: str
+    metadata: Mapping[str, Any] = {}
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    traceparent: str | None = None
+    position: int = 0
+
+    @property
+    def time(self) -> str:
+        """`time_s` as an RFC 3339 timestamp in UTC, the form that CloudEvents asks for."""
+        from .clock import utc_from
+
+        return utc_from(self.time_s).isoformat().replace("+00:00", "Z")
+
+    def to_cloudevent(self) -> dict[str, Any]:
+        """The event in the JSON format of CloudEvents 1.0."""
+        attributes: dict[str, Any] = {
+            "specversion": "1.0", "id": self.id, "type": self.type, "source": self.source, "subject": self.subject,
+            "time": self.time, "datacontenttype": "application/json", "data": self.data, "stream": self.stream,
+            "position": self.position, "correlationid": self.correlation_id, "causationid": self.causation_id,
+            "traceparent": self.traceparent,
+        }  # fmt: skip
+        if self.metadata:
+            attributes["metadata"] = dict(self.metadata)
+        return {name: value for name, value in attributes.items() if value is not None and value != ""}
+
+
+_encode = msgspec.msgpack.Encoder(enc_hook=to_builtins).encode
+_decode = msgspec.msgpack.Decoder(Event).decode
+set_field = msgspec.structs.force_setattr
+
+
+def encode_event(event: Event) -> bytes:
+    """The stored form: checksum and MessagePack. `TypeError` if the data can't be carried."""
+    return seal(_encode(event))
+
+
+def decode_event(blob: bytes, position: int) -> Event:
+    """The event of a stored form, its position set; `RecordUnreadable` naming the position if it is damaged."""
+    try:
+        event = _decode(unseal(blob))
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise RecordUnreadable(f"the event at position {position} can't be read: {error}", position=position) from error
+    set_field(event, "position", position)
+    return event
+
+
+def check_event_type(name: str) -> str:
+    """The type itself, or `InvalidPattern`: dotted tokens of letters, digits, `_` and `-`, at most 255 characters."""
+    if not isinstance(name, str) or len(name) > MAX_TYPE_CHARS or not _TYPE.match(name):
+        raise InvalidPattern(f"{name!r} can't be an event type: dotted words of letters, digits, '_' and '-', for example 'orders.eu.placed'")
+    return name
+
+
+def matcher(pattern: str) -> Callable[[str], bool]:
+    """A predicate on event types. `*` stands for one token, `**` for any number of tokens, also none.
+
+    `orders.*.placed` takes `orders.eu.placed`; `orders.**` takes `orders` and `orders.eu.placed`. Answers are
+    remembered for the last 10,000 types.
+    """
+    if not isinstance(pattern, str) or len(pattern) > MAX_TYPE_CHARS or not _PATTERN.match(pattern):
+        raise InvalidPattern(f"{pattern!r} can't be a pattern: dotted words, '*' for one of them, '**' for any number")
+    tokens = pattern.split(".")
+    if tokens == ["**"]:
+        return _always
+    if "*" not in pattern:
+        return pattern.__eq__
+    return lru_cache(maxsize=10_000)(lambda name: _matches(tokens, name.split(".")))
+
+
+def _always(_name: str) -> bool:
+    return True
+
+
+def _matches(pattern: list[str], tokens: list[str]) -> bool:
+    # The greedy glob algorithm with one point of return: linear in practice, no recursion, any number of "**".
+    p = t = 0
+    star, back = -1, 0
+    while t < len(tokens):
+        if p < len(pattern) and pattern[p] == "**":
+            star, back = p, t
+            p += 1
+        elif p < len(pattern) and pattern[p] in ("*", tokens[t]):
+            p += 1
+            t += 1
+        elif star >= 0:
+            back += 1
+            p, t = star + 1, back
+        else:
+            return False
+    return all(token == "**" for token in pattern[p:])

@@ -1,0 +1,43 @@
+"""`EventLog`: the one log of events, and what readers may rely on.
+
+A position is an opaque growing integer of the one log; gaps are normal. A reader that has seen position p never
+finds a new event at or below p later.
+"""
+
+from __future__ import annotations
+
+from asyncio import Future
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from .events import Event
+
+
+class EventLog(Protocol):
+    """Promises, for every adapter:
+
+    - `append` is all or nothing, durable when it returns, and its events are consecutive among the events of their stream.
+    - Readers see events in the order of positions, without holes: once an event is visible, all before it are.
+    - Every event read has its `position` set, and its checksum verified (`RecordUnreadable` otherwise).
+    """
+
+    max_event_bytes: int
+
+    def append(self, events: Sequence[Event], expected: int | None = None) -> Future[Sequence[int]]:
+        """Append, and return the positions. `expected`: the position of the last event of the stream of the first
+        event (0: the stream is empty), else `StreamConflict`. Also fails as `Records.commit` does."""
+        ...
+
+    def read(self, after: int = 0, *, stream: str | None = None) -> AsyncIterator[Sequence[Event]]:
+        """Pages (never empty) of events after a position, of one stream or all, ending at the last event that was
+        present when the first page was asked for."""
+        ...
+
+    def follow(self, after: int = 0, *, stream: str | None = None) -> AsyncIterator[Sequence[Event]]:
+        """Pages of events after a position, going on for ever: what is there, then what comes, as it becomes
+        durable. Ends with `StoreUnavailable` when the log is closed. A slow follower reads from the store; nothing is lost."""
+        ...
+
+    async def last(self, stream: str | None = None) -> int:
+        """The position of the last event (of a stream), 0 if there is none."""
+        ...

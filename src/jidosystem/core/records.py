@@ -1,0 +1,119 @@
+"""`Records`: what is stored of each agent, written by compare-and-set.
+
+A record is a *head* (bytes that the runtime encodes: owner, state, counters) and small *rows* beside it, found by
+(kind, name). One commit changes head, rows and, where the log lives in the same engine, appends events: all of it
+or nothing, and only if the head's revision is the expected one. What a commit returned is durable.
+"""
+
+from __future__ import annotations
+
+from asyncio import Future
+from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple, Protocol
+
+from .events import Event
+from .log import EventLog
+
+
+class Row(NamedTuple):
+    """One change to a row: `value=None` removes it (no error if it isn't there).
+
+    `expires_s` (wall clock, seconds since the epoch): from then on the row is as if it weren't there.
+    `create=True`: the commit fails with `RowExists` if an unexpired row of that kind and name is there.
+    """
+
+    kind: str
+    name: str
+    value: bytes | None
+    expires_s: float | None = None
+    create: bool = False
+
+
+class StoredRow(NamedTuple):
+    """A row as it is found."""
+
+    agent: str
+    kind: str
+    name: str
+    value: bytes
+
+
+class Record(NamedTuple):
+    """An agent's head. `head is None`: a tombstone; the agent was deleted and its revision goes on growing."""
+
+    agent: str
+    revision: int
+    head: bytes | None
+
+
+class Committed(NamedTuple):
+    """What a commit did: the head's new revision, and the position of each event, in the order given."""
+
+    revision: int
+    positions: Sequence[int]
+
+
+class Records(Protocol):
+    """Promises, for every adapter:
+
+    - Of any number of commits that race with the same expected revision exactly one succeeds; the others fail with `Conflict`.
+    - A revision is a positive integer, opaque, larger than every earlier one of that agent, also across deletion. 0: no record ever.
+    - A failed commit changed nothing, unless it failed with `CommitUnknown`. Failing: `Conflict`, `RowExists`,
+      `StoreUnavailable`, `StoreFull`, `CommitUnknown`, `TooLarge`.
+    - A commit that is cancelled by its caller may still happen. One accepted is decided without the caller.
+    - Commits made in one turn of the event loop share one durable write where the engine can.
+    - A read sees every commit that returned before it. Damage found while reading is `RecordUnreadable` naming the agent.
+    """
+
+    max_head_bytes: int
+
+    @property
+    def log(self) -> EventLog | None:
+        """The log whose events commit in the same transaction as a record; None: records and log are apart."""
+        ...
+
+    def commit(
+        self, agent: str, expected: int, head: bytes | None, rows: Sequence[Row] = (), events: Sequence[Event] = ()
+    ) -> Future[Committed]:
+        """Write the record if its revision is `expected`. `head=None` leaves a tombstone and removes every row
+        of the agent but those given here. `events` must be empty where `log` is None. Returns a future that is
+        resolved on the event loop, after the write is durable, in the order in which commits became durable."""
+        ...
+
+    async def read(self, agent: str) -> Record | None:
+        """The newest head, or None if there was never one. Reads asked for together are answered together."""
+        ...
+
+    async def read_row(self, agent: str, kind: str, name: str) -> bytes | None:
+        """One unexpired row's value."""
+        ...
+
+    async def read_rows(self, agent: str, kind: str) -> Sequence[StoredRow]:
+        """The unexpired rows of one kind of one agent, in order of their names (code points)."""
+        ...
+
+    def scan(self, kind: str, start: str = "", end: str | None = None) -> AsyncIterator[Sequence[StoredRow]]:
+        """Pages of the unexpired rows of one kind, `start <= name < end`, of all agents, ordered by (name, agent);
+        never touches heads. Rows committed before the scan began are all seen; later ones may be."""
+        ...
+
+    def scan_agents(self, type_name: str, after: str = "") -> AsyncIterator[Sequence[Record]]:
+        """Pages of the records (no tombstones) of one agent type in order of address, those after the given address."""
+        ...
+
+    def watch(self, agent: str) -> AsyncIterator[Record]:
+        """The present record (if any), then every later one as it is committed, in order. A watcher that is more
+        than 1,000 records behind skips to the newest; it never misses the last one."""
+        ...
+
+    async def remove_expired(self, now_s: float, limit: int = 10_000) -> int:
+        """Physically remove up to `limit` expired rows; how many."""
+        ...
+
+    async def verify(self) -> Sequence[str]:
+        """Read everything once; a sentence for each thing that is damaged, naming it. Empty: all is well."""
+        ...
+
+    async def close(self) -> None:
+        """Finish what was accepted, then let go of the store. Later calls fail with `StoreUnavailable`."""
+        ...

@@ -1,0 +1,45 @@
+"""`Wire`: requests and messages between nodes. Bytes in, bytes out; what they mean is the mesh's business."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+Serve = Callable[[bytes], Awaitable[bytes | None]]
+
+
+class Served(Protocol):
+    """A subject being served."""
+
+    async def close(self) -> None:
+        """Take no further requests; those being served are finished first."""
+        ...
+
+
+class Wire(Protocol):
+    """Promises, for every adapter:
+
+    - A request reaches at most one server of its subject, at most once.
+    - Nobody serves the subject: `NodeUnreachable` at once, not after the timeout. No answer in time: `WireTimeout`
+      (the outcome is unknown). A payload over `max_payload_bytes`: `TooLarge`, nothing sent.
+    - Servers of one subject and group share its requests; each message of `send` reaches one server of every group.
+    - A handler that raises answers nothing: its requester times out. Handlers translate errors themselves.
+    """
+
+    max_payload_bytes: int
+
+    async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
+        """Send and wait for the answer."""
+        ...
+
+    async def send(self, subject: str, payload: bytes) -> None:
+        """Send without an answer; returns when the wire has taken it. No server is no error."""
+        ...
+
+    async def serve(self, subject: str, handler: Serve, *, group: str = "") -> Served:
+        """Answer requests and take messages of a subject, many at once."""
+        ...
+
+    async def close(self) -> None:
+        """Stop serving; requests in flight fail with `OutcomeUnknown`."""
+        ...
