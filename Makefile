@@ -1,0 +1,64 @@
+# Everything a checkout can do. Each target makes its own virtual environment from the pins; PYTHON=python3.13 selects
+# another interpreter, which gets an environment of its own (.venv-3.13).
+
+PYTHON ?=
+ifeq ($(strip $(PYTHON)),)
+INTERPRETER := python3
+VENV := .venv
+else
+INTERPRETER := $(PYTHON)
+VENV := .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+endif
+BIN := $(VENV)/bin
+PINS := constraints.txt pyproject.toml .ci/venv
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types layers docs package bench torture pins clean
+
+help: ## what can be made
+	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
+
+demo: $(VENV)/.pins-run ## January 2013 at three airports: killed in the middle, and the books balance (ARGS=--all: the whole year)
+	@$(BIN)/python -m examples.flights $(ARGS)
+
+test: $(VENV)/.pins-dev ## every test but the long ones
+	$(BIN)/python -m pytest $(ARGS)
+
+check: lint types layers docs test ## everything that must hold before a change goes in
+
+lint: $(VENV)/.pins-dev ## style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.pins-dev ## two type checkers, strict
+	$(BIN)/mypy
+	$(BIN)/basedpyright
+
+layers: $(VENV)/.pins-dev ## imports point down
+	$(BIN)/lint-imports --no-logo
+
+docs: $(VENV)/.pins-dev ## the examples in README.md and docs/ are executed
+	$(BIN)/python -m pytest README.md docs -p no:cacheprovider
+
+package: $(VENV)/.pins-dev ## the wheel builds, installs and runs
+	.ci/package $(BIN)/python
+
+bench: $(VENV)/.pins-dev ## each workload beside its physical limit and its peers
+	$(BIN)/python -m benchmarks $(ARGS)
+
+torture: $(VENV)/.pins-dev ## the long runs: kills at hundreds of random instants
+	$(BIN)/python -m pytest -m torture --timeout=0 $(ARGS)
+
+pins: ## new pins: the newest of everything, tried out by `make check` afterwards
+	.ci/pins $(INTERPRETER)
+
+clean: ## environments, caches and what the runs left behind
+	rm -rf .venv .venv-* .demo .bench build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.pins-run: $(PINS)
+	@.ci/venv $(VENV) run $(INTERPRETER)
+
+$(VENV)/.pins-dev: $(PINS)
+	@.ci/venv $(VENV) dev $(INTERPRETER)

@@ -1,0 +1,24 @@
+"""What every test lives under: nothing in the package may block the event loop, and nothing may be left behind.
+
+`blockbuster` raises in any function of the package that sleeps, reads a file or waits for a lock on the thread of a
+running event loop. A test that does so on purpose says `@pytest.mark.blocking`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from blockbuster import blockbuster_ctx
+
+
+@pytest.fixture(autouse=True)
+def _nothing_blocks_the_loop(request: pytest.FixtureRequest) -> Iterator[None]:
+    if request.node.get_closest_marker("blocking") is not None:
+        yield
+        return
+    with blockbuster_ctx("jidosystem") as detector:
+        for function in detector.functions.values():
+            # The first use of a heavy library imports it; that happens once in a process and isn't what is looked for.
+            function.can_block_in("<frozen importlib._bootstrap>", {"_find_and_load"})
+        yield
