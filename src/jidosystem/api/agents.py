@@ -1,0 +1,99 @@
+"""`platform.agents`: starting, stopping and looking at agents from outside."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, TypeVar
+
+from ..core.errors import InvalidArguments, NotYetAvailable
+from ..core.ids import check_key
+from ..runtime.agent import Agent
+from ..runtime.control import AgentInfo
+from ..runtime.host import Host
+from ..runtime.node import Node
+from ..runtime.reference import Ref
+
+A = TypeVar("A", bound=Agent)
+
+STATES = ("live", "passive", "paused", "failed", "loading", "held", "stopping", "restarting", "unreadable")
+
+
+class Agents:
+    """Operations on the agents of one platform. A `ref` is what `platform.agent(…)` returns."""
+
+    __slots__ = ("_node",)
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def start(self, cls: type[A], key: str, *, resources: object = None, placement: object = None, constraints: object = None) -> A:
+        """Activate an agent now and return its reference; `AgentCrashed`, `AgentFailed` or the store's error if it can't live."""
+        for name, value in (("resources", resources), ("placement", placement), ("constraints", constraints)):
+            if value is not None:
+                raise NotYetAvailable(f"agents.start({name}=…) comes with the resource manager; leave it out for now")
+        host = self._node.host_of(cls)
+        await self._node.control.start(host, check_key(key))
+        ref: A = self._node.ref(host, key)
+        return ref
+
+    async def stop(self, ref: Agent) -> None:
+        """Run what was accepted, then `on_terminate`; the agent is passive then, its children too. The next call activates it."""
+        await self._node.control.stop(*self._target(ref))
+
+    async def delete(self, ref: Agent) -> None:
+        """Delete an agent: state, rows, reminders and children. The next call begins from defaults."""
+        await self._node.control.delete(*self._target(ref))
+
+    async def restart(self, ref: Agent) -> None:
+        """Drop the activation and make a new one; ends the state "failed"."""
+        await self._node.control.restart(*self._target(ref))
+
+    async def pause(self, ref: Agent) -> None:
+        """Durably let calls wait (until their deadline) and reminders and deliveries stay."""
+        await self._node.control.pause(*self._target(ref))
+
+    async def resume(self, ref: Agent) -> None:
+        """Let a paused agent go on."""
+        await self._node.control.resume(*self._target(ref))
+
+    async def scale(self, cls: type[Agent], count: int) -> None:
+        """Not yet: comes with pools of agents."""
+        raise NotYetAvailable(f"agents.scale({cls.__name__}, {count}) comes with the `scaling` block")
+
+    async def describe(self, ref: Agent) -> AgentInfo:
+        """What is known of one agent, with its durable fields as last ended by a turn."""
+        return await self._node.control.describe(*self._target(ref))
+
+    async def list(self, *, type: type[Agent] | str | None = None, node: str | None = None, state: str | None = None) -> list[AgentInfo]:  # noqa: A002 - the contract's name
+        """Agents with a record, and live ones, by type and state. Reads records: meant for looking, not for each call."""
+        if state is not None and state not in STATES:
+            raise InvalidArguments(f"state={state!r}: one of {', '.join(STATES)}", path="$.state")
+        found: list[AgentInfo] = []
+        for host in self._hosts(type):
+            async for info in self._node.control.list_agents(host, state):
+                if node is None or info.node == node:
+                    found.append(info)
+        return found
+
+    async def watch(self, ref: Agent) -> AsyncIterator[tuple[Mapping[str, Any] | None, int]]:
+        """(durable fields, revision) now and after each commit; the fields are None once the agent is deleted.
+
+        A watcher that falls more than 1,000 commits behind skips to the newest state.
+        """
+        async for seen in self._node.control.watch(*self._target(ref)):
+            yield seen
+
+    def _hosts(self, kind: type[Agent] | str | None) -> list[Host]:
+        if kind is None:
+            return list(self._node.hosts.values())
+        if isinstance(kind, str):
+            host = self._node.hosts.get(kind)
+            return [host] if host is not None else []
+        return [self._node.host_of(kind)]
+
+    def _target(self, ref: Agent) -> tuple[Host, str]:
+        if not isinstance(ref, Ref):
+            raise InvalidArguments(f"{ref!r} isn't a reference; platform.agent(Counter, 'a') returns one", path="$.ref")
+        return ref._host, ref._key
+
+

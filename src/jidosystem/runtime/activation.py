@@ -1,0 +1,562 @@
+"""An agent's live copy: it runs one writing turn at a time and commits what turns leave behind.
+
+The life of a turn: `submit` runs it at once if the agent is free, else it waits in the mailbox. When its code ends,
+`_wrote` encodes the durable fields; if bytes changed or there are effects they join a `Batch`, and the answer is
+given when the batch's commit is durable. While a commit is in flight further turns may run on the state in memory;
+they join the next batch. A turn that raises leaves the agent as it was at the end of the turn before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from ..core.context import current
+from ..core.eager import start_eagerly
+from ..core.errors import (
+    CommitUnknown,
+    Conflict,
+    InvalidArguments,
+    InvalidResult,
+    JidoError,
+    ReadOnlyTurn,
+    StateChangedOutsideTurn,
+    StateMismatch,
+    StoreError,
+    TooLarge,
+)
+from ..core.records import Committed
+from . import endings
+from .boundary import IMMUTABLE, Signature
+from .definition import ActionOptions, ActionSpec
+from .effects import Effects
+from .head import Batch, Marks, encode_head
+from .mailbox import Queue, make_room
+from .staging import stage
+from .status import Status
+from .turn import CALL, HOOK, Turn, ended_with, guarded
+
+if TYPE_CHECKING:
+    from .extra import Extra
+    from .host import Host
+
+LOADING, LIVE, HELD, PAUSED, LEAVING, CRASHING, GONE = Status
+TURNS_A_SLICE = 256
+"""How many waiting turns run before the event loop gets to do something else."""
+
+
+async def _nothing(_agent: Any) -> None:
+    """The action of a turn that is only there to be waited for."""
+
+
+SYSTEM_READ = ActionSpec("ready", _nothing, Signature("system", _nothing, {"return": None}), ActionOptions(readonly=True))
+
+
+class Waiter:
+    """Somebody inside a turn who may go on only when what the turn has seen is durable."""
+
+    __slots__ = ("_future",)
+
+    def __init__(self, future: asyncio.Future[None]) -> None:
+        self._future = future
+
+    def answer(self, _value: Any) -> None:
+        """It is durable."""
+        if not self._future.done():
+            self._future.set_result(None)
+
+    def fail(self, error: BaseException) -> None:
+        """It never will be."""
+        if not self._future.done():
+            self._future.set_exception(error)
+
+
+class Activation:
+    """See the module. `idle` is True exactly when a call may take the short way: live, and nothing runs, waits or commits."""
+
+    __slots__ = (
+        "batch", "extra", "host", "idle", "inflight", "instance", "key", "last_used", "pumping", "queue", "readers", "revision", "state",
+        "status", "turns", "writer",
+    )  # fmt: skip
+
+    def __init__(self, host: Host, key: str) -> None:
+        self.host = host
+        self.key = key
+        self.instance: Any = None
+        self.state: bytes = b""
+        self.revision = 0
+        self.turns = 0
+        self.status = LOADING
+        self.idle = False
+        self.pumping = False
+        self.writer: Turn | None = None
+        self.readers = 0
+        self.queue: Queue | None = None
+        self.batch: Batch | None = None
+        self.inflight: Batch | None = None
+        self.extra: Extra | None = None
+        self.last_used = 0.0
+
+    @property
+    def address(self) -> str:
+        """`type/key`."""
+        return f"{self.host.type.name}/{self.key}"
+
+    # -- accepting -------------------------------------------------------------------------------------------
+
+    def submit(self, turn: Turn) -> None:
+        """Run a turn now or let it wait; raises what refuses it. The answer comes through the turn."""
+        queue = self.queue
+        if not queue and not self.pumping and self._may_begin(turn):
+            self._begin(turn)
+            if self.pumping is False and not self.idle:
+                self.proceed()
+            return
+        self.enqueue(turn)
+
+    def enqueue(self, turn: Turn) -> None:
+        """Put a turn into the mailbox; raises `MailboxFull`."""
+        queue = self.queue
+        if queue is None:
+            queue = self.queue = Queue()
+        if len(queue) >= self.host.mailbox_limit and turn.kind != HOOK:
+            make_room(self, queue, turn)
+        queue.put(turn)
+        self.idle = False
+
+    def post(self, turn: Turn) -> None:
+        """Put a message into the mailbox and let it run when the loop comes round: casts of one burst share commits."""
+        first = self.idle or not self.queue
+        self.enqueue(turn)
+        if first and not self.pumping:
+            self.host.node.loop.call_soon(self.proceed)
+
+    def hook(self, turn: Turn) -> None:
+        """Run a hook before everything that waits."""
+        if self.queue is None:
+            self.queue = Queue()
+        self.queue.put_first(turn)
+        self.idle = False
+        self.proceed()
+
+    def withdraw(self, turn: Turn) -> None:
+        """A waiting turn's caller has given up."""
+        if self.queue is not None and not turn.begun:
+            self.queue.withdraw()
+
+    def running(self) -> Iterable[Turn]:
+        """The turns whose code runs now."""
+        if self.writer is not None:
+            yield self.writer
+        if self.extra is not None and self.extra.reading:
+            yield from self.extra.reading
+
+    def _may_begin(self, turn: Turn) -> bool:
+        if self.status != LIVE and not (turn.kind == HOOK and self.status in (LOADING, LEAVING, PAUSED)):
+            return False
+        if self.writer is not None:
+            return False
+        if not turn.spec.readonly and (self.readers or (self.batch is not None and self.batch.full)):
+            return False
+        return self.host.bulkhead is None or turn.kind == HOOK or self.host.admit(self, turn)
+
+    # -- running ---------------------------------------------------------------------------------------------
+
+    def proceed(self) -> None:
+        """Run what waits, as far as it may, and note whether the agent is idle."""
+        if self.pumping:
+            return
+        queue = self.queue
+        if queue:
+            self.pumping = True  # turns that end at once join one batch; it is committed after the loop
+            try:
+                for _ in range(TURNS_A_SLICE):
+                    turn = queue.first()
+                    if turn is None:
+                        break
+                    if turn.deadline is not None and turn.deadline < self.host.node.loop.time():
+                        queue.take()
+                        turn.expire(0.0)
+                        continue
+                    if not self._may_begin(turn):
+                        break
+                    queue.take()
+                    self._begin(turn)
+                else:
+                    self.host.node.loop.call_soon(self.proceed)
+            finally:
+                self.pumping = False
+            if self.batch is not None and self.inflight is None:
+                self._flush()
+        if not self.queue and self.writer is None and self.inflight is None and self.batch is None and self.readers == 0:
+            self._rest()
+
+    def _rest(self) -> None:
+        """Nothing runs, waits or commits."""
+        if self.status == LIVE:
+            self.idle = True
+        if self.extra is not None and self.extra.at_rest:
+            waiting, self.extra.at_rest = self.extra.at_rest, []
+            for call in waiting:
+                call()
+
+    def _begin(self, turn: Turn) -> None:
+        host = self.host
+        turn.begun = True
+        turn.started = self.last_used = perf_counter()
+        spec = turn.spec
+        if self.extra is not None and self.extra.stale and self.readers == 0:
+            self.restore()
+        if host.node.checking and not self._unchanged_between_turns(turn):
+            return
+        instance = self.for_reading() if spec.readonly else self.instance
+        try:
+            coro = spec.function(instance, *turn.args, **turn.kwargs) if turn.kwargs else spec.function(instance, *turn.args)
+        except TypeError as error:
+            host.guards.release(turn)
+            turn.fail(InvalidArguments(f"{self.address}.{spec.name}{spec.signature.signature}: {error}", path="$"))
+            return
+        if host.type.hook_change is not None and not spec.readonly:
+            coro = endings.with_change_hook(self, turn, coro)
+        self.run(turn, coro)
+
+    def run(self, turn: Turn, coro: Any) -> None:
+        """Start the code of a turn that may begin."""
+        self.idle = False
+        turn.open = True
+        if turn.spec.readonly:
+            self.readers += 1
+        else:
+            self.writer = turn
+        token = current.set(turn)
+        try:
+            task = start_eagerly(guarded(coro), self.host.node.loop)
+        finally:
+            current.reset(token)
+        turn.task = task
+        if task.done():
+            self.ended(turn, task)
+        else:
+            endings.watch(self, turn, task)
+
+    def for_reading(self) -> Any:
+        """The agent as read-only turns see it: its fields can be read, durable ones not assigned."""
+        extra = self.need_extra()
+        reader = extra.reader
+        if reader is None:
+            reader = extra.reader = object.__new__(self.host.type.reader)
+            reader.__dict__ = self.instance.__dict__
+            reader._jido = self
+        return reader
+
+    # -- ending ----------------------------------------------------------------------------------------------
+
+    def ended(self, turn: Turn, task: asyncio.Future[Any]) -> None:
+        """The code of a turn has ended: sort out what becomes of it."""
+        turn.open = False
+        spec, host = turn.spec, self.host
+        if spec.readonly:
+            self.readers -= 1
+        else:
+            self.writer = None
+        error = ended_with(turn, task) or turn.doomed
+        value = None
+        if error is None:
+            value = task.result()
+            if type(value) not in IMMUTABLE and spec.copy and turn.kind == CALL:
+                try:
+                    value = spec.signature.copy_result(value)
+                except InvalidResult as invalid:
+                    error = invalid
+        if error is None:
+            error = self._read(turn, value) if spec.readonly else self._wrote(turn, value)
+        host.meter.observe(perf_counter() - turn.started)
+        if error is not None:
+            endings.failed(self, turn, error)
+        if host.after_turn is not None:
+            host.after_turn(self, turn, error)
+
+    def _read(self, turn: Turn, value: Any) -> BaseException | None:
+        """A read-only turn ended well: it is answered when what it has seen is durable."""
+        if self.host.node.checking and (names := self.changed_names()):
+            self.restore()
+            return ReadOnlyTurn(f"{self.address}.{turn.spec.name} is read-only and changed {', '.join(names)} in place", names=names)
+        self._answer_when_durable(turn, value)
+        return None
+
+    def _answer_when_durable(self, turn: Turn | Waiter, value: Any) -> None:
+        seen = self.batch or self.inflight
+        if seen is None:
+            turn.answer(value)
+        else:
+            seen.waiters.append((turn, value))  # type: ignore[arg-type]
+
+    def _wrote(self, turn: Turn, value: Any) -> BaseException | None:
+        """A writing turn ended well: what it changed and caused joins the batch. An error, if that can't be committed."""
+        codec = self.host.type.codec
+        before = self.state
+        try:
+            after = codec.encode(self.instance)
+            if after != before:
+                codec.check(self.instance, after)
+        except StateMismatch as error:
+            return InvalidResult(f"{self.address}.{turn.spec.name} left state that doesn't fit its type hints: {error}")
+        except (TypeError, OverflowError, ValueError, AttributeError) as error:
+            return InvalidResult(f"{self.address}.{turn.spec.name} left state that can't be carried: {error}")
+        if after == before and turn.effects is None and turn.origin is None and turn.key is None:
+            self._answer_when_durable(turn, value)
+            return None
+        batch = self.batch
+        if batch is None:
+            marks = self.extra.marks if self.extra is not None else None
+            batch = Batch(before, self.turns, None if marks is None else Marks(*_fields(marks)))
+        if turn.effects is not None or turn.origin is not None or turn.key is not None:
+            try:
+                stage(self, turn, value, batch)
+            except JidoError as error:
+                return error
+        self.batch = batch
+        batch.turns.append((turn, value))
+        batch.size_bytes += len(after)
+        self.state = after
+        self.turns += 1
+        if self.inflight is None and not self.pumping:
+            self._flush()
+        return None
+
+    # -- committing ------------------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        """Hand the batch to the store."""
+        batch = self.batch
+        assert batch is not None
+        self.batch, self.inflight = None, batch
+        host = self.host
+        self.idle = False
+        try:
+            marks = self.extra.marks if self.extra is not None else None
+            if self.extra is not None and self.extra.outbox is not None:
+                self.extra.outbox.note(batch)
+            batch.head = None if batch.deleted else encode_head(host.type.version, self.turns, self.state, marks)
+            future = host.node.records.commit(self.address, self.revision, batch.head, tuple(batch.rows.values()), batch.events)
+        except (StoreError, TypeError, ValueError, OverflowError) as error:
+            self._commit_failed(batch, error if isinstance(error, StoreError) else TooLarge(f"{self.address}: {error}"))
+            return
+        if future.done():
+            self._committed(future)
+        else:
+            future.add_done_callback(self._committed_later)
+
+    def _committed_later(self, future: asyncio.Future[Committed]) -> None:
+        self._committed(future)
+        if self.batch is not None and self.inflight is None and not self.pumping:
+            self._flush()
+        if not self.idle:
+            self.proceed()
+
+    def _committed(self, future: asyncio.Future[Committed]) -> None:
+        batch = self.inflight
+        assert batch is not None
+        if future.cancelled():
+            self._commit_failed(batch, CommitUnknown(f"the commit of {self.address} was cancelled"))
+            return
+        error = future.exception()
+        if error is not None:
+            self._commit_failed(batch, error)
+            return
+        self.durable(batch, future.result().revision)
+
+    def durable(self, batch: Batch, revision: int) -> None:
+        """The batch in flight is committed: answer its turns and release what they caused."""
+        self.inflight = None
+        self.revision = revision
+        self.host.meter.commits += 1
+        for turn, value in batch.turns:
+            turn.answer(value)
+        if batch.waiters:
+            for waiter, value in batch.waiters:
+                waiter.answer(value)
+        if batch.after:
+            for release in batch.after:
+                release()
+
+    def _commit_failed(self, batch: Batch, error: BaseException) -> None:
+        if isinstance(error, CommitUnknown):
+            self.status = HELD
+            self.idle = False
+            self.inflight = batch
+            self.host.node.own(endings.resolve_unknown(self, batch, error))
+            return
+        self.undo(batch, error)
+
+    def undo(self, batch: Batch, error: BaseException) -> None:
+        """The batch in flight is known not to be committed: it and everything after it fails."""
+        failing = [batch] if self.batch is None else [batch, self.batch]
+        self.inflight = self.batch = None
+        self.state = batch.before or b""
+        self.turns = batch.before_turns
+        extra = self.need_extra()
+        extra.marks = batch.marks_before or Marks()
+        extra.stale = True
+        for turn in self.running():
+            turn.doomed = error
+        if isinstance(error, Conflict):
+            endings.lost(self, error)
+        elif extra.has_rows or batch.rows:
+            self.host.drop_and_requeue(self)  # what is in memory of its rows may be wrong now: read them again
+        elif self.writer is None and self.readers == 0:
+            self.restore()
+        for failed in failing:
+            for turn, _value in (*failed.turns, *failed.waiters):
+                turn.fail(error)
+
+    async def durable_so_far(self) -> None:
+        """Wait until everything that the running turn could have seen is committed."""
+        if self.inflight is None and self.batch is None:
+            return
+        future: asyncio.Future[None] = self.host.node.loop.create_future()
+        self._answer_when_durable(Waiter(future), None)
+        await future
+
+    # -- coming and going ------------------------------------------------------------------------------------
+
+    async def ready(self) -> None:
+        """Wait until loading has ended; raises what ended it badly."""
+        if self.status == LOADING:
+            turn = Turn(self, SYSTEM_READ, (), None)
+            turn.kind = HOOK
+            turn.reply = self.host.node.loop.create_future()
+            if self.queue is None:
+                self.queue = Queue()
+            self.queue.put(turn)
+            await turn.reply
+
+    async def system_turn(self, function: Callable[[Any], Coroutine[Any, Any, Any]]) -> None:
+        """Run a turn of the platform's own, ahead of what waits, that is committed whatever it changes."""
+        spec = ActionSpec("system", function, SYSTEM_READ.signature, ActionOptions(copy=False))
+        turn = Turn(self, spec, (), None)
+        turn.kind, turn.effects = HOOK, Effects()
+        turn.reply = self.host.node.loop.create_future()
+        self.hook(turn)
+        await turn.reply
+
+    async def at_rest(self) -> None:
+        """Wait until nothing runs, waits or commits."""
+        if self.writer is None and self.readers == 0 and self.inflight is None and self.batch is None and (not self.queue or self.status != LIVE):
+            return
+        future: asyncio.Future[None] = self.host.node.loop.create_future()
+        self.need_extra().at_rest.append(lambda: future.done() or future.set_result(None))
+        await future
+
+    def prepared(self, turn: Turn) -> bool:
+        """Whether a delivery still means anything: a reminder may have been replaced or forgotten."""
+        origin = turn.origin
+        if origin is None or origin.kind != "due":
+            return True
+        present = self.extra.reminders.get(origin.name) if self.extra is not None else None
+        return present is not None and int(present.due_s * 1_000_000) == origin.number
+
+    def refuse_waiting(self, error: BaseException) -> None:
+        """Tell everybody in the mailbox that it won't be; hooks stay."""
+        if self.queue is None:
+            return
+        for turn in self.queue.drain():
+            if turn.kind == HOOK:
+                self.queue.put(turn)
+            else:
+                turn.fail(error)
+
+    def cancel_turns(self, reason: BaseException) -> None:
+        """Cancel what runs; it is rolled back and told why."""
+        for turn in tuple(self.running()):
+            if turn.task is not None and not turn.task.done():
+                turn.stop_reason = turn.stop_reason or reason
+                turn.task.cancel()
+
+    def crash(self, cause: BaseException) -> None:
+        """The agent can't go on."""
+        endings.crash(self, cause)
+
+    def leave(self, *, crashing: bool = False) -> None:
+        """Begin no further turn but hooks; what ended well is still committed."""
+        self.status = CRASHING if crashing else LEAVING
+        self.idle = False
+
+    def release_hold(self) -> None:
+        """The outcome of the commit in doubt is known."""
+        if self.status == HELD:
+            self.status = LIVE
+
+    def when_committed(self, call: Callable[[], None]) -> None:
+        """Call when no commit is in flight or waiting to be; at once if so already."""
+        if self.inflight is None and self.batch is None:
+            call()
+        else:
+            future: asyncio.Future[None] = self.host.node.loop.create_future()
+            future.add_done_callback(lambda done: (done.exception(), call()))
+            self._answer_when_durable(Waiter(future), None)
+
+    def begin_life(self) -> None:
+        """Loading is over: take the first call."""
+        self.status = LIVE
+        if self.inflight is None and self.batch is None and self.writer is None and not self.queue:
+            self.idle = True
+        else:
+            self.proceed()
+
+    # -- state -----------------------------------------------------------------------------------------------
+
+    def need_extra(self) -> Extra:
+        """What most agents never have; made when it is first needed."""
+        if self.extra is None:
+            from .extra import Extra
+
+            self.extra = Extra()
+        return self.extra
+
+    def restore(self) -> None:
+        """Set the fields back to the end of the last turn that went well."""
+        host = self.host
+        if self.extra is not None:
+            self.extra.stale = False
+        try:
+            host.type.codec.apply(self.instance, self.state)
+            if host.type.hook_load is not None:
+                host.type.hook_load(self.instance)
+        except Exception as error:
+            endings.crash(self, error)
+
+    def changed_names(self) -> list[str]:
+        """Checking mode: durable fields that differ from the last committed turn's."""
+        codec = self.host.type.codec
+        try:
+            now = codec.encode(self.instance)
+        except Exception:  # what can't even be encoded has changed
+            return list(codec.names)
+        if now == self.state:
+            return []
+        then = codec.mapping(self.state)
+        try:
+            present = codec.mapping(now)
+        except StateMismatch as mismatch:
+            return [mismatch.field]
+        return [name for name in codec.names if present[name] != then[name]]
+
+    def _unchanged_between_turns(self, turn: Turn) -> bool:
+        if self.readers or not (names := self.changed_names()):
+            return True
+        self.restore()
+        self.host.guards.release(turn)
+        turn.fail(
+            StateChangedOutsideTurn(
+                f"{self.address}: {', '.join(names)} changed between two turns; keep no reference to state beyond its turn", names=names, agent=self.address
+            )
+        )
+        return False
+
+
+def _fields(marks: Marks) -> tuple[Any, ...]:
+    return tuple(getattr(marks, name) for name in marks.__struct_fields__)
+

@@ -1,0 +1,289 @@
+"""`Agent`: the class that users derive from. A plain Python class that also works without any platform."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import datetime
+from typing import Any, ClassVar, TypeVar, TypeVarTuple, Unpack
+
+from ..core.codec import plain
+from ..core.errors import DefinitionError, InvalidArguments, NoPlatform, OutsideTurn
+from ..core.events import Event, check_event_type
+from ..core.ids import Ids, check_key
+from ..core.schedule import first_due, make_schedule
+from . import calls
+from .boundary import is_immutable
+from .definition import AgentType, define
+from .effects import CastEffect, Effects, Reminder, Timer, bound_action_name, encode_named
+from .reference import by_name, target_of
+from .turn import Turn, current_turn
+
+A = TypeVar("A", bound="Agent")
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
+
+_loose_ids = Ids("loose")
+
+
+class Agent:
+    """A long-lived, stateful, addressable object.
+
+    Annotated class attributes are its durable state, methods marked `@action` its requests. Names that begin with `_`
+    are transient and never stored. Outside a platform it is an ordinary object: `await Counter().add(2)` runs the action,
+    and `effects` shows what it asked for.
+    """
+
+    __slots__ = ("__dict__", "__weakref__", "_jido")
+    __jido_type__: ClassVar[AgentType]
+    _jido: Any
+
+    def __init_subclass__(cls, *, name: str | None = None, version: int = 1, resident: bool = False, **kwargs: Any) -> None:
+        if "__jido_reader__" in cls.__dict__:
+            return
+        if kwargs:
+            raise DefinitionError(f"class {cls.__name__}({', '.join(kwargs)}=…): an agent class takes name=, version= and resident=")
+        super().__init_subclass__()
+        cls.__jido_type__ = define(cls, name, version, resident, _MEMBERS)
+
+    def __init__(self, **fields: Any) -> None:
+        kind = type(self).__jido_type__
+        kind.codec.reset(self)
+        kind.reset_transients(self)
+        for name, value in fields.items():
+            if name not in kind.codec.names and name not in (f.name for f in kind.transients):
+                raise InvalidArguments(f"{kind.name} has no field {name!r}; it has {', '.join(kind.codec.names) or 'none'}", path=f"$.{name}")
+            setattr(self, name, value)
+        self._jido = _Loose()
+        if kind.hook_load is not None:
+            kind.hook_load(self)
+
+    def __repr__(self) -> str:
+        kind = type(self).__jido_type__
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in kind.codec.names)
+        return f"{kind.name}({fields})"
+
+    # -- who am I --------------------------------------------------------------------------------------------
+
+    @property
+    def key(self) -> str:
+        """The agent's key; "" without a platform."""
+        return str(self._link().key)
+
+    @property
+    def ref(self: A) -> A:
+        """A reference to this agent, to hand to others."""
+        activation = self._activation("ref")
+        ref: A = activation.host.node.ref(activation.host, activation.key)
+        return ref
+
+    @property
+    def log(self) -> Any:
+        """A structured logger that knows the agent."""
+        return self._activation("log").host.node.log.bind(agent=self._activation("log").address)
+
+    @property
+    def effects(self) -> Effects:
+        """Without a platform: what the actions called so far have asked for."""
+        link = self._link()
+        if isinstance(link, _Loose):
+            return link.effects
+        raise OutsideTurn(f"{link.address}: effects is for agents without a platform; here they are released when the turn commits")
+
+    @property
+    def children(self) -> tuple[str, ...]:
+        """The addresses of this agent's children, the oldest first."""
+        link = self._link()
+        if isinstance(link, _Loose):
+            return tuple(link.effects.children)
+        stored = tuple(link.extra.children) if link.extra is not None else ()
+        turn = current_turn()
+        added = turn.effects.children if turn is not None and turn.activation is link and turn.effects is not None else ()
+        return stored + tuple(child for child in added if child not in stored)
+
+    @property
+    def reminders(self) -> Mapping[str, datetime]:
+        """The durable reminders of this agent: name to due time (UTC), as they will be once this turn commits."""
+        from ..core.clock import utc_from
+
+        link = self._link()
+        present: dict[str, Reminder | None] = dict(link.extra.reminders) if not isinstance(link, _Loose) and link.extra is not None else {}
+        effects = self._pending_effects()
+        if effects is not None:
+            present.update(effects.reminders)
+        return {name: utc_from(reminder.due_s) for name, reminder in present.items() if reminder is not None}
+
+    # -- others ----------------------------------------------------------------------------------------------
+
+    def agent(self, cls: type[A], key: str) -> A:
+        """A reference to another agent."""
+        node = self._activation("agent").host.node
+        ref: A = node.ref(node.host_of(cls), check_key(key))
+        return ref
+
+    async def call(
+        self,
+        action: Callable[[Unpack[Ts]], Coroutine[Any, Any, R]],
+        /,
+        *arguments: Unpack[Ts],
+        args: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> R:
+        """Call another agent's action with a deadline (seconds) or an idempotency key of its own."""
+        self._activation("call")
+        ref, spec = target_of(action)
+        result: R = await calls.call(ref._host, ref._key, spec, arguments, by_name(spec, arguments, args), timeout, idempotency_key)
+        return result
+
+    def cast(self, action: Callable[[Unpack[Ts]], Coroutine[Any, Any, Any]], /, *arguments: Unpack[Ts], args: Mapping[str, Any] | None = None) -> None:
+        """Send a message with this turn's commit: durable, delivered at least once, applied once."""
+        ref, spec = target_of(action)
+        blob = spec.signature.to_plain(arguments, by_name(spec, arguments, args))
+        effects, turn = self._collect("cast")
+        why = turn.causality() if turn is not None else None
+        to = f"{ref._host.type.name}/{ref._key}"
+        effects.casts.append(
+            CastEffect(0, to, spec.name, blob, why and why.correlation_id, why and why.causation_id, why and why.traceparent)
+        )
+
+    def child(self, cls: type[A], name: str) -> A:
+        """A reference to this agent's child of that name; it becomes a child with this turn's commit."""
+        activation = self._activation("child")
+        if "/" in name:
+            raise InvalidArguments(f"a child's name holds no '/': {name!r}", path="$.name")
+        node = activation.host.node
+        host = node.host_of(cls)
+        key = check_key(f"{activation.host.type.name}/{activation.key}/{check_key(name)}")
+        address = f"{host.type.name}/{key}"
+        if activation.extra is None or address not in activation.extra.children:
+            effects, _turn = self._collect("child")
+            if address not in effects.children:
+                effects.children.append(address)
+        ref: A = node.ref(host, key)
+        return ref
+
+    # -- effects ---------------------------------------------------------------------------------------------
+
+    def emit(self, type: str, data: Any = None, *, stream: str | None = None, metadata: Mapping[str, Any] | None = None) -> None:  # noqa: A002 - the contract's name
+        """Emit an event with this turn's commit. `data` is taken as it is now; the default stream is `type/key` of this agent."""
+        check_event_type(type)
+        effects, turn = self._collect("emit")
+        try:
+            carried = data if data is None or is_immutable(data) and not hasattr(data, "__dict__") and not isinstance(data, tuple) else plain(data)
+            carried_metadata = plain(dict(metadata)) if metadata else {}
+        except (TypeError, OverflowError, ValueError) as error:
+            raise InvalidArguments(f"the data of event {type!r} can't be carried: {error}", path="$.data") from error
+        link = self._link()
+        if turn is None:
+            event = Event(_loose_ids(), type, link.address, link.key, 0.0, carried, stream or link.address, carried_metadata)
+        else:
+            node, why, address = link.host.node, turn.causality(), link.address
+            event = Event(
+                node.ids(), type, address, link.key, node.clock.time_s(), carried, stream or address, carried_metadata,
+                why.correlation_id, why.causation_id, why.traceparent,
+            )  # fmt: skip
+        effects.events.append(event)
+
+    def remind(
+        self,
+        name: str,
+        *,
+        action: Callable[..., Coroutine[Any, Any, Any]],
+        after: float | None = None,
+        at: datetime | float | None = None,
+        every: float | None = None,
+        cron: str | None = None,
+        tz: str = "UTC",
+        args: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Set a durable reminder: survives restarts of everything and wakes a passive agent. The same name replaces it.
+
+        `after`, `every`: seconds; `at`: an aware datetime or seconds since the epoch; `cron`: five fields, in the zone `tz`.
+        """
+        if not isinstance(name, str) or not name or len(name) > 200:
+            raise InvalidArguments(f"a reminder's name is a string of 1 to 200 characters: {name!r}", path="$.name")
+        action_name = bound_action_name(self, action)
+        link = self._link()
+        now_s = 0.0 if isinstance(link, _Loose) else link.host.node.clock.time_s()
+        schedule = make_schedule(after=after, at=at, every=every, cron=cron, tz=tz, now_s=now_s)
+        blob = encode_named(type(self).__jido_type__.actions[action_name].signature, args)
+        effects, turn = self._collect("remind")
+        why = turn.causality() if turn is not None else None
+        effects.reminders[name] = Reminder(
+            name, action_name, blob, schedule, first_due(schedule, now_s), 0, why and why.correlation_id, why and why.traceparent
+        )
+
+    def forget(self, name: str) -> None:
+        """Remove a reminder; no error if there is none."""
+        effects, _turn = self._collect("forget")
+        effects.reminders[name] = None
+
+    def after(self, seconds: float, action: Callable[..., Coroutine[Any, Any, Any]], /, *, args: Mapping[str, Any] | None = None) -> None:
+        """Set a timer of this activation: starts at the commit, lost with the activation. For what must survive use `remind`."""
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e9:
+            raise InvalidArguments(f"after({seconds!r}): seconds, 0 or more", path="$.seconds")
+        name = bound_action_name(self, action)
+        blob = encode_named(type(self).__jido_type__.actions[name].signature, args)
+        effects, _turn = self._collect("after")
+        effects.timers.append(Timer(float(seconds), name, blob))
+
+    def stop(self) -> None:
+        """Become passive when this turn is committed, after `on_terminate`; the next call activates again."""
+        self._collect("stop")[0].stopped = True
+
+    def delete(self) -> None:
+        """Delete this agent with this turn's commit: state, rows and reminders; the next call begins from defaults."""
+        self._collect("delete")[0].deleted = True
+
+    # -- inside ----------------------------------------------------------------------------------------------
+
+    def _link(self) -> Any:
+        link = getattr(self, "_jido", None)
+        if link is None:
+            raise OutsideTurn(f"this {type(self).__jido_type__.name} is no longer live: its activation has ended, nothing that it does counts")
+        return link
+
+    def _activation(self, what: str) -> Any:
+        link = self._link()
+        if isinstance(link, _Loose):
+            raise NoPlatform(f"{type(self).__jido_type__.name}().{what} needs a platform: `async with Platform() as platform: platform.agent(...)`")
+        return link
+
+    def _collect(self, what: str) -> tuple[Effects, Turn | None]:
+        link = self._link()
+        if isinstance(link, _Loose):
+            return link.effects, None
+        turn = current_turn()
+        if turn is None or turn.activation is not link:
+            raise OutsideTurn(f"{link.address}: {what} outside a turn of this agent; do it in an action, before the action returns")
+        return turn.collect(what), turn
+
+    def _pending_effects(self) -> Effects | None:
+        link = self._link()
+        if isinstance(link, _Loose):
+            return link.effects
+        turn = current_turn()
+        return turn.effects if turn is not None and turn.activation is link else None
+
+    async def _run_in_thread(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        link = self._link()
+        if isinstance(link, _Loose):
+            return function(*args, **kwargs)
+        return await link.host.node.threads.run(function, *args, **kwargs)
+
+
+class _Loose:
+    """What stands behind an agent without a platform."""
+
+    __slots__ = ("effects",)
+    key = ""
+    address = "loose"
+
+    def __init__(self) -> None:
+        self.effects = Effects()
+
+
+_MEMBERS = frozenset(name for name, _value in inspect.getmembers_static(Agent) if not name.startswith("_")) | {
+    "lifecycle", "mailbox", "resilience", "supervision", "capabilities", "resources", "scaling", "observability",
+}  # fmt: skip

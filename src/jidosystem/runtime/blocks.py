@@ -1,0 +1,88 @@
+"""The blocks of an agent class: what it may declare beside its fields and actions. Each is frozen and checked when made.
+
+A block that this release doesn't act on yet isn't accepted (`LATER`): nothing is taken and ignored.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from ..core.errors import DefinitionError
+from ..core.restarts import Supervision
+from ..infrastructure.breaker import CircuitBreaker
+from ..infrastructure.bulkhead import Bulkhead
+from ..infrastructure.retry import Retry
+
+__all__ = ["LATER", "Lifecycle", "Mailbox", "Resilience", "Supervision"]
+
+LATER = {
+    "capabilities": "discovery",
+    "resources": "the resource manager",
+    "scaling": "pools of agents",
+    "observability": "the full telemetry pipeline",
+}
+"""Blocks of the contract that come with a later part of the platform."""
+
+
+def _seconds(block: str, name: str, value: float | None, *, zero: bool = False) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value) or value < 0 or (value == 0 and not zero):
+        raise DefinitionError(f"{block}({name}={value!r}): seconds, {'0 or more' if zero else 'more than 0'}")
+
+
+@dataclass(frozen=True, slots=True)
+class Lifecycle:
+    """How long things may take, in seconds.
+
+    `startup_timeout`: loading, migration and `on_start` together. `shutdown_grace_period`: what a running turn gets
+    when the platform closes. `idle_timeout`: without work for so long, the agent is passivated (None: the
+    configuration's `agents.idle_timeout`). `turn_timeout`: a turn that runs longer is cancelled and rolled back; 0: no limit.
+    """
+
+    startup_timeout: float = 30.0
+    shutdown_grace_period: float = 10.0
+    idle_timeout: float | None = None
+    turn_timeout: float = 300.0
+
+    def __post_init__(self) -> None:
+        _seconds("Lifecycle", "startup_timeout", self.startup_timeout)
+        _seconds("Lifecycle", "shutdown_grace_period", self.shutdown_grace_period, zero=True)
+        _seconds("Lifecycle", "idle_timeout", self.idle_timeout)
+        _seconds("Lifecycle", "turn_timeout", self.turn_timeout, zero=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    """How many messages may wait for a busy agent, and what happens to one more.
+
+    `max_size=None`: the configuration's `agents.max_queue_size`. `overflow`: "reject" refuses it with `MailboxFull`;
+    "block" makes its sender wait; "drop_oldest" drops the oldest waiting call or cast from outside (a dropped call gets
+    `MailboxFull`), never a delivery of the platform.
+    """
+
+    max_size: int | None = None
+    overflow: Literal["reject", "block", "drop_oldest"] = "reject"
+
+    def __post_init__(self) -> None:
+        if self.max_size is not None and (isinstance(self.max_size, bool) or not isinstance(self.max_size, int) or self.max_size < 1):
+            raise DefinitionError(f"Mailbox(max_size={self.max_size!r}): a whole number, at least 1")
+        if self.overflow not in ("reject", "block", "drop_oldest"):
+            raise DefinitionError(f'Mailbox(overflow={self.overflow!r}): "reject", "block" or "drop_oldest"')
+
+
+@dataclass(frozen=True, slots=True)
+class Resilience:
+    """What guards the calls of an agent: a breaker per agent, retries of rolled-back turns, a bulkhead per agent type."""
+
+    circuit_breaker: CircuitBreaker | None = None
+    retry: Retry | None = None
+    bulkhead: Bulkhead | None = None
+
+    def __post_init__(self) -> None:
+        for name, kind in (("circuit_breaker", CircuitBreaker), ("retry", Retry), ("bulkhead", Bulkhead)):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, kind):
+                raise DefinitionError(f"Resilience({name}={value!r}): a {kind.__name__} is needed")

@@ -1,0 +1,189 @@
+"""What crosses from one agent to another: arguments and results travel as copies unless they can't be changed.
+
+Numbers, strings, bytes, None, enums and frozen values cross as they are, at the cost of a look at their class;
+everything else is encoded and decoded, exactly as it would be on the way to another node.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import decimal
+import enum
+import inspect
+import types
+import typing
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from ..core.codec import decoder_for, encode, from_builtins
+from ..core.errors import InvalidArguments, InvalidResult
+
+IMMUTABLE: frozenset[type] = frozenset(
+    {int, str, float, bool, bytes, complex, types.NoneType, datetime.datetime, datetime.date, datetime.time, datetime.timedelta,
+     datetime.timezone, decimal.Decimal, uuid.UUID}
+)  # fmt: skip
+
+_frozen_classes: dict[type, bool] = {}
+_MAX_CACHED_CLASSES = 10_000
+
+
+def is_immutable(value: Any) -> bool:
+    """Whether nobody can change a value, or anything that it holds."""
+    cls = type(value)
+    if cls in IMMUTABLE:
+        return True
+    if cls is tuple or cls is frozenset:
+        return all(map(is_immutable, value))
+    return _is_frozen_class(cls)
+
+
+def _is_frozen_class(cls: type) -> bool:
+    known = _frozen_classes.get(cls)
+    if known is None:
+        if len(_frozen_classes) >= _MAX_CACHED_CLASSES:
+            _frozen_classes.clear()
+        _frozen_classes[cls] = known = _judge(cls, frozenset())
+    return known
+
+
+def _judge(hint: Any, above: frozenset[Any]) -> bool:
+    """Whether every value of a type is immutable, judged by annotations alone; unsure is no."""
+    if hint in IMMUTABLE or hint is None or hint in above:
+        return True
+    origin = typing.get_origin(hint)
+    if origin is not None or isinstance(hint, types.UnionType):
+        if origin in (tuple, frozenset, typing.Union, typing.Literal, types.UnionType) or isinstance(hint, types.UnionType):
+            return origin is typing.Literal or all(part is Ellipsis or _judge(part, above) for part in typing.get_args(hint))
+        return origin is typing.Annotated and _judge(typing.get_args(hint)[0], above)
+    if not isinstance(hint, type):
+        return False
+    if issubclass(hint, enum.Enum):
+        return True
+    frozen = getattr(getattr(hint, "__dataclass_params__", None), "frozen", False) or (
+        issubclass(hint, msgspec.Struct) and hint.__struct_config__.frozen
+    )
+    if not frozen:
+        return False
+    names = [f.name for f in dataclasses.fields(hint)] if dataclasses.is_dataclass(hint) else list(hint.__struct_fields__)  # type: ignore[attr-defined]
+    try:
+        hints = typing.get_type_hints(hint, include_extras=True)
+    except Exception:  # a hint that can't be resolved is one that can't be trusted
+        return False
+    return all(_judge(hints.get(name), above | {hint}) for name in names)
+
+
+class Signature:
+    """The parameters and the result of one action: checks and copies what crosses."""
+
+    __slots__ = ("_decoders", "_defaults", "_hints", "_result", "_result_hint", "_where", "names", "signature")
+
+    def __init__(self, where: str, function: Callable[..., Any], hints: Mapping[str, Any]) -> None:
+        parameters = list(inspect.signature(function).parameters.values())[1:]
+        self.signature = inspect.Signature(parameters)
+        self.names = tuple(p.name for p in parameters)
+        self._where = where
+        self._hints = {p.name: hints[p.name] for p in parameters}
+        self._decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {}
+        self._result_hint = hints["return"]
+        self._result: msgspec.msgpack.Decoder[Any] | None = None
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
+        """Arguments matched with parameters; `InvalidArguments` if they don't match."""
+        try:
+            return self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise InvalidArguments(f"{self._where}{self.signature}: {error}", path="$") from None
+
+    def copy_args(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments with everything mutable copied; `InvalidArguments` naming what can't be carried."""
+        bound = self.bind(args, kwargs)
+        for name, value in bound.arguments.items():
+            if not is_immutable(value):
+                bound.arguments[name] = self._carry(name, value)
+        return bound.args, bound.kwargs
+
+    def to_plain(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
+        """The arguments by name, encoded, as they are stored and sent; `InvalidArguments` if one can't be carried."""
+        bound = self.bind(args, kwargs)
+        try:
+            return encode(bound.arguments)
+        except (TypeError, OverflowError, ValueError) as error:
+            for name, value in bound.arguments.items():
+                self._encoded(name, value)
+            raise InvalidArguments(f"{self._where}: {error}", path="$") from error
+
+    def encode_by_name(self, named: Mapping[str, Any]) -> bytes:
+        """Arguments given by name, encoded as they are."""
+        if not isinstance(named, Mapping):
+            raise InvalidArguments(f"args={named!r}: a mapping from parameter names to values", path="$.args")
+        try:
+            return encode(dict(named))
+        except (TypeError, OverflowError, ValueError) as error:
+            for name, value in named.items():
+                self._encoded(str(name), value)
+            raise InvalidArguments(f"{self._where}: {error}", path="$") from error
+
+    def from_plain(self, blob: bytes) -> dict[str, Any]:
+        """Arguments by name from their encoded form, checked against the hints."""
+        try:
+            plain = msgspec.msgpack.decode(blob, type=dict[str, msgspec.Raw])
+        except (msgspec.MsgspecError, ValueError) as error:
+            raise InvalidArguments(f"{self._where}: the arguments can't be read: {error}", path="$") from error
+        for name in plain:
+            if name not in self._hints:
+                raise InvalidArguments(f"{self._where} has no parameter {name!r}; it has {', '.join(self.names) or 'none'}", path=f"$.{name}")
+        values = {name: self._decode(name, bytes(raw)) for name, raw in plain.items()}
+        self.bind((), values)
+        return values
+
+    def copy_result(self, value: Any) -> Any:
+        """The result as the caller gets it; `InvalidResult` if it can't be carried."""
+        if is_immutable(value):
+            return value
+        if self._result is None:
+            self._result = decoder_for(self._result_hint)
+        try:
+            return self._result.decode(encode(value))
+        except (TypeError, OverflowError, ValueError, msgspec.MsgspecError) as error:
+            raise InvalidResult(f"{self._where} returned what can't be carried as {self._result_hint!r}: {error}") from error
+
+    def encode_result(self, value: Any) -> bytes:
+        """The result as it is stored and sent; `InvalidResult` if it can't be carried."""
+        try:
+            return encode(value)
+        except (TypeError, OverflowError, ValueError) as error:
+            raise InvalidResult(f"{self._where} returned what can't be carried: {error}") from error
+
+    def decode_result(self, blob: bytes) -> Any:
+        """A stored result as its type says."""
+        if self._result is None:
+            self._result = decoder_for(self._result_hint)
+        return self._result.decode(blob)
+
+    def _carry(self, name: str, value: Any) -> Any:
+        return self._decode(name, self._encoded(name, value))
+
+    def _encoded(self, name: str, value: Any) -> bytes:
+        try:
+            return encode(value)
+        except (TypeError, OverflowError, ValueError) as error:
+            raise InvalidArguments(f"{self._where}: argument {name!r} can't be carried: {error}", path=f"$.{name}") from error
+
+    def _decode(self, name: str, blob: bytes) -> Any:
+        decoder = self._decoders.get(name)
+        if decoder is None:
+            decoder = self._decoders[name] = decoder_for(self._hints[name])
+        try:
+            return decoder.decode(blob)
+        except (msgspec.MsgspecError, ValueError, TypeError) as error:
+            path = str(error).rpartition("at `$")[2].rstrip("`") if "at `$" in str(error) else ""
+            raise InvalidArguments(f"{self._where}: argument {name!r} doesn't fit: {error}", path=f"$.{name}{path}") from error
+
+
+def convert_plain(value: Any, hint: Any) -> Any:
+    """Plain builtins as a type; for values that are already decoded."""
+    return msgspec.convert(value, hint, dec_hook=from_builtins)

@@ -1,0 +1,220 @@
+"""What operators and programs do to agents from outside: start, stop, delete, restart, pause, resume, look."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..core.errors import RecordUnreadable
+from .effects import Reminder
+from .head import ACTIVE, FAILED, PAUSED, decode_head
+from .loading import check_version, current_state
+from .outbox import Outbox
+
+from .status import Status
+from .turn import current_turn
+
+if TYPE_CHECKING:
+    from .activation import Activation
+    from .host import Host
+    from .node import Node
+
+_STATES = {Status.LOADING: "loading", Status.LIVE: "live", Status.HELD: "held", Status.PAUSED: "paused", Status.LEAVING: "stopping", Status.CRASHING: "restarting"}
+
+
+class AgentInfo(msgspec.Struct, frozen=True):
+    """What is known of one agent. `state` is "live", "passive", "paused", "failed", "loading", "held", "stopping" or "restarting"."""
+
+    type: str
+    key: str
+    state: str
+    node: str | None
+    version: int
+    turns: int
+    revision: int
+    queued: int = 0
+    reminders: tuple[str, ...] = ()
+    children: tuple[str, ...] = ()
+    pending_effects: int = 0
+    cause: str = ""
+    fields: dict[str, Any] | None = None
+
+
+class Control:
+    """See the module. Every method takes the agent's host and a good key."""
+
+    __slots__ = ("_node",)
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def start(self, host: Host, key: str) -> None:
+        """Activate an agent now."""
+        activation = host.find(key)
+        await activation.ready()
+
+    async def stop(self, host: Host, key: str) -> None:
+        """Let what was accepted run, then `on_terminate`, then passive; children first. No error if it isn't live."""
+        activation = host.live.get(key)
+        if activation is None:
+            return
+        await activation.ready()
+        if activation.status in (Status.LIVE, Status.PAUSED):
+            activation.leave()
+            if activation.extra is not None:
+                activation.extra.cancel_timers()
+            await host.stop(activation)
+
+    async def delete(self, host: Host, key: str) -> None:
+        """Delete an agent with everything that is stored of it; a tombstone keeps its revision."""
+        activation = host.find(key)
+        await activation.ready()
+
+        async def forget(_agent: Any) -> None:
+            turn = current_turn()
+            assert turn is not None and turn.effects is not None
+            turn.effects.deleted = True
+
+        await activation.system_turn(forget)
+
+    async def restart(self, host: Host, key: str) -> None:
+        """Drop the activation, forgive its crashes, end the state "failed", and activate again."""
+        activation = host.live.get(key)
+        if activation is not None:
+            activation.leave()
+            await activation.at_rest()
+            waiting = host.drop(activation)
+        else:
+            waiting = []
+        address = f"{host.type.name}/{key}"
+        self._node.family.forgive(address)
+        record = await self._node.records.read(address)
+        if record is not None and record.head is not None:
+            marks = decode_head(record.head, address).marks
+            if marks is not None and marks.status == FAILED:
+                await self._node.family.write_status(host, key, ACTIVE, "")
+        host.requeue(key, waiting)
+        await host.find(key).ready()
+
+    async def pause(self, host: Host, key: str) -> None:
+        """Durably let calls wait until `resume` or their deadline; reminders and deliveries stay where they are."""
+        activation = host.find(key)
+        await activation.ready()
+        if activation.status == Status.PAUSED:
+            return
+
+        async def mark(_agent: Any) -> None:
+            activation.need_extra().marks.status = PAUSED
+
+        await activation.system_turn(mark)
+        if activation.status == Status.LIVE:
+            activation.status = Status.PAUSED
+            activation.idle = False
+
+    async def resume(self, host: Host, key: str) -> None:
+        """Let a paused agent go on."""
+        activation = host.find(key)
+        await activation.ready()
+        if activation.status != Status.PAUSED:
+            return
+
+        async def unmark(_agent: Any) -> None:
+            activation.need_extra().marks.status = ACTIVE
+
+        await activation.system_turn(unmark)
+        activation.begin_life()
+
+    async def skip_reminder(self, address: str, reminder: Reminder, now_s: float) -> None:
+        """Put the next occurrence in the place of one that went to the dead letters."""
+        from ..core.ids import split_address
+        from ..core.schedule import next_due
+
+        type_name, key = split_address(address)
+        host = self._node.hosts[type_name]
+        activation = host.find(key)
+        await activation.ready()
+        _missed, next_s = next_due(reminder.schedule, reminder.due_s, now_s)
+
+        async def skip(_agent: Any) -> None:
+            turn = current_turn()
+            extra = activation.need_extra()
+            present = extra.reminders.get(reminder.name)
+            if turn is not None and turn.effects is not None and present is not None and present.due_s == reminder.due_s:
+                turn.effects.reminders[reminder.name] = None if next_s is None else msgspec.structs.replace(reminder, due_s=next_s)
+
+        await activation.system_turn(skip)
+
+    # -- looking ---------------------------------------------------------------------------------------------
+
+    async def describe(self, host: Host, key: str) -> AgentInfo:
+        """One agent, live or not, with its durable fields. `RecordUnreadable` if its record can't be read."""
+        activation = host.live.get(key)
+        if activation is not None and activation.instance is not None and activation.status != Status.GONE:
+            return self._of_live(host, activation, fields=True)
+        return await self._of_record(host, key)
+
+    async def list_agents(self, host: Host, state: str | None) -> AsyncIterator[AgentInfo]:
+        """Every agent of a type that has a record or is live, in order of key for those stored; fields left out."""
+        seen: set[str] = set()
+        async for page in self._node.records.scan_agents(host.type.name):
+            for record in page:
+                key = record.agent.partition("/")[2]
+                seen.add(key)
+                live = host.live.get(key)
+                info = self._of_live(host, live) if live is not None else self._of_head(host, key, record.revision, record.head or b"")
+                if state is None or info.state == state:
+                    yield info
+        for key, activation in tuple(host.live.items()):
+            if key not in seen:
+                info = self._of_live(host, activation)
+                if state is None or info.state == state:
+                    yield info
+
+    def _of_live(self, host: Host, activation: Activation, *, fields: bool = False) -> AgentInfo:
+        extra = activation.extra
+        outbox: Outbox | None = extra.outbox if extra is not None else None
+        return AgentInfo(
+            type=host.type.name, key=activation.key, state=_STATES.get(activation.status, "passive"), node=self._node.name,
+            version=host.type.version, turns=activation.turns, revision=activation.revision,
+            queued=len(activation.queue) if activation.queue is not None else 0,
+            reminders=tuple(extra.reminders) if extra is not None else (),
+            children=tuple(extra.children) if extra is not None else (),
+            pending_effects=outbox.count if outbox is not None else 0,
+            fields=host.type.codec.mapping(activation.state) if fields and activation.state else None,
+        )  # fmt: skip
+
+    async def _of_record(self, host: Host, key: str) -> AgentInfo:
+        record = await self._node.records.read(f"{host.type.name}/{key}")
+        if record is None or record.head is None:
+            revision = 0 if record is None else record.revision
+            return AgentInfo(host.type.name, key, "passive", None, host.type.version, 0, revision, fields=host.type.codec.mapping(host.default_state))
+        info = self._of_head(host, key, record.revision, record.head)
+        head = decode_head(record.head, record.agent)
+        check_version(host.type, head, record.agent)
+        state = current_state(host.type, head, record.agent) if head.state is not None else host.default_state
+        return msgspec.structs.replace(info, fields=host.type.codec.mapping(state))
+
+    def _of_head(self, host: Host, key: str, revision: int, blob: bytes) -> AgentInfo:
+        try:
+            head = decode_head(blob, f"{host.type.name}/{key}")
+        except RecordUnreadable as error:
+            return AgentInfo(host.type.name, key, "unreadable", None, 0, 0, revision, cause=str(error))
+        marks = head.marks
+        state = "passive" if marks is None or marks.status == ACTIVE else "failed" if marks.status == FAILED else "paused"
+        cause = marks.cause if marks is not None else ""
+        return AgentInfo(host.type.name, key, state, None, head.version, head.turns, revision, cause=cause)
+
+    async def watch(self, host: Host, key: str) -> AsyncIterator[tuple[dict[str, Any] | None, int]]:
+        """(durable fields, revision) after each commit, the present ones first; None for a deleted agent."""
+        async for record in self._node.records.watch(f"{host.type.name}/{key}"):
+            if record.head is None:
+                yield None, record.revision
+                continue
+            head = decode_head(record.head, record.agent)
+            check_version(host.type, head, record.agent)
+            state = current_state(host.type, head, record.agent) if head.state is not None else host.default_state
+            yield host.type.codec.mapping(state), record.revision
+
+

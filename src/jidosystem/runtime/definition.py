@@ -1,0 +1,373 @@
+"""What users write: decorators for actions and hooks, and how a class becomes an `AgentType`, checked when it is made.
+
+A mistake in a definition is a `DefinitionError` raised by the `class` statement itself, naming the class and the member.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Concatenate, ParamSpec, TypeVar, overload
+
+from ..core.errors import DefinitionError, NotYetAvailable
+from ..core.events import Event, matcher
+from ..core.ids import check_type_name
+from .blocks import LATER, Lifecycle, Mailbox, Resilience, Supervision
+from .boundary import Signature
+from .state import Field, StateCodec, check_carried, collect_fields
+
+S = TypeVar("S")
+P = ParamSpec("P")
+R = TypeVar("R")
+F = TypeVar("F", bound=Callable[..., Any])
+
+_BLOCKS: dict[str, type] = {"lifecycle": Lifecycle, "mailbox": Mailbox, "resilience": Resilience, "supervision": Supervision}
+
+
+@dataclass(frozen=True, slots=True)
+class ActionOptions:
+    """What `@action` was given."""
+
+    readonly: bool = False
+    copy: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class EventOptions:
+    """What `@on_event` was given."""
+
+    pattern: str
+    key: str | Callable[[Event], str | Iterable[str] | None]
+    batch: int | None
+    start: str | int
+    max_attempts: int
+
+
+@overload
+def action(function: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]: ...
+@overload
+def action(function: Callable[Concatenate[S, P], R], /) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]: ...
+@overload
+def action(*, readonly: bool = False, copy: bool = True, requires: str | None = None) -> _ActionDecorator: ...
+def action(
+    function: Callable[..., Any] | None = None, /, *, readonly: bool = False, copy: bool = True, requires: str | None = None
+) -> Any:
+    """Make a method an action: one validated request that runs as one turn.
+
+    `async def` runs on the event loop, `def` in a worker thread; both are awaited. `readonly=True`: runs beside other
+    read-only actions and may change and cause nothing. `copy=False`: arguments and results cross within a node as they
+    are, and the agent's author answers for that.
+    """
+    if requires is not None:
+        raise NotYetAvailable("@action(requires=…) comes with the security layer; leave it out for now")
+    options = ActionOptions(readonly=readonly, copy=copy)
+    if function is None:
+        return lambda f: _mark_action(f, options)
+    return _mark_action(function, options)
+
+
+class _ActionDecorator(typing.Protocol):
+    @overload
+    def __call__(self, function: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[S, P], R], /) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]: ...
+
+
+def _mark_action(function: Any, options: ActionOptions) -> Any:
+    if not inspect.isfunction(function):
+        raise DefinitionError(f"@action decorates methods, not {function!r}")
+    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
+        raise DefinitionError(f"{function.__qualname__}: an action returns one result, it can't yield; emit events for more")
+    function = _awaited(function)
+    function.__jido_action__ = options
+    return function
+
+
+def _awaited(function: Any) -> Any:
+    """An `async def` as it is; a `def` as a coroutine function that runs it in a worker thread."""
+    if inspect.iscoroutinefunction(function):
+        return function
+
+    @functools.wraps(function)
+    async def in_thread(self: Any, *args: Any, **kwargs: Any) -> Any:
+        run = getattr(self, "_run_in_thread", None) or asyncio.to_thread
+        return await run(function, self, *args, **kwargs)
+
+    in_thread.__jido_sync__ = function  # type: ignore[attr-defined]
+    return in_thread
+
+
+def _mark(name: str, function: F, value: Any = True) -> F:
+    if not inspect.isfunction(function):
+        raise DefinitionError(f"@{name.removeprefix('__jido_').removesuffix('__')} decorates methods, not {function!r}")
+    setattr(function, name, value)
+    return function
+
+
+def on_start(function: F) -> F:
+    """Run when an activation begins, as a turn: what it changes is committed, what it raises is a crash."""
+    return _mark("__jido_on_start__", _awaited(function))
+
+
+def on_terminate(function: F) -> F:
+    """Run as a last turn when the agent is stopped, passivated or its platform closes; not after a crash."""
+    return _mark("__jido_on_terminate__", _awaited(function))
+
+
+def on_load(function: F) -> F:
+    """Run (a plain `def`) after the fields are decoded, at activation and after a roll-back: rebuilds transient fields."""
+    if inspect.iscoroutinefunction(function):
+        raise DefinitionError(f"{function.__qualname__}: @on_load is a plain def: it rebuilds transient fields and does no I/O; use @on_start for that")
+    return _mark("__jido_on_load__", function)
+
+
+def on_state_change(function: F) -> F:
+    """Run as `f(self, old, new)` inside a turn that changed durable fields, before its commit; raising rolls the turn back."""
+    return _mark("__jido_on_state_change__", _awaited(function))
+
+
+def on_child_failed(function: F) -> F:
+    """Run as `f(self, child, error)`, a turn of the parent, when a child has failed for good; without it the parent crashes too."""
+    return _mark("__jido_on_child_failed__", _awaited(function))
+
+
+def migrate_state(*, from_version: int) -> Callable[[F], F]:
+    """Mark a static function `dict -> dict` that turns a stored state of `from_version` into the next version's."""
+
+    def mark(function: F) -> F:
+        target = function.__func__ if isinstance(function, staticmethod) else function
+        target.__jido_migrates__ = from_version  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+def on_event(
+    pattern: str,
+    *,
+    key: str | Callable[[Event], str | Iterable[str] | None],
+    batch: int | None = None,
+    start: str | int = "beginning",
+    max_attempts: int = 5,
+) -> Callable[[F], F]:
+    """A durable subscription of the agent type, `type.method`: each matching event is a turn of the agent that `key` names.
+
+    `key`: a path into the event (`"data.region"`) or a function of it that returns a key, several, or None (nobody's).
+    `batch=100`: the method takes a list of up to 100 events, in one turn. `start`: "beginning", "new" or a position.
+    """
+    matcher(pattern)
+    if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int) or batch < 1):
+        raise DefinitionError(f"@on_event(batch={batch!r}): a whole number, at least 1")
+    if isinstance(max_attempts, bool) or not isinstance(max_attempts, int) or max_attempts < 1:
+        raise DefinitionError(f"@on_event(max_attempts={max_attempts!r}): a whole number, at least 1")
+    if not (start in ("beginning", "new") or (isinstance(start, int) and start >= 0)):
+        raise DefinitionError(f'@on_event(start={start!r}): "beginning", "new" or a position')
+    if not (isinstance(key, str) and key) and not callable(key):
+        raise DefinitionError(f"@on_event(key={key!r}): a path into the event or a function of it")
+    options = EventOptions(pattern, key, batch, start, max_attempts)
+    return lambda function: _mark("__jido_on_event__", _awaited(function), options)
+
+
+class ActionSpec:
+    """One action of an agent type, compiled."""
+
+    __slots__ = ("agent_type", "copy", "function", "internal", "name", "readonly", "signature", "wants_missed")
+
+    def __init__(self, name: str, function: Callable[..., Coroutine[Any, Any, Any]], signature: Signature, options: ActionOptions) -> None:
+        self.name = name
+        self.function = function
+        self.signature = signature
+        self.readonly = options.readonly
+        self.copy = options.copy
+        self.wants_missed = "missed" in signature.names
+        self.internal = False
+        self.agent_type: AgentType
+
+
+class AgentType:
+    """Everything the platform knows of an agent class."""
+
+    __slots__ = (
+        "actions", "cls", "codec", "crash_on", "description", "events", "hook_change", "hook_child_failed", "hook_load", "hook_start",
+        "hook_terminate", "lifecycle", "mailbox", "migrations", "name", "reader", "resident", "resilience", "supervision", "transients", "version",
+    )  # fmt: skip
+
+    def __init__(self, cls: type, name: str, version: int, resident: bool, hints: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
+        self.cls = cls
+        self.name = name
+        self.version = version
+        self.resident = resident
+        self.description = inspect.cleandoc(cls.__doc__ or "")
+        self.codec = StateCodec(name, version, fields)
+        self.transients = tuple(f for f in fields.values() if f.name.startswith("_") and f.has_default)
+        self.lifecycle: Lifecycle = getattr(cls, "lifecycle", None) or Lifecycle()
+        self.mailbox: Mailbox = getattr(cls, "mailbox", None) or Mailbox()
+        self.resilience: Resilience = getattr(cls, "resilience", None) or Resilience()
+        self.supervision: Supervision | None = getattr(cls, "supervision", None)
+        self.crash_on: tuple[type[BaseException], ...] = self.supervision.crash_on if self.supervision else ()
+        self.actions: dict[str, ActionSpec] = {}
+        self.events: dict[str, tuple[ActionSpec, EventOptions]] = {}
+        self.migrations: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+        self.hook_start: ActionSpec | None = None
+        self.hook_terminate: ActionSpec | None = None
+        self.hook_load: Callable[[Any], None] | None = None
+        self.hook_change: Callable[..., Coroutine[Any, Any, None]] | None = None
+        self.hook_child_failed: ActionSpec | None = None
+        self._collect_members(hints)
+        self._check_migrations()
+        self.reader = _make_reader(cls, self.codec.names)
+
+    def _collect_members(self, hints: Mapping[str, Any]) -> None:
+        for name in dir(self.cls):
+            member = inspect.getattr_static(self.cls, name)
+            function = member.__func__ if isinstance(member, staticmethod) else member
+            if not inspect.isfunction(function):
+                continue
+            where = f"{self.cls.__name__}.{name}"
+            if (options := getattr(function, "__jido_action__", None)) is not None:
+                self.actions[name] = self._spec(name, function, where, options)
+            if (event := getattr(function, "__jido_on_event__", None)) is not None:
+                self.events[name] = (self._internal(name, function), event)
+            if (from_version := getattr(function, "__jido_migrates__", None)) is not None:
+                if from_version in self.migrations:
+                    raise DefinitionError(f"{where}: a second @migrate_state(from_version={from_version})")
+                self.migrations[from_version] = function
+            self._collect_hook(name, function)
+
+    def _collect_hook(self, name: str, function: Any) -> None:
+        for mark, attribute in (
+            ("__jido_on_start__", "hook_start"),
+            ("__jido_on_terminate__", "hook_terminate"),
+            ("__jido_on_load__", "hook_load"),
+            ("__jido_on_state_change__", "hook_change"),
+            ("__jido_on_child_failed__", "hook_child_failed"),
+        ):
+            if hasattr(function, mark):
+                if getattr(self, attribute) is not None:
+                    raise DefinitionError(f"{self.cls.__name__}.{name}: a second @{mark.removeprefix('__jido_').removesuffix('__')}; an agent has one")
+                turn = attribute in ("hook_start", "hook_terminate", "hook_child_failed")
+                setattr(self, attribute, self._internal(name, function) if turn else function)
+
+    def _spec(self, name: str, function: Any, where: str, options: ActionOptions) -> ActionSpec:
+        hints = _hints_of(function, where)
+        for parameter in list(inspect.signature(function).parameters.values())[1:]:
+            if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+                raise DefinitionError(f"{where}: parameter {parameter.name!r}: actions have named parameters only, no *args, **kwargs or '/'")
+            if parameter.name not in hints:
+                raise DefinitionError(f"{where}: parameter {parameter.name!r} needs a type hint")
+            if options.copy:
+                check_carried(f"{where}: parameter {parameter.name!r}", hints[parameter.name])
+        if "return" not in hints:
+            raise DefinitionError(f"{where}: the result needs a type hint, `-> None` if there is none")
+        if options.copy:
+            check_carried(f"{where}: the result", hints["return"])
+        spec = ActionSpec(name, function, Signature(f"{self.name}.{name}", function, hints), options)
+        spec.agent_type = self
+        return spec
+
+    def _internal(self, name: str, function: Any) -> ActionSpec:
+        """A turn that the platform starts itself, with arguments of its own: no hints are asked for."""
+        hints: dict[str, Any] = dict.fromkeys(inspect.signature(function).parameters, Any)
+        spec = ActionSpec(name, function, Signature(f"{self.name}.{name}", function, {**hints, "return": Any}), ActionOptions(copy=False))
+        spec.agent_type = self
+        spec.internal = True
+        return spec
+
+    def _check_migrations(self) -> None:
+        for version in self.migrations:
+            if not 1 <= version < self.version:
+                raise DefinitionError(f"{self.cls.__name__}: @migrate_state(from_version={version}) leads nowhere: the class is version {self.version}")
+
+    def new_instance(self) -> Any:
+        """An agent with every field at its default."""
+        instance = self.cls.__new__(self.cls)
+        self.codec.reset(instance)
+        self.reset_transients(instance)
+        return instance
+
+    def blank_instance(self) -> Any:
+        """An agent whose durable fields are yet to be decoded."""
+        instance = self.cls.__new__(self.cls)
+        self.reset_transients(instance)
+        return instance
+
+    def reset_transients(self, instance: Any) -> None:
+        """Set the transient fields to their defaults."""
+        for field in self.transients:
+            setattr(instance, field.name, field.fresh())
+
+
+def _make_reader(cls: type, names: tuple[str, ...]) -> type:
+    """The class that read-only turns see: the same object's attributes, but durable ones can't be assigned."""
+    from .effects import refuse_assignment
+
+    durable = frozenset(names)
+
+    def __setattr__(self: Any, name: str, value: Any) -> None:
+        if name in durable:
+            refuse_assignment(self, name)
+        object.__setattr__(self, name, value)
+
+    def __delattr__(self: Any, name: str) -> None:
+        if name in durable:
+            refuse_assignment(self, name)
+        object.__delattr__(self, name)
+
+    # type() directly: the reader is no agent class of its own, __init_subclass__ must not see it.
+    namespace = {"__setattr__": __setattr__, "__delattr__": __delattr__, "__module__": cls.__module__, "__qualname__": cls.__qualname__, "__jido_reader__": True}
+    return type(cls)(cls.__name__, (cls,), namespace)
+
+
+def _hints_of(function: Any, where: str) -> dict[str, Any]:
+    target = getattr(function, "__jido_sync__", function)
+    try:
+        return typing.get_type_hints(target, localns=_caller_locals(), include_extras=True)
+    except NameError as error:
+        raise DefinitionError(f"{where}: a type hint can't be resolved: {error}; import the name at module level, not under TYPE_CHECKING") from error
+
+
+def _caller_locals() -> dict[str, Any]:
+    """The names visible where the class statement stands, so that hints may name local classes."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("jidosystem.runtime"):
+        frame = frame.f_back  # type: ignore[assignment]
+    return dict(frame.f_locals) if frame is not None else {}
+
+
+def define(cls: type, name: str | None, version: int, resident: bool, members: frozenset[str]) -> AgentType:
+    """Compile an agent class; `members` are the names that `Agent` itself has."""
+    if "__init__" in cls.__dict__:
+        raise DefinitionError(f"{cls.__name__}: don't override __init__: fields have defaults, and @on_start runs when an activation begins")
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise DefinitionError(f"{cls.__name__}: version={version!r}: a whole number, at least 1")
+    try:
+        hints = typing.get_type_hints(cls, localns=_caller_locals(), include_extras=True)
+    except NameError as error:
+        raise DefinitionError(f"{cls.__name__}: a type hint of a field can't be resolved: {error}; import the name at module level") from error
+    _check_blocks(cls)
+    inherited: dict[str, Field] = {}
+    for base in reversed(cls.__mro__[1:]):
+        definition = base.__dict__.get("__jido_fields__")
+        if definition:
+            inherited.update(definition)
+    fields = collect_fields(cls, hints, inherited)
+    cls.__jido_fields__ = fields  # type: ignore[attr-defined]
+    for field in fields.values():
+        if field.name in members:
+            raise DefinitionError(f"{cls.__name__}.{field.name}: a field can't be named {field.name!r}: every agent has a member `Agent.{field.name}`")
+        if not field.name.startswith("_"):
+            check_carried(f"{cls.__name__}.{field.name}", field.hint)
+    return AgentType(cls, check_type_name(name or cls.__name__), version, resident, hints, fields)
+
+
+def _check_blocks(cls: type) -> None:
+    for name, value in cls.__dict__.items():
+        if name in LATER and not callable(value):
+            raise NotYetAvailable(f"{cls.__name__}.{name}: the `{name}` block comes with {LATER[name]}; leave it out for now")
+        if name in _BLOCKS and not isinstance(value, _BLOCKS[name]):
+            raise DefinitionError(f"{cls.__name__}.{name} must be a {_BLOCKS[name].__name__}, not {value!r}")

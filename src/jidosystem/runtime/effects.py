@@ -1,0 +1,89 @@
+"""What a turn wants to happen beside its answer: kept here until the turn's commit is durable, dropped with its roll-back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from ..core.errors import InvalidArguments, ReadOnlyTurn
+from ..core.events import Event
+from ..core.schedule import Schedule
+
+
+class CastEffect(msgspec.Struct, frozen=True, array_like=True):
+    """A message to another agent: `number` grows with each effect of its sender, so that the receiver knows it again."""
+
+    number: int
+    to: str
+    action: str
+    args: bytes
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    traceparent: str | None = None
+
+
+class Reminder(msgspec.Struct, frozen=True, array_like=True):
+    """A durable reminder as its row holds it; times in seconds since the epoch."""
+
+    name: str
+    action: str
+    args: bytes
+    schedule: Schedule
+    due_s: float
+    attempts: int = 0
+    correlation_id: str | None = None
+    traceparent: str | None = None
+
+
+class Timer(msgspec.Struct, frozen=True):
+    """A timer of one activation: starts at the commit, lost with the activation."""
+
+    after_s: float
+    action: str
+    args: bytes
+
+
+class Effects:
+    """Everything that one turn has asked for so far, in order."""
+
+    __slots__ = ("casts", "children", "deleted", "events", "reminders", "stopped", "timers")
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.casts: list[CastEffect] = []
+        self.reminders: dict[str, Reminder | None] = {}  # None: forgotten
+        self.timers: list[Timer] = []
+        self.children: list[str] = []
+        self.stopped = False
+        self.deleted = False
+
+    def __bool__(self) -> bool:
+        return bool(self.events or self.casts or self.reminders or self.timers or self.children or self.stopped or self.deleted)
+
+    def __repr__(self) -> str:
+        told = [f"{name}={getattr(self, name)!r}" for name in self.__slots__ if getattr(self, name)]
+        return f"Effects({', '.join(told)})"
+
+
+def refuse_assignment(instance: Any, name: str) -> None:
+    """Refuse to set a durable field in a read-only turn."""
+    raise ReadOnlyTurn(f"{type(instance).__name__}.{name} was assigned in a read-only action; drop readonly=True to change state", field=name)
+
+
+def bound_action_name(owner: object, bound: Callable[..., Any]) -> str:
+    """The name of a bound action or method of `owner`, as `remind` and `after` take it."""
+    target = getattr(bound, "__self__", None)
+    name = getattr(bound, "__name__", None)
+    if target is not owner or name is None or getattr(getattr(type(owner), name, None), "__jido_action__", None) is None:
+        raise InvalidArguments(f"action={bound!r} must be an action of this agent, for example action=self.{name or 'close_day'}", path="$.action")
+    return str(name)
+
+
+def encode_named(signature: Any, args: Mapping[str, Any] | None) -> bytes:
+    """Arguments given by name, encoded; `missed` may be left out: the platform fills it in."""
+    values = dict(args or {})
+    if "missed" in signature.names and "missed" not in values:
+        values["missed"] = 0
+    return bytes(signature.to_plain((), values))

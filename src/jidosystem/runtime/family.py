@@ -1,0 +1,174 @@
+"""Supervision: what a crash means for the agent, its siblings and its parent.
+
+A crashed agent gets a new activation after a growing delay. More than `max_restarts` crashes within `within` seconds
+and it is failed, which is written in its record, so that no later start tries again; its parent is told, or crashes too.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ..core.errors import AgentFailed, Conflict, JidoError, RecordUnreadable, StoreError, describe
+from ..core.ids import split_address
+from ..core.restarts import Supervision, record_crash, siblings_to_restart
+from .head import ACTIVE, FAILED, Marks, decode_head, encode_head
+from .status import Status
+from .turn import Turn
+
+if TYPE_CHECKING:
+    from .activation import Activation
+    from .host import Host
+    from .node import Node
+
+MAX_TRACKED = 100_000
+
+
+class AgentGaveUp(Exception):  # noqa: N818 - travels from a child to its parent's supervision only
+    """A child has failed for good and its parent has no `@on_child_failed`."""
+
+
+class Family:
+    """The supervisor of one node."""
+
+    __slots__ = ("_crashes", "_node")
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._crashes: dict[str, tuple[float, ...]] = {}
+
+    def crashed(self, host: Host, key: str, cause: BaseException, waiting: list[Turn]) -> None:
+        """Decide what follows a crash."""
+        address = f"{host.type.name}/{key}"
+        node = self._node
+        policy = host.type.supervision or Supervision(strategy=node.limits.supervision_strategy)
+        if address not in self._crashes and len(self._crashes) >= MAX_TRACKED:
+            self._crashes.pop(next(iter(self._crashes)))
+        times, verdict = record_crash(self._crashes.get(address, ()), node.clock.monotonic_s(), policy, node.random())
+        self._crashes[address] = times
+        if node.closing:
+            for turn in waiting:
+                turn.fail(host.told_crash(key, cause))
+        elif verdict.restart:
+            host.revive(key, waiting, verdict.delay_s)
+            node.own(self._restart_siblings(address))
+        else:
+            del self._crashes[address]
+            node.own(self._fail(host, key, cause, waiting))
+
+    def forgive(self, address: str) -> None:
+        """Count no crash from before."""
+        self._crashes.pop(address, None)
+
+    # -- failing for good ------------------------------------------------------------------------------------
+
+    async def _fail(self, host: Host, key: str, cause: BaseException, waiting: list[Turn]) -> None:
+        address = f"{host.type.name}/{key}"
+        told = describe(cause)
+        error = AgentFailed(
+            f"{address} has failed: it crashed more often than its supervision allows, the last time by {told}."
+            " Mend the cause, then `await platform.agents.restart(ref)`",
+            agent=address,
+            cause=told,
+        )
+        self._node.log.error("an agent has failed", agent=address, cause=told)
+        try:
+            await self.write_status(host, key, FAILED, told)
+        except (StoreError, RecordUnreadable) as store_error:
+            self._node.log.error("a failed agent couldn't be marked as failed", agent=address, error=describe(store_error))
+        for turn in waiting:
+            turn.fail(error)
+        await self._tell_parent(address, error)
+
+    async def write_status(self, host: Host, key: str, status: int, cause: str) -> None:
+        """Write an agent's status into its record, whatever its state is; the activation must be gone."""
+        address = f"{host.type.name}/{key}"
+        records = self._node.records
+        for _ in range(10):
+            record = await records.read(address)
+            if record is None or record.head is None:
+                if status == ACTIVE:
+                    return
+                version, turns, state, marks = host.type.version, 0, None, Marks()
+                expected = record.revision if record is not None else 0
+            else:
+                head = decode_head(record.head, address)
+                version, turns, state, marks, expected = head.version, head.turns, head.state, head.marks or Marks(), record.revision
+            marks.status, marks.cause = status, cause
+            try:
+                await records.commit(address, expected, encode_head(version, turns, state, marks))
+            except Conflict:
+                continue
+            return
+
+    # -- parents and children --------------------------------------------------------------------------------
+
+    async def _parent_of(self, address: str) -> Activation | None:
+        """The live activation of an agent's parent, if its record says that it is one."""
+        parent_address = address.partition("/")[2].rpartition("/")[0]
+        type_name, key = split_address(parent_address)
+        host = self._node.hosts.get(type_name)
+        if not key or host is None:
+            return None
+        parent = host.find(key)
+        await parent.ready()
+        return parent if parent.extra is not None and address in parent.extra.children else None
+
+    async def _tell_parent(self, address: str, error: AgentFailed) -> None:
+        try:
+            parent = await self._parent_of(address)
+            if parent is None:
+                return
+            hook = parent.host.type.hook_child_failed
+            if hook is None:
+                parent.crash(AgentGaveUp(f"its child {address} has failed: {error.cause}"))
+            else:
+                type_name, key = split_address(address)
+                await parent.host.run_hook(parent, hook, self._node.ref(self._node.hosts[type_name], key), error)
+        except JidoError as problem:
+            self._node.log.error("a parent couldn't be told of its failed child", agent=address, error=describe(problem))
+
+    async def _restart_siblings(self, address: str) -> None:
+        if not address.partition("/")[2].rpartition("/")[0]:
+            return
+        try:
+            parent = await self._parent_of(address)
+        except JidoError as error:
+            self._node.log.error("the siblings of a crashed agent can't be found", agent=address, error=describe(error))
+            return
+        if parent is None or parent.extra is None:
+            return
+        policy = parent.host.type.supervision or Supervision(strategy=self._node.limits.supervision_strategy)
+        for sibling in siblings_to_restart(policy.strategy, tuple(parent.extra.children), address):
+            if sibling != address and (activation := self._live(sibling)) is not None:
+                activation.when_committed(partial(_restart, activation))
+
+    def _live(self, address: str) -> Activation | None:
+        type_name, key = split_address(address)
+        host = self._node.hosts.get(type_name)
+        return host.live.get(key) if host is not None else None
+
+    async def stop_children(self, activation: Activation) -> None:
+        """Children stop with their parent, the youngest first."""
+        for child in reversed(activation.extra.children if activation.extra is not None else []):
+            live = self._live(child)
+            if live is not None and live.status in (Status.LIVE, Status.PAUSED):
+                live.leave()
+                await live.host.stop(live)
+
+    async def delete_children(self, activation: Activation) -> None:
+        """A deleted agent's children are deleted too."""
+        for child in reversed(activation.extra.children if activation.extra is not None else []):
+            type_name, key = split_address(child)
+            host = self._node.hosts.get(type_name)
+            if host is not None:
+                try:
+                    await self._node.control.delete(host, key)
+                except JidoError as error:
+                    self._node.log.error("a child of a deleted agent couldn't be deleted", agent=child, error=describe(error))
+
+
+def _restart(activation: Activation) -> None:
+    if activation.status == Status.LIVE:
+        activation.host.drop_and_requeue(activation)
+        activation.host.find(activation.key)

@@ -1,0 +1,77 @@
+"""What stands between a call and a turn when the agent type asks for it: a breaker per agent, a bulkhead per type."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from ..core.errors import BulkheadFull
+from ..infrastructure.breaker import BreakerState
+from .turn import CALL, CAST, HOOK, Turn
+
+if TYPE_CHECKING:
+    from .activation import Activation
+    from .host import Host
+
+
+class Guards:
+    """The guards of one agent type on one node; `watches` is False for types without any."""
+
+    __slots__ = ("_breaker", "_host", "_running", "_waiting", "bulkhead", "watches")
+
+    def __init__(self, host: Host) -> None:
+        resilience = host.type.resilience
+        self._host = host
+        self._breaker = resilience.circuit_breaker
+        self.bulkhead = resilience.bulkhead
+        self._running = 0
+        self._waiting: deque[Activation] = deque()
+        self.watches = resilience.circuit_breaker is not None or resilience.bulkhead is not None or resilience.retry is not None
+
+    def check(self, activation: Activation, turn: Turn) -> None:
+        """Refuse a call or cast at the door: `CircuitOpen` or `BulkheadFull`."""
+        bulkhead = self.bulkhead
+        if bulkhead is not None and self._running >= bulkhead.max_concurrent and len(self._waiting) >= bulkhead.max_waiting:
+            raise BulkheadFull(
+                f"{self._host.type.name}: {self._running} turns run and {len(self._waiting)} agents wait on this node, the limits of its bulkhead",
+                agent=activation.address,
+            )
+        breaker = activation.extra.breaker if activation.extra is not None else None
+        if breaker is not None and turn.permit is None:
+            turn.permit = breaker.admit(self._host.node.loop.time())
+
+    def admit(self, activation: Activation, turn: Turn) -> bool:
+        """Whether a turn may begin now; if not, its agent goes on when another turn of the type ends."""
+        if turn.slot_taken or turn.kind == HOOK:
+            return True
+        assert self.bulkhead is not None
+        if self._running < self.bulkhead.max_concurrent:
+            self._running += 1
+            turn.slot_taken = True
+            return True
+        if activation not in self._waiting:
+            self._waiting.append(activation)
+        return False
+
+    def after_turn(self, activation: Activation, turn: Turn, error: BaseException | None) -> None:
+        """A turn has ended: give its place to the next, tell the breaker."""
+        self.release(turn)
+        if self._breaker is None or turn.kind not in (CALL, CAST) or turn.successor is not None:
+            return
+        extra = activation.extra
+        if extra is None or extra.breaker is None:
+            if error is None or not BreakerState.counts(error):
+                return
+            extra = activation.need_extra()
+            extra.breaker = BreakerState(self._breaker, activation.address)
+        now = self._host.node.loop.time()
+        permit = turn.permit or extra.breaker.admit(now)
+        extra.breaker.settle_with(permit, error, now)
+
+    def release(self, turn: Turn) -> None:
+        """Give a bulkhead place back."""
+        if turn.slot_taken:
+            turn.slot_taken = False
+            self._running -= 1
+            if self._waiting:
+                self._host.node.loop.call_soon(self._waiting.popleft().proceed)

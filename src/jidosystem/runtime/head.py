@@ -1,0 +1,90 @@
+"""The stored head of an agent, and the batch of turns that one commit carries.
+
+A head is what must be read to activate an agent and is written with every commit: the state, how many turns there
+were, and counters that say which rows exist beside it, so that an agent without rows is activated by one read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..core.errors import RecordUnreadable
+from ..core.events import Event
+from ..core.records import Row
+
+if TYPE_CHECKING:
+    from .turn import Turn
+
+FORMAT = 1
+ACTIVE, FAILED, PAUSED = range(3)
+MAX_TURNS_A_COMMIT = 64
+MAX_BYTES_A_COMMIT = 256 * 1024
+
+
+class Marks(msgspec.Struct, array_like=True):
+    """What most agents never need: status and the counters of rows."""
+
+    status: int = ACTIVE
+    cause: str = ""
+    effects: int = 0  # the number of the last effect
+    pending: int = 0  # rows of each kind
+    due: int = 0
+    children: int = 0
+    keys: int = 0
+
+
+class Head(msgspec.Struct, frozen=True, array_like=True):
+    """See the module. `state` is None for an agent that has never committed one (claimed, paused or failed before its first turn)."""
+
+    format: int
+    version: int
+    turns: int
+    state: bytes | None
+    marks: Marks | None = None
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Head).decode
+
+
+def encode_head(version: int, turns: int, state: bytes | None, marks: Marks | None) -> bytes:
+    """The head as it is stored."""
+    return _encode(Head(FORMAT, version, turns, state, marks))
+
+
+def decode_head(blob: bytes, address: str) -> Head:
+    """A stored head; `RecordUnreadable` naming the agent if it isn't one, or is from a newer release."""
+    try:
+        head = _decode(blob)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise RecordUnreadable(f"the record of {address} can't be read: {error}; nothing was changed", agent=address) from error
+    if head.format != FORMAT:
+        raise RecordUnreadable(f"the record of {address} has format {head.format}; this release reads {FORMAT}", agent=address)
+    return head
+
+
+class Batch:
+    """The turns that the next commit carries, in order, and what goes with them."""
+
+    __slots__ = ("after", "before", "before_turns", "deleted", "events", "head", "marks_before", "rows", "size_bytes", "turns", "waiters")
+
+    def __init__(self, before: bytes | None, before_turns: int, marks_before: Marks | None) -> None:
+        self.before = before  # the state that a failed commit falls back to
+        self.before_turns = before_turns
+        self.marks_before = marks_before
+        self.turns: list[tuple[Turn, Any]] = []
+        self.waiters: list[tuple[Turn, Any]] = []  # answers that have seen this batch's state
+        self.rows: dict[tuple[str, str], Row] = {}
+        self.events: list[Event] = []
+        self.after: list[Callable[[], None]] = []  # what is released once the commit is durable
+        self.size_bytes = 0
+        self.deleted = False
+        self.head: bytes | None = None  # as it was handed to the store
+
+    @property
+    def full(self) -> bool:
+        """Whether no further turn may join."""
+        return len(self.turns) >= MAX_TURNS_A_COMMIT or self.size_bytes >= MAX_BYTES_A_COMMIT

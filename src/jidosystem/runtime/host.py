@@ -1,0 +1,248 @@
+"""One agent type on one node: its live agents, and how they come, go, crash and are guarded."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..core.eager import start_eagerly
+from ..core.errors import (
+    AgentCrashed,
+    AgentFailed,
+    NoHost,
+    RecordUnreadable,
+    ShuttingDown,
+    StoreError,
+    describe,
+)
+from ..core.observability import TurnMeter
+from .activation import Activation
+from .definition import ActionSpec, AgentType
+from .effects import Timer
+from .guards import Guards
+from .loading import is_paused, load
+from .status import Status
+from .turn import HOOK, TIMER, ActivationCrash, Turn
+
+if TYPE_CHECKING:
+    from .node import Node
+
+
+class Host:
+    """See the module."""
+
+    __slots__ = ("after_turn", "bulkhead", "default_state", "dummy", "guards", "joins", "live", "mailbox_limit", "meter", "node", "plain", "type")
+
+    def __init__(self, node: Node, kind: AgentType) -> None:
+        self.node = node
+        self.type = kind
+        self.live: dict[str, Activation] = {}
+        self.meter: TurnMeter = node.meters.of(kind.name)
+        self.mailbox_limit = kind.mailbox.max_size or node.limits.max_queue_size
+        self.default_state = kind.codec.encode(kind.new_instance())
+        self.joins: dict[tuple[str, str], Turn] = {}  # keyed calls on their way: (agent's key, idempotency key)
+        self.guards = Guards(self)
+        self.dummy = Activation(self, "")  # stands in until a turn has found its agent
+        self.bulkhead = self.guards.bulkhead
+        self.after_turn = self.guards.after_turn if self.guards.watches else None
+        self.plain = not self.guards.watches and kind.hook_change is None and not node.checking
+
+    # -- coming ----------------------------------------------------------------------------------------------
+
+    def find(self, key: str) -> Activation:
+        """The agent's activation; if there is none, one that begins to load. Raises `ShuttingDown`."""
+        activation = self.live.get(key)
+        if activation is None:
+            if self.node.closing:
+                raise ShuttingDown(f"{self.type.name}/{key}: the platform is closing and takes no new work", agent=f"{self.type.name}/{key}")
+            activation = self.live[key] = Activation(self, key)
+            self._start(activation)
+        return activation
+
+    def revive(self, key: str, waiting: list[Turn], delay_s: float) -> None:
+        """Start a new activation after a while; calls wait for it."""
+        if key in self.live:
+            self.requeue(key, waiting)
+            return
+        activation = self.live[key] = Activation(self, key)
+        self.node.live_count += 1
+        for turn in waiting:
+            turn.activation = activation
+            activation.enqueue(turn)
+        self.node.later(delay_s, partial(self._begin_loading, activation))
+
+    def _begin_loading(self, activation: Activation) -> None:
+        if activation.status == Status.LOADING:
+            task = start_eagerly(self._load(activation), self.node.loop)
+            if not task.done():
+                self.node.adopt(task)
+
+    def _start(self, activation: Activation) -> None:
+        self.node.count_in(activation)
+        self._begin_loading(activation)
+
+    async def _load(self, activation: Activation) -> None:
+        """Load, start and let the first call in; whatever goes wrong is told to everybody who waits."""
+        timeout_s = self.type.lifecycle.startup_timeout
+        try:
+            if self.type.hook_start is None:
+                await load(activation)
+            else:
+                async with asyncio.timeout(timeout_s):
+                    await load(activation)
+                    await self.run_hook(activation, self.type.hook_start)
+        except (RecordUnreadable, NoHost, AgentFailed, StoreError) as error:
+            self.refuse(activation, error)
+        except Exception as error:
+            if isinstance(error, TimeoutError):
+                error = TimeoutError(f"{activation.address} didn't start within its startup_timeout of {timeout_s:g} s")
+            self.node.log.error("an agent couldn't start", agent=activation.address, error=describe(error))
+            self.meter.crashes += 1
+            self.crashed(activation, error.cause if isinstance(error, ActivationCrash) else error)
+        else:
+            if activation.status != Status.LOADING:
+                return
+            self.meter.activations += 1
+            if is_paused(activation):
+                activation.status = Status.PAUSED
+            else:
+                activation.begin_life()
+
+    async def run_hook(self, activation: Activation, spec: ActionSpec, *args: Any) -> None:
+        """Run a hook as a turn, ahead of everything that waits; returns when it is committed."""
+        turn = Turn(activation, spec, args, None)
+        turn.kind = HOOK
+        reply = turn.reply = self.node.loop.create_future()
+        if activation.status == Status.LOADING:  # calls may wait already; the hook comes first
+            activation.run(turn, spec.function(activation.instance, *args))
+        else:
+            activation.hook(turn)
+        await reply
+
+    def refuse(self, activation: Activation, error: BaseException) -> None:
+        """The activation can't live: tell everybody who waits, and forget it."""
+        waiting = self.drop(activation)
+        for turn in waiting:
+            turn.fail(error)
+
+    # -- going -----------------------------------------------------------------------------------------------
+
+    def drop(self, activation: Activation) -> list[Turn]:
+        """Forget an activation at once; its waiting turns are the caller's."""
+        activation.status = Status.GONE
+        activation.idle = False
+        if self.live.get(activation.key) is activation:
+            del self.live[activation.key]
+            self.node.count_out(activation)
+        if activation.instance is not None:
+            activation.instance._jido = None
+        if activation.extra is not None:
+            activation.extra.cancel_timers()
+            if activation.extra.outbox is not None:
+                activation.extra.outbox.close()
+        queue, activation.queue = activation.queue, None
+        return queue.drain() if queue is not None else []
+
+    def drop_and_requeue(self, activation: Activation) -> None:
+        """Forget an activation and hand what waits to its successor, which reads the record again."""
+        self.requeue(activation.key, self.drop(activation))
+
+    def requeue(self, key: str, waiting: list[Turn]) -> None:
+        """Give turns that haven't begun to the agent's next activation."""
+        for turn in waiting:
+            try:
+                successor = self.find(key)
+                turn.activation = successor
+                successor.submit(turn)
+            except Exception as error:  # whatever refuses it is the caller's answer
+                turn.fail(error)
+
+    def resubmit(self, turn: Turn) -> None:
+        """Run a turn again on whatever activation lives now."""
+        self.requeue(turn.activation.key, [turn])
+
+    def passivate(self, activation: Activation) -> bool:
+        """Let an idle agent go from memory; False if it can't go just now. Its state is in its record."""
+        extra = activation.extra
+        if not activation.idle or (extra is not None and not self._maygo(activation)):
+            return False
+        self.meter.passivations += 1
+        if self.type.hook_terminate is None and (extra is None or extra.outbox is None or not extra.outbox.unnoted):
+            self.drop(activation)
+            return True
+        activation.leave()
+        self.node.own(self.go(activation))
+        return True
+
+    def _maygo(self, activation: Activation) -> bool:
+        extra = activation.extra
+        return extra is None or not (extra.timers or extra.reading or (extra.outbox is not None and not extra.outbox.settled) or extra.watchers)
+
+    async def go(self, activation: Activation) -> None:
+        """The slow way out: `on_terminate` as a last turn, then what is still to be noted."""
+        if self.type.hook_terminate is not None:
+            try:
+                await self.run_hook(activation, self.type.hook_terminate)
+            except Exception as error:  # the agent goes in any case; its author reads why the hook failed
+                self.node.log.error("on_terminate failed", agent=activation.address, error=describe(error))
+        if activation.status == Status.LEAVING:
+            outbox = activation.extra.outbox if activation.extra is not None else None
+            if outbox is not None and outbox.unnoted:
+                await activation.commit_rows()
+            self.drop_and_requeue(activation)
+
+    def stop_soon(self, activation: Activation) -> None:
+        """The agent asked to be stopped: `on_terminate`, then passive. Timers go, waiting calls activate it again."""
+        if activation.status == Status.LIVE:
+            activation.leave()
+            if activation.extra is not None:
+                activation.extra.cancel_timers()
+            self.node.own(self.stop(activation))
+
+    async def stop(self, activation: Activation) -> None:
+        """Wait for what runs, run `on_terminate`, and let the activation go, its children with it."""
+        await self.node.family.stop_children(activation)
+        await activation.at_rest()
+        await self.go(activation)
+
+    def deleted(self, activation: Activation) -> None:
+        """The record is a tombstone: the next call begins from defaults."""
+        self.node.own(self.node.family.delete_children(activation))
+        self.drop_and_requeue(activation)
+
+    def start_timer(self, activation: Activation, timer: Timer) -> None:
+        """A turn that set a timer is committed: let it run."""
+        if activation.status not in (Status.LIVE, Status.PAUSED):
+            return
+        extra = activation.need_extra()
+        handle: asyncio.TimerHandle
+
+        def fire() -> None:
+            extra.timers.discard(handle)
+            spec = self.type.actions[timer.action]
+            turn = Turn(activation, spec, (), None)
+            turn.kind, turn.kwargs = TIMER, spec.signature.from_plain(timer.args)
+            activation.submit(turn)
+
+        handle = self.node.loop.call_later(timer.after_s, fire)
+        extra.timers.add(handle)
+
+    # -- guards and crashes ----------------------------------------------------------------------------------
+
+    def admit(self, activation: Activation, turn: Turn) -> bool:
+        """Whether the bulkhead lets a turn begin now; if not, the agent is told when it may."""
+        return self.guards.admit(activation, turn)
+
+    def crashed(self, activation: Activation, cause: BaseException) -> None:
+        """An activation couldn't be made or go on: start a new one after a growing delay, or fail for good."""
+        if activation.status == Status.GONE:
+            return
+        waiting = self.drop(activation)
+        self.node.family.crashed(self, activation.key, cause, waiting)
+
+    def told_crash(self, key: str, cause: BaseException) -> AgentCrashed:
+        """The error for calls that meet a crash."""
+        address = f"{self.type.name}/{key}"
+        return AgentCrashed(f"{address} crashed: {describe(cause)}", agent=address, cause=describe(cause))
+

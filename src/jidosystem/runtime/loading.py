@@ -1,0 +1,112 @@
+"""From a stored record to a live agent: read, check versions, migrate, decode, rebuild, start.
+
+Fails closed: a record that can't be read stops its agent with an error that names it; nothing is written over it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..core.codec import decode
+from ..core.errors import AgentFailed, NoHost, RecordUnreadable, StateMismatch, describe
+from .definition import AgentType
+from .effects import CastEffect, Reminder
+from .head import FAILED, PAUSED, Head, Marks, decode_head
+from .outbox import Outbox
+from .staging import due_row
+
+if TYPE_CHECKING:
+    from .activation import Activation
+
+_casts = msgspec.msgpack.Decoder(list[CastEffect])
+_reminder = msgspec.msgpack.Decoder(Reminder)
+
+
+async def load(activation: Activation) -> None:
+    """Fill an activation from its record. Raises what keeps it from living."""
+    host = activation.host
+    record = await host.node.records.read(activation.address)
+    activation.revision = record.revision if record is not None else 0
+    if record is None or record.head is None:
+        activation.instance = host.type.new_instance()
+        activation.state = host.default_state
+    else:
+        head = decode_head(record.head, activation.address)
+        check_version(host.type, head, activation.address)
+        activation.turns = head.turns
+        if head.marks is not None:
+            await _load_marks(activation, head.marks)
+        activation.instance = host.type.blank_instance()
+        activation.state = current_state(host.type, head, activation.address) if head.state is not None else host.default_state
+        host.type.codec.apply(activation.instance, activation.state)
+    activation.instance._jido = activation
+    if host.type.hook_load is not None:
+        host.type.hook_load(activation.instance)
+
+
+def check_version(kind: AgentType, head: Head, address: str) -> None:
+    """Refuse a record that newer code has written."""
+    if head.version > kind.version:
+        raise NoHost(
+            f"the record of {address} is of version {head.version}; this node hosts {kind.name} version {kind.version}."
+            " Deploy the newer class, older code never opens it",
+            agent=address,
+            needed=head.version,
+        )
+
+
+def current_state(kind: AgentType, head: Head, address: str) -> bytes:
+    """The state of a head in the form of the class's own version: migrations run on plain builtins, one version at a time."""
+    assert head.state is not None
+    if head.version == kind.version:
+        return head.state
+    state: Any = decode(head.state)
+    for version in range(head.version, kind.version):
+        migrate = kind.migrations.get(version)
+        if migrate is None:
+            continue
+        try:
+            state = migrate(state)
+        except Exception as error:
+            raise StateMismatch(
+                f"the migration of {address} from version {version} failed: {describe(error)}; the record is as it was", field="", agent=address
+            ) from error
+        if not isinstance(state, dict):
+            raise StateMismatch(f"the migration of {address} from version {version} returned {type(state).__name__}, not a dict", field="", agent=address)
+    return kind.codec.from_plain(state)
+
+
+async def _load_marks(activation: Activation, marks: Marks) -> None:
+    """Read the rows that the head says exist."""
+    address = activation.address
+    if marks.status == FAILED:
+        raise AgentFailed(
+            f"{address} has failed: {marks.cause}. Mend the cause, then `await platform.agents.restart(ref)`", agent=address, cause=marks.cause
+        )
+    extra = activation.need_extra()
+    extra.marks = marks
+    records = activation.host.node.records
+    try:
+        if marks.children:
+            extra.children = [row.value.decode() for row in await records.read_rows(address, "child")]
+        if marks.due:
+            for row in await records.read_rows(address, "due"):
+                reminder = _reminder.decode(row.value)
+                extra.reminders[reminder.name] = reminder
+                if due_row(reminder) != row.name:
+                    raise RecordUnreadable(f"the reminder {reminder.name!r} of {address} doesn't fit its row {row.name!r}", agent=address)
+        if marks.pending:
+            extra.outbox = Outbox(activation)
+            for row in await records.read_rows(address, "pending"):
+                casts = _casts.decode(row.value)
+                extra.outbox.expect(len(casts))
+                activation.host.node.loop.call_soon(extra.outbox.release, row.name, casts)
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise RecordUnreadable(f"a row of {address} can't be read: {error}; nothing was changed", agent=address) from error
+
+
+def is_paused(activation: Activation) -> bool:
+    """Whether the record says that calls have to wait."""
+    return activation.extra is not None and activation.extra.marks.status == PAUSED

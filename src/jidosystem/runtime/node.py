@@ -1,0 +1,356 @@
+"""One process that hosts agents: its agent types, its live agents, its clocks and its way in.
+
+Everything hangs off this value; there is no global. `Platform` makes one and hands it the contracts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random as random_module
+from collections.abc import Callable, Coroutine
+from functools import partial
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..core.clock import Clock
+from ..core.codec import encode
+from ..core.deadlines import Deadlines
+from ..core.eager import start_eagerly
+from ..core.errors import DefinitionError, JidoError, NoHost, ShuttingDown
+from ..core.ids import Ids, split_address
+from ..core.observability import Meters
+from ..core.records import Records
+from . import calls
+from .control import Control
+from .definition import ActionSpec, AgentType
+from .effects import CastEffect, Reminder
+from .family import Family
+from .host import Host
+from .reference import Ref, make_ref_class
+from .reminders import Reminders
+from .status import Status
+from .threads import Threads
+from .turn import DELIVERY, Origin, Turn
+
+if TYPE_CHECKING:
+    from .activation import Activation
+
+SWEEP_EVERY_S = 1.0
+
+
+class Limits(Protocol):
+    """The `agents` section of the configuration, as far as the runtime reads it; times in seconds."""
+
+    default_timeout: float
+    max_queue_size: int
+    supervision_strategy: Any
+    idempotency_retention: float
+    idempotency_max_keys: int
+    max_pending_effects: int
+    max_live: int
+    idle_timeout: float
+
+
+class DeadLetterBox(Protocol):
+    """Where what keeps failing is put."""
+
+    async def bury(
+        self, source: str, name: str, address: str, payload: dict[str, Any], *, series: str, number: int, attempts: int, error: BaseException
+    ) -> None:
+        """Store a letter; a repeated call for the same (source, name, address, series, number) stores it once."""
+        ...
+
+
+class Node:
+    """See the module."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, *, name: str, records: Records, limits: Limits, clock: Clock, ids: Ids, meters: Meters, log: Any,
+        letters: DeadLetterBox, checking: bool = False, random: Callable[[], float] = random_module.random,
+    ) -> None:  # fmt: skip
+        self.loop = loop
+        self.name = name
+        self.records = records
+        self.limits = limits
+        self.clock = clock
+        self.ids = ids
+        self.meters = meters
+        self.log = log
+        self.letters = letters
+        self.checking = checking
+        self.random = random
+        self.closing = False
+        self.hosts: dict[str, Host] = {}
+        self.live_count = 0
+        self.deadlines = Deadlines(loop)
+        self.threads = Threads(loop)
+        self.reminders = Reminders(self)
+        self.family = Family(self)
+        self.control = Control(self)
+        self.ref_classes: dict[str, type[Ref]] = {}
+        self.on_hosted: list[Callable[[Host], None]] = []
+        self._unhosted: dict[str, list[Callable[[], None]]] = {}
+        self._tasks: set[asyncio.Future[Any]] = set()
+        self._timers: set[asyncio.TimerHandle] = set()
+        self._sweep_handle: asyncio.TimerHandle | None = None
+        self._started = False
+
+    # -- types and references --------------------------------------------------------------------------------
+
+    def host_of(self, cls: type) -> Host:
+        """The host of an agent class, registered now if it is new; two classes of one name are an error."""
+        kind = getattr(cls, "__jido_type__", None)
+        if not isinstance(kind, AgentType) or kind.cls is not cls:
+            raise NoHost(f"{cls!r} isn't an agent class: derive it from jidosystem.Agent")
+        host = self.hosts.get(kind.name)
+        if host is None:
+            host = self.hosts[kind.name] = Host(self, kind)
+            self.ref_classes[kind.name] = make_ref_class(kind)
+            for call in self.on_hosted:
+                call(host)
+            if self._started:
+                self.own(self.recover_type(host))
+        elif host.type.cls is not cls:
+            raise DefinitionError(
+                f"two agent classes are named {kind.name!r}: {_where(host.type.cls)} and {_where(cls)}; give one of them `name=\"…\"`"
+            )
+        return host
+
+    def ref(self, host: Host, key: str) -> Any:
+        """A reference; the key is known to be good."""
+        return self.ref_classes[host.type.name](host, key)
+
+    def is_hosted(self, address: str) -> bool:
+        """Whether this node hosts the type of an address; if not, that is said once in the log."""
+        type_name = split_address(address)[0]
+        if type_name in self.hosts:
+            return True
+        self.wait_for_type(type_name, None)
+        return False
+
+    def wait_for_type(self, type_name: str, call: Callable[[], None] | None) -> None:
+        """Call when a type comes to be hosted; its name is logged once."""
+        waiting = self._unhosted.get(type_name)
+        if waiting is None:
+            self.log.warning("work waits for an agent type that isn't hosted here", agent_type=type_name)
+            waiting = self._unhosted[type_name] = []
+        if call is not None:
+            waiting.append(call)
+
+    # -- life ------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Recover what a crash left behind: unreleased effects, due reminders, resident agents. Calls are served meanwhile."""
+        self._started = True
+        self._sweep_handle = self.loop.call_later(SWEEP_EVERY_S, self._sweep)
+        self.own(self._recover())
+
+    async def _recover(self) -> None:
+        async for page in self.records.scan("pending"):
+            for row in page:
+                if self.is_hosted(row.agent):
+                    self._wake(row.agent)
+        await self.reminders.start()
+        for host in tuple(self.hosts.values()):
+            await self._wake_residents(host)
+
+    async def recover_type(self, host: Host) -> None:
+        """A type was registered after the start: what waits for it in the store."""
+        waiting = self._unhosted.pop(host.type.name, None)
+        if waiting is not None:
+            for call in waiting:
+                call()
+            async for page in self.records.scan("pending"):
+                for row in page:
+                    if split_address(row.agent)[0] == host.type.name:
+                        self._wake(row.agent)
+            await self.reminders.rescan()
+        await self._wake_residents(host)
+
+    async def _wake_residents(self, host: Host) -> None:
+        if host.type.resident:
+            async for page in self.records.scan_agents(host.type.name):
+                for record in page:
+                    self._wake(record.agent)
+
+    def _wake(self, address: str) -> None:
+        type_name, key = split_address(address)
+        if not self.closing:
+            self.hosts[type_name].find(key)
+
+    def count_in(self, activation: Activation) -> None:  # noqa: ARG002 - the counterpart of count_out
+        """One more lives; over the limit the least recently used idle ones go."""
+        self.live_count += 1
+        if self.live_count > self.limits.max_live:
+            self._evict(max(1, self.limits.max_live // 100))
+
+    def count_out(self, activation: Activation) -> None:  # noqa: ARG002 - the counterpart of count_in
+        """One fewer lives."""
+        self.live_count -= 1
+
+    def _evict(self, count: int) -> None:
+        idle = [a for host in self.hosts.values() for a in host.live.values() if a.idle]
+        for activation in heapq.nsmallest(count, idle, key=_last_used):
+            activation.host.passivate(activation)
+
+    def _sweep(self) -> None:
+        """Passivate what has been idle for long; remove expired rows."""
+        now = perf_counter()
+        for host in tuple(self.hosts.values()):
+            limit_s = host.type.lifecycle.idle_timeout or self.limits.idle_timeout
+            stale = [a for a in host.live.values() if a.idle and now - a.last_used > limit_s and not host.type.resident]
+            for activation in stale:
+                host.passivate(activation)
+        every_s = max(SWEEP_EVERY_S, self.live_count / 100_000)
+        self._sweep_handle = self.loop.call_later(every_s, self._sweep)
+
+    async def close(self, grace_s: float) -> None:
+        """No new work; running turns get until `grace_s`, then are cancelled; `on_terminate`; effects stay in their records."""
+        self.closing = True
+        self.reminders.close()
+        if self._sweep_handle is not None:
+            self._sweep_handle.cancel()
+        for handle in self._timers:
+            handle.cancel()
+        refused = ShuttingDown("the platform is closing and takes no new work")
+        activations = [a for host in self.hosts.values() for a in host.live.values()]
+        for activation in activations:
+            activation.refuse_waiting(refused)
+        await self._end_turns(activations, grace_s)
+        for activation in activations:
+            if activation.status in (Status.LIVE, Status.PAUSED):
+                await self._terminate(activation)
+        for host in self.hosts.values():
+            for activation in tuple(host.live.values()):
+                for turn in host.drop(activation):
+                    turn.fail(refused)
+        for task in tuple(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.deadlines.clear()
+        self.threads.close()
+
+    async def _terminate(self, activation: Activation) -> None:
+        extra = activation.extra
+        if activation.host.type.hook_terminate is not None or (extra is not None and extra.outbox is not None and extra.outbox.unnoted):
+            activation.leave()
+            await activation.host.go(activation)
+
+    async def _end_turns(self, activations: list[Activation], grace_s: float) -> None:
+        busy = [a for a in activations if not a.idle and a.status in (Status.LIVE, Status.LOADING, Status.HELD, Status.LEAVING)]
+        waits = [asyncio.ensure_future(a.at_rest()) for a in busy]
+        if not waits:
+            return
+        _done, late = await asyncio.wait(waits, timeout=grace_s)
+        if late:
+            for activation in busy:
+                activation.cancel_turns(ShuttingDown("the platform closed before the action ended; it was rolled back"))
+            _done, hung = await asyncio.wait(late, timeout=1.0)
+            for activation in busy:
+                for turn in activation.running():
+                    self.log.error("an action didn't stop when the platform closed", agent=activation.address, action=turn.spec.name)
+            for wait in hung:
+                wait.cancel()
+
+    # -- work of the platform itself -------------------------------------------------------------------------
+
+    def own(self, coro: Coroutine[Any, Any, Any]) -> None:
+        """Run a coroutine as a task of this node, which waits for it when it closes; its failure is a fault of ours and logged loudly."""
+        task = start_eagerly(coro, self.loop)
+        if task.done():
+            self._tell(task)
+        else:
+            self.adopt(task)
+
+    def adopt(self, task: asyncio.Future[Any]) -> None:
+        """Own a task that runs already."""
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Future[Any]) -> None:
+        self._tasks.discard(task)
+        self._tell(task)
+
+    def _tell(self, task: asyncio.Future[Any]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None and not (self.closing and isinstance(error, JidoError)):
+            self.loop.call_exception_handler({"message": "a task of the platform failed", "exception": error, "future": task})
+
+    def later(self, delay_s: float, call: Callable[[], Any]) -> None:
+        """Call after a while, unless the node closes first."""
+        handle: asyncio.TimerHandle
+
+        def run() -> None:
+            self._timers.discard(handle)
+            if not self.closing:
+                call()
+
+        handle = self.loop.call_later(delay_s, run)
+        self._timers.add(handle)
+
+    # -- deliveries ------------------------------------------------------------------------------------------
+
+    def deliver(self, cast: CastEffect, sender: str, settled: Callable[[BaseException | None], None]) -> None:
+        """Run another agent's effect, once, whatever happened before."""
+        type_name, key = split_address(cast.to)
+        host = self.hosts.get(type_name)
+        if host is None:
+            self.wait_for_type(type_name, partial(self.deliver, cast, sender, settled))
+            return
+        spec = host.type.actions.get(cast.action)
+        try:
+            if spec is None:
+                raise NoHost(f"{type_name} has no action {cast.action!r} (any more); the effect came from {sender}")
+            kwargs = spec.signature.from_plain(cast.args)
+        except JidoError as error:
+            settled(error)
+            return
+        turn = self._delivery(host, key, spec, kwargs, Origin("from", sender, cast.number, settled))
+        turn.correlation_id, turn.causation_id, turn.traceparent = cast.correlation_id, cast.causation_id, cast.traceparent
+        calls.deliver(host, key, turn)
+
+    def remind(self, address: str, reminder: Reminder, origin: Origin, missed: int) -> None:
+        """Run a reminder's action if the agent's record still says so."""
+        type_name, key = split_address(address)
+        host = self.hosts.get(type_name)
+        if host is None:
+            self.wait_for_type(type_name, partial(self.remind, address, reminder, origin, missed))
+            return
+        spec = host.type.actions.get(reminder.action)
+        try:
+            if spec is None:
+                raise NoHost(f"{type_name} has no action {reminder.action!r} (any more); its reminder {reminder.name!r} can't run")
+            kwargs = spec.signature.from_plain(reminder.args)
+            if spec.wants_missed:
+                kwargs["missed"] = missed
+        except JidoError as error:
+            origin.settled(error)
+            return
+        turn = self._delivery(host, key, spec, kwargs, origin)
+        turn.correlation_id, turn.traceparent = reminder.correlation_id, reminder.traceparent
+        calls.deliver(host, key, turn)
+
+    def _delivery(self, host: Host, key: str, spec: ActionSpec, kwargs: dict[str, Any], origin: Origin) -> Turn:
+        turn = Turn(host.live.get(key) or host.dummy, spec, (), None)
+        turn.kind, turn.kwargs, turn.origin = DELIVERY, kwargs, origin
+        return turn
+
+    async def bury_cast(self, sender: str, cast: CastEffect, attempts: int, error: BaseException) -> None:
+        """An effect that keeps failing goes to the dead letters."""
+        payload = {"sender": sender, "cast": encode(cast)}
+        await self.letters.bury("cast", cast.to, cast.to, payload, series=sender, number=cast.number, attempts=attempts, error=error)
+
+    async def bury_reminder(self, address: str, reminder: Reminder, now_s: float, attempts: int, error: BaseException) -> None:
+        """An occurrence that keeps failing goes to the dead letters, and the series goes on."""
+        payload = {"reminder": encode(reminder)}
+        number = int(reminder.due_s * 1_000_000)
+        await self.letters.bury("reminder", f"{address}#{reminder.name}", address, payload, series=reminder.name, number=number, attempts=attempts, error=error)
+        await self.control.skip_reminder(address, reminder, now_s)
+
+
+def _last_used(activation: Activation) -> float:
+    return activation.last_used
+
+
+def _where(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"

@@ -1,0 +1,123 @@
+"""Effects on their way to other agents, each until its receiver has committed it.
+
+One lane a receiver, in order; a blocked receiver holds up nobody else. That an effect was taken is noted in the
+sender's next commit, or before it is passivated; a crash in between repeats it, and the receiver knows its number.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ..core.codec import encode
+from ..core.errors import RefusedError, StoreError, describe
+from ..core.records import Row
+from .effects import CastEffect
+from .head import Batch
+
+if TYPE_CHECKING:
+    from .activation import Activation
+
+MAX_ATTEMPTS = 5
+FIRST_DELAY_S = 0.1
+LAST_DELAY_S = 30.0
+
+
+def backoff_s(attempt: int, random01: float) -> float:
+    """How long to wait after a failed attempt (1 is the first): doubling, capped, with jitter between a half and the whole."""
+    return float(min(LAST_DELAY_S, FIRST_DELAY_S * 2 ** min(attempt - 1, 20)) * (0.5 + random01 / 2))
+
+
+class Outbox:
+    """The unreleased effects of one activation."""
+
+    __slots__ = ("_acked", "_activation", "_closed", "_lanes", "_rows", "count")
+
+    def __init__(self, activation: Activation) -> None:
+        self._activation = activation
+        self._lanes: dict[str, deque[tuple[CastEffect, str]]] = {}
+        self._rows: dict[str, dict[int, CastEffect]] = {}  # row -> effects not taken yet
+        self._acked: set[str] = set()  # rows that have changed since the last commit
+        self._closed = False
+        self.count = 0
+
+    def expect(self, effects: int) -> None:
+        """So many more are about to be committed."""
+        self.count += effects
+
+    def release(self, row: str, casts: Sequence[CastEffect]) -> None:
+        """The row is durable: its effects may go."""
+        self._rows[row] = {cast.number: cast for cast in casts}
+        for cast in casts:
+            lane = self._lanes.get(cast.to)
+            if lane is None:
+                lane = self._lanes[cast.to] = deque()
+            lane.append((cast, row))
+            if len(lane) == 1:
+                self._send(cast.to, 1)
+
+    def close(self) -> None:
+        """The activation ends: nothing more is sent from here; the rows remain."""
+        self._closed = True
+
+    @property
+    def settled(self) -> bool:
+        """Whether every effect was taken."""
+        return self.count == 0
+
+    @property
+    def unnoted(self) -> bool:
+        """Whether effects were taken that the record doesn't know of yet."""
+        return bool(self._acked)
+
+    def note(self, batch: Batch) -> None:
+        """Write into a commit what was taken since the last one."""
+        for row in self._acked:
+            left = self._rows[row]
+            if left:
+                batch.rows["pending", row] = Row("pending", row, encode(list(left.values())))
+            else:
+                batch.rows["pending", row] = Row("pending", row, None)
+                del self._rows[row]
+                self._activation.need_extra().marks.pending -= 1
+        self._acked.clear()
+
+    def _send(self, to: str, attempt: int) -> None:
+        if self._closed:
+            return
+        cast, _row = self._lanes[to][0]
+        self._activation.host.node.deliver(cast, self._activation.address, partial(self._settled, to, attempt))
+
+    def _settled(self, to: str, attempt: int, error: BaseException | None) -> None:
+        if self._closed:
+            return
+        if error is None:
+            self._taken(to)
+            return
+        node = self._activation.host.node
+        passing = isinstance(error, RefusedError | StoreError)
+        if passing or attempt < MAX_ATTEMPTS:
+            node.later(backoff_s(attempt, node.random()), partial(self._send, to, attempt + (not passing)))
+        else:
+            cast, _row = self._lanes[to][0]
+            node.log.error("an effect is moved to the dead letters", agent=self._activation.address, to=to, action=cast.action, error=describe(error))
+            node.own(self._bury(to, cast, attempt, error))
+
+    async def _bury(self, to: str, cast: CastEffect, attempts: int, error: BaseException) -> None:
+        node = self._activation.host.node
+        await node.bury_cast(self._activation.address, cast, attempts, error)
+        if not self._closed:
+            self._taken(to)
+
+    def _taken(self, to: str) -> None:
+        lane = self._lanes[to]
+        cast, row = lane.popleft()
+        self._rows[row].pop(cast.number, None)
+        self._acked.add(row)
+        self.count -= 1
+        if lane:
+            self._send(to, 1)
+        else:
+            del self._lanes[to]

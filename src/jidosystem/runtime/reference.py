@@ -1,0 +1,143 @@
+"""References: what `platform.agent(Counter, "a")` returns. Typed as the agent class; each action is a call to wherever the agent lives."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from collections.abc import Callable, Coroutine
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from ..core.context import current
+from ..core.eager import start_eagerly
+from ..core.errors import InvalidArguments, NotAnAction
+from . import calls
+from .boundary import IMMUTABLE
+from .definition import ActionSpec, AgentType
+from .endings import watch
+from .turn import Turn, guarded
+
+if TYPE_CHECKING:
+    from .activation import Activation
+    from .host import Host
+
+
+class Ref:
+    """An agent's address and the way to it; does no I/O when made. Equal if type and key are."""
+
+    __slots__ = ("_activation", "_host", "_key")
+
+    def __init__(self, host: Host, key: str) -> None:
+        self._host = host
+        self._key = key
+        self._activation: Activation | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        kind = object.__getattribute__(self, "_host").type
+        if name.startswith("__"):
+            raise AttributeError(name)
+        near = difflib.get_close_matches(name, kind.actions, 1)
+        has = f"did you mean {near[0]!r}?" if near else f"its actions are {', '.join(sorted(kind.actions)) or 'none'}"
+        what = "is a field" if name in kind.codec.names else "is no action"
+        raise NotAnAction(f"{kind.name}.{name} {what}: through a reference only actions can be reached; {has}", agent_type=kind.name, name=name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name not in Ref.__slots__:
+            raise NotAnAction(f"{self!r}.{name} can't be set: state belongs to the agent; write an action that changes it")
+        object.__setattr__(self, name, value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Ref) and self._key == other._key and self._host is other._host
+
+    def __hash__(self) -> int:
+        return hash((self._host.type.name, self._key))
+
+    def __repr__(self) -> str:
+        return f"<{self._host.type.name}/{self._key}>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"{self!r} can't be pickled; pass the agent's type and key")
+
+
+def make_ref_class(kind: AgentType) -> type[Ref]:
+    """The class of an agent type's references: one coroutine function an action."""
+    members: dict[str, Any] = {name: _make_method(spec) for name, spec in kind.actions.items()}
+    members["__slots__"] = ()
+    members["__doc__"] = kind.description
+    return type(f"{kind.cls.__name__}Ref", (Ref,), members)
+
+
+def _make_method(spec: ActionSpec) -> Callable[..., Coroutine[Any, Any, Any]]:
+    function, readonly, copied = spec.function, spec.readonly, spec.copy
+    immutable = IMMUTABLE
+
+    @functools.wraps(function)
+    async def method(self: Ref, *args: Any, **kwargs: Any) -> Any:
+        activation = self._activation
+        host = self._host
+        if activation is None or not activation.idle or not host.plain or kwargs:
+            return await _long_way(self, spec, args, kwargs)
+        for value in args:
+            if type(value) not in immutable and copied:
+                return await _long_way(self, spec, args, kwargs)
+        caller = current.get()
+        if caller is not None:
+            if not caller.open:  # code that outlived its turn calls on its own behalf
+                caller = None
+            elif caller.activation.inflight is not None or caller.activation.batch is not None:
+                return await _long_way(self, spec, args, kwargs)
+        turn = Turn(activation, spec, args, caller)
+        try:
+            coro = function(activation.for_reading() if readonly else activation.instance, *args)
+        except TypeError as error:
+            raise InvalidArguments(f"{activation.address}.{spec.name}{spec.signature.signature}: {error}", path="$") from None
+        turn.begun = turn.open = True
+        turn.started = activation.last_used = perf_counter()
+        activation.idle = False
+        if readonly:
+            activation.readers = 1
+        else:
+            activation.writer = turn
+        token = current.set(turn)
+        try:
+            turn.task = task = start_eagerly(guarded(coro), host.node.loop)
+        finally:
+            current.reset(token)
+        if task.done():
+            activation.ended(turn, task)
+            activation.proceed()
+            if turn.answered:
+                if turn.error is not None:
+                    raise turn.error
+                return turn.value
+        else:
+            watch(activation, turn, task)
+        return await calls.answer(turn)
+
+    method.__jido_spec__ = spec  # type: ignore[attr-defined]
+    return method
+
+
+async def _long_way(ref: Ref, spec: ActionSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    host = ref._host
+    value = await calls.call(host, ref._key, spec, args, kwargs, None, None)
+    ref._activation = host.live.get(ref._key)
+    return value
+
+
+def target_of(bound: Any) -> tuple[Ref, ActionSpec]:
+    """The reference and the action of `ref.action`, as `call` and `cast` take it."""
+    ref = getattr(bound, "__self__", None)
+    spec = getattr(bound, "__jido_spec__", None)
+    if not isinstance(ref, Ref) or spec is None:
+        raise InvalidArguments(f"{bound!r} isn't an action of a reference; write platform.call(ref.add, 2), without calling ref.add itself", path="$")
+    return ref, spec
+
+
+def by_name(spec: ActionSpec, args: tuple[Any, ...], named: Any) -> dict[str, Any]:
+    """The arguments given as `args={…}`, checked against the action's type hints."""
+    if named is None:
+        return {}
+    if args:
+        raise InvalidArguments("give an action's arguments by position or as args={…}, not both", path="$.args")
+    return spec.signature.from_plain(spec.signature.encode_by_name(named))

@@ -1,0 +1,169 @@
+"""Durable reminders: which rows are due, and firing them, each exactly as often as its record says.
+
+Rows of kind `due` are pointers ordered by time. This keeps the near future (a window) in two heaps: `after` and
+`every` count by the monotonic clock, so that a jump of the wall clock moves nothing; `at` and `cron` follow the wall.
+Firing is a turn: the action, its effects and the next due time are one commit; the agent's own record decides whether
+a row still means anything.
+"""
+
+from __future__ import annotations
+
+import heapq
+from functools import partial
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ..core.errors import RefusedError, StoreError, describe
+from ..core.records import StoredRow
+from ..core.schedule import follows_wall_clock, next_due
+from .effects import Reminder
+from .outbox import MAX_ATTEMPTS, backoff_s
+from .turn import DueOrigin
+
+if TYPE_CHECKING:
+    from .node import Node
+
+WINDOW_S = 60.0
+RECHECK_S = 1.0
+"""How often the wall clock is looked at while something waits for it: how late a jump is noticed."""
+MAX_FIRING = 1_000
+"""How many reminders are on their way at once; a storm takes its turn."""
+
+_decode = msgspec.msgpack.Decoder(Reminder).decode
+
+
+class Reminders:
+    """The scheduler of one node."""
+
+    __slots__ = ("_calendar", "_closed", "_firing", "_handle", "_horizon_s", "_node", "_relative", "_scanning", "_seq")
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._relative: list[tuple[float, int, str, Reminder]] = []
+        self._calendar: list[tuple[float, int, str, Reminder]] = []
+        self._seq = 0
+        self._horizon_s = 0.0
+        self._handle: object | None = None
+        self._firing = 0
+        self._scanning = False
+        self._closed = False
+
+    def add(self, address: str, reminder: Reminder, now_s: float | None = None) -> None:
+        """A reminder is durable: keep it in mind if it is due within the window."""
+        if self._closed or reminder.due_s >= self._horizon_s:
+            return
+        self._seq += 1
+        clock = self._node.clock
+        if follows_wall_clock(reminder.schedule):
+            heapq.heappush(self._calendar, (reminder.due_s, self._seq, address, reminder))
+        else:
+            wall_s = clock.time_s() if now_s is None else now_s
+            heapq.heappush(self._relative, (clock.monotonic_s() + reminder.due_s - wall_s, self._seq, address, reminder))
+        self._arm()
+
+    async def start(self) -> None:
+        """Read the rows of the first window; those that were missed fire now."""
+        self._horizon_s = self._node.clock.time_s() + WINDOW_S
+        await self._scan(0.0, self._horizon_s)
+        self._arm()
+
+    async def rescan(self) -> None:
+        """An agent type was registered: its rows may have been waiting."""
+        await self._scan(0.0, self._horizon_s)
+
+    def close(self) -> None:
+        """Fire nothing more; the rows remain."""
+        self._closed = True
+        self._relative.clear()
+        self._calendar.clear()
+        if self._handle is not None:
+            self._handle.cancel()  # type: ignore[attr-defined]
+
+    async def _scan(self, from_s: float, to_s: float) -> None:
+        async for page in self._node.records.scan("due", _edge(from_s), _edge(to_s)):
+            for row in page:
+                self._take(row)
+
+    def _take(self, row: StoredRow) -> None:
+        if self._node.is_hosted(row.agent):
+            try:
+                reminder = _decode(row.value)
+            except (msgspec.MsgspecError, ValueError) as error:
+                self._node.log.error("a reminder's row can't be read", agent=row.agent, row=row.name, error=describe(error))
+                return
+            self.add(row.agent, reminder)
+
+    def _arm(self) -> None:
+        if self._closed:
+            return
+        clock = self._node.clock
+        delay_s = max(0.0, self._horizon_s - WINDOW_S / 2 - clock.time_s())
+        if self._relative:
+            delay_s = min(delay_s, self._relative[0][0] - clock.monotonic_s())
+        if self._calendar:
+            delay_s = min(delay_s, self._calendar[0][0] - clock.time_s(), RECHECK_S)
+        if self._firing >= MAX_FIRING:
+            delay_s = max(delay_s, 0.01)
+        when = self._node.loop.time() + max(0.0, min(delay_s, WINDOW_S))
+        handle = self._handle
+        if handle is not None:
+            if handle.when() <= when:  # type: ignore[attr-defined]
+                return
+            handle.cancel()  # type: ignore[attr-defined]
+        self._handle = self._node.loop.call_at(when, self._tick)
+
+    def _tick(self) -> None:
+        self._handle = None
+        clock = self._node.clock
+        wall_s, mono_s = clock.time_s(), clock.monotonic_s()
+        while self._relative and self._relative[0][0] <= mono_s and self._firing < MAX_FIRING:
+            due_mono_s, _seq, address, reminder = heapq.heappop(self._relative)
+            self._fire(address, reminder, reminder.due_s + (mono_s - due_mono_s), 1)
+        while self._calendar and self._calendar[0][0] <= wall_s and self._firing < MAX_FIRING:
+            _due, _seq, address, reminder = heapq.heappop(self._calendar)
+            self._fire(address, reminder, wall_s, 1)
+        if wall_s > self._horizon_s - WINDOW_S / 2 and not self._scanning:
+            self._scanning = True
+            self._node.own(self._advance(wall_s))
+        self._arm()
+
+    async def _advance(self, wall_s: float) -> None:
+        """Move the window on; the rows between the old edge and the new one come in."""
+        old_s, self._horizon_s = self._horizon_s, wall_s + WINDOW_S
+        try:
+            await self._scan(old_s, self._horizon_s)
+        except StoreError as error:
+            self._node.log.error("due reminders can't be read just now", error=describe(error))
+            self._horizon_s = old_s
+        finally:
+            self._scanning = False
+        self._node.later(0.0 if self._horizon_s > old_s else RECHECK_S, self._arm)
+
+    def _fire(self, address: str, reminder: Reminder, now_s: float, attempt: int, *, again: bool = False) -> None:
+        if self._closed:
+            return
+        if not again:
+            self._firing += 1
+        missed, next_s = next_due(reminder.schedule, reminder.due_s, now_s)
+        following = None if next_s is None else msgspec.structs.replace(reminder, due_s=next_s)
+        origin = DueOrigin(reminder, following, partial(self._settled, address, reminder, now_s, attempt))
+        self._node.remind(address, reminder, origin, missed)
+
+    def _settled(self, address: str, reminder: Reminder, now_s: float, attempt: int, error: BaseException | None) -> None:
+        if error is None:
+            self._firing -= 1
+            self._arm()
+            return
+        node = self._node
+        passing = isinstance(error, RefusedError | StoreError)
+        if passing or attempt < MAX_ATTEMPTS:
+            node.later(backoff_s(attempt, node.random()), partial(self._fire, address, reminder, now_s, attempt + (not passing), again=True))
+            return
+        self._firing -= 1
+        node.log.error("a reminder is moved to the dead letters", agent=address, reminder=reminder.name, error=describe(error))
+        node.own(node.bury_reminder(address, reminder, now_s, attempt, error))
+
+
+def _edge(time_s: float) -> str:
+    return f"{max(0, int(time_s * 1_000_000)):017d}"

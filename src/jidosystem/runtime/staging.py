@@ -1,0 +1,131 @@
+"""From what a turn asked for to what its commit writes: rows, events, and what is released afterwards."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from ..core.codec import encode
+from ..core.errors import IdempotencyFull, OutboxFull
+from ..core.records import Row
+from .effects import CastEffect, Effects, Reminder
+from .head import Batch
+from .outbox import Outbox
+from .turn import DueOrigin, Origin, Turn
+
+if TYPE_CHECKING:
+    from .activation import Activation
+    from .extra import Extra
+
+
+class KeyRow(msgspec.Struct, frozen=True, array_like=True):
+    """What an idempotency key remembers: what was asked, and the answer."""
+
+    hash: bytes
+    reply: bytes
+
+
+def due_row(reminder: Reminder) -> str:
+    """The name of a reminder's row: due time in microseconds first, so that a scan finds what is due."""
+    return f"{int(reminder.due_s * 1_000_000):017d}/{reminder.name}"
+
+
+def stage(activation: Activation, turn: Turn, value: Any, batch: Batch) -> None:
+    """Add a turn's rows, events and releases to a batch; raises, before it changed anything, what makes the turn fail."""
+    extra = activation.need_extra()
+    agents = activation.host.node.limits
+    effects = turn.effects
+    reply = b""
+    if turn.key is not None:
+        if extra.marks.keys >= agents.idempotency_max_keys:
+            raise IdempotencyFull(
+                f"{activation.address} remembers {extra.marks.keys} idempotency keys, the limit (agents.idempotency_max_keys);"
+                " it takes keyed calls again as old keys expire",
+                agent=activation.address,
+            )
+        reply = turn.spec.signature.encode_result(value)
+    if effects is not None and effects.casts:
+        pending = (0 if extra.outbox is None else extra.outbox.count) + len(effects.casts)
+        if pending > agents.max_pending_effects:
+            raise OutboxFull(
+                f"{activation.address} has {pending} effects that nobody has taken yet, over agents.max_pending_effects={agents.max_pending_effects}",
+                agent=activation.address,
+            )
+    if turn.origin is not None and not (effects is not None and turn.origin.name in effects.reminders and turn.origin.kind == "due"):
+        _stage_origin(activation, extra, turn.origin, batch)
+    if turn.key is not None:
+        expires = activation.host.node.clock.time_s() + agents.idempotency_retention
+        batch.rows["key", turn.key] = Row("key", turn.key, encode(KeyRow(turn.key_hash, reply)), expires, create=True)
+        batch.size_bytes += len(reply)
+        extra.marks.keys += 1
+    if effects is not None:
+        _stage_effects(activation, extra, effects, batch)
+
+
+def _stage_origin(activation: Activation, extra: Extra, origin: Origin, batch: Batch) -> None:
+    node = activation.host.node
+    if origin.kind == "due":
+        if isinstance(origin, DueOrigin):
+            stage_reminder(activation, extra, origin.name, origin.following, batch)
+        return
+    expires = None if origin.kind == "sub" else node.clock.time_s() + node.limits.idempotency_retention
+    batch.rows[origin.kind, origin.name] = Row(origin.kind, origin.name, encode(origin.number), expires)
+    extra.remember(origin.kind, origin.name, origin.number)
+
+
+def _stage_effects(activation: Activation, extra: Extra, effects: Effects, batch: Batch) -> None:
+    if effects.events:
+        batch.events.extend(effects.events)
+        activation.host.meter.events += len(effects.events)
+    if effects.casts:
+        _stage_casts(activation, extra, effects.casts, batch)
+    for name, reminder in effects.reminders.items():
+        stage_reminder(activation, extra, name, reminder, batch)
+    for child in effects.children:
+        if child not in extra.children:
+            extra.children.append(child)
+            extra.marks.children += 1
+            batch.rows["child", f"{extra.marks.children:09d}"] = Row("child", f"{extra.marks.children:09d}", child.encode())
+    for timer in effects.timers:
+        batch.after.append(partial(activation.host.start_timer, activation, timer))
+    if effects.deleted:
+        batch.deleted = True
+        batch.rows = {}
+        batch.after.append(partial(activation.host.deleted, activation))
+        activation.leave()
+    elif effects.stopped:
+        batch.after.append(partial(activation.host.stop_soon, activation))
+
+
+def _stage_casts(activation: Activation, extra: Extra, casts: list[CastEffect], batch: Batch) -> None:
+    marks = extra.marks
+    numbered = []
+    for cast in casts:
+        marks.effects += 1
+        numbered.append(msgspec.structs.replace(cast, number=marks.effects))
+    row = f"{marks.effects:016d}"
+    blob = encode(numbered)
+    batch.rows["pending", row] = Row("pending", row, blob)
+    batch.size_bytes += len(blob)
+    marks.pending += 1
+    if extra.outbox is None:
+        extra.outbox = Outbox(activation)
+    extra.outbox.expect(len(numbered))
+    batch.after.append(partial(extra.outbox.release, row, numbered))
+
+
+def stage_reminder(activation: Activation, extra: Extra, name: str, reminder: Reminder | None, batch: Batch) -> None:
+    """Set, replace or (None) remove a reminder."""
+    old = extra.reminders.pop(name, None)
+    if old is not None:
+        extra.marks.due -= 1
+        batch.rows["due", due_row(old)] = Row("due", due_row(old), None)
+    if reminder is not None:
+        extra.reminders[name] = reminder
+        extra.marks.due += 1
+        blob = encode(reminder)
+        batch.rows["due", due_row(reminder)] = Row("due", due_row(reminder), blob)
+        batch.size_bytes += len(blob)
+        batch.after.append(partial(activation.host.node.reminders.add, activation.address, reminder))

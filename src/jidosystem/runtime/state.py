@@ -1,0 +1,206 @@
+"""An agent's durable fields: how they are found, encoded, checked and decoded.
+
+The stored form of a state is a MessagePack map from field name to value. It is decoded with the fields' own types:
+a field that the class lacks, or a value that doesn't fit, is `StateMismatch` naming it, never dropped; a field that
+the class has gained takes its default. A value is checked against its type before it is committed, so that what was written can be read again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import decimal
+import enum
+import types
+import uuid
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from typing import Any, ClassVar, get_origin
+
+import msgspec
+
+from ..core.codec import decoder_for, from_builtins, is_pydantic_model, to_builtins
+from ..core.errors import DefinitionError, StateMismatch
+
+_MISSING: Any = object()
+_SCALARS = frozenset(
+    {int, str, float, bool, bytes, types.NoneType, datetime.datetime, datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID}
+)
+
+
+class Field:
+    """One annotated class attribute of an agent: durable, or transient if its name starts with `_`."""
+
+    __slots__ = ("default", "factory", "hint", "name")
+
+    def __init__(self, name: str, hint: Any, default: Any, factory: Callable[[], Any] | None) -> None:
+        self.name, self.hint, self.default, self.factory = name, hint, default, factory
+
+    def fresh(self) -> Any:
+        """A new default value."""
+        return self.factory() if self.factory is not None else self.default
+
+    @property
+    def has_default(self) -> bool:
+        """Whether a new agent knows what to put here."""
+        return self.factory is not None or self.default is not _MISSING
+
+
+def collect_fields(cls: type, hints: Mapping[str, Any], inherited: Mapping[str, Field]) -> dict[str, Field]:
+    """The fields of a class, its bases' first, by dataclass rules; `DefinitionError` naming what is wrong."""
+    fields = dict(inherited)
+    for name in cls.__dict__.get("__annotations__", {}):
+        hint = hints[name]
+        if hint is ClassVar or get_origin(hint) is ClassVar or name.startswith("__"):
+            continue
+        default, factory = cls.__dict__.get(name, _MISSING), None
+        if isinstance(default, types.MemberDescriptorType):
+            default = _MISSING
+        if isinstance(default, dataclasses.Field):
+            factory = None if default.default_factory is dataclasses.MISSING else default.default_factory
+            default = _MISSING if default.default is dataclasses.MISSING else default.default
+            if default is _MISSING:
+                delattr(cls, name)
+            else:
+                setattr(cls, name, default)
+        if factory is None and isinstance(default, list | dict | set | bytearray):
+            raise DefinitionError(
+                f"{cls.__name__}.{name}: a mutable default would be shared by all agents; write `field(default_factory={type(default).__name__})`"
+            )
+        fields[name] = Field(name, hint, default, factory)
+    for name, field in fields.items():
+        if not name.startswith("_") and not field.has_default:
+            raise DefinitionError(f"{cls.__name__}.{name}: a durable field needs a default, for example `{name}: … = …`: agents begin to exist by being called")
+    return fields
+
+
+def check_carried(where: str, hint: Any) -> None:
+    """`DefinitionError` if the codec can't carry a type: `where` names the field or parameter."""
+    try:
+        kind = msgspec.inspect.type_info(hint)
+        decoder_for(hint)
+    except Exception as error:
+        raise DefinitionError(f"{where}: the type {_told(hint)} can't be carried: {error}") from error
+    _refuse_custom(where, hint, kind, set())
+
+
+def _refuse_custom(where: str, hint: Any, kind: Any, seen: set[int]) -> None:
+    if id(kind) in seen:
+        return
+    seen.add(id(kind))
+    if isinstance(kind, msgspec.inspect.CustomType) and not is_pydantic_model(kind.cls):
+        raise DefinitionError(
+            f"{where}: {_told(kind.cls)} can't be carried to disk or another node; use builtins, dataclasses, msgspec.Struct, enums or"
+            " pydantic models, or a name that starts with '_' for what needn't be stored"
+        )
+    for part in getattr(kind, "__struct_fields__", ()):
+        value = getattr(kind, part)
+        for inner in value if isinstance(value, tuple) else (value,):
+            if isinstance(inner, msgspec.inspect.Type):
+                _refuse_custom(where, hint, inner, seen)
+            elif isinstance(inner, msgspec.inspect.Field):
+                _refuse_custom(where, hint, inner.type, seen)
+
+
+def _told(hint: Any) -> str:
+    return hint.__qualname__ if isinstance(hint, type) else str(hint)
+
+
+class StateCodec:
+    """Encodes and decodes the durable fields of one agent class."""
+
+    __slots__ = ("_checked", "_decode", "_encode", "_read", "_scalar", "_single", "_struct", "_type_name", "fields", "names", "version")
+
+    def __init__(self, type_name: str, version: int, fields: Mapping[str, Field]) -> None:
+        self.fields = tuple(f for f in fields.values() if not f.name.startswith("_"))
+        self.names = tuple(f.name for f in self.fields)
+        self.version = version
+        self._type_name = type_name
+        # A Struct of the same fields does the work; the names in it are positions, so that a field may be called anything.
+        struct_fields = [(f"f{i}", f.hint, msgspec.field(default_factory=f.fresh)) for i, f in enumerate(self.fields)]
+        names = {f"f{i}": name for i, name in enumerate(self.names)}
+        self._struct = msgspec.defstruct(f"{type_name}State", struct_fields, rename=names, forbid_unknown_fields=True, gc=False)
+        self._encode = msgspec.msgpack.Encoder(enc_hook=to_builtins).encode
+        self._decode = msgspec.msgpack.Decoder(self._struct, dec_hook=from_builtins).decode
+        self._read = attrgetter(*self.names) if self.names else lambda _instance: ()
+        self._single = len(self.names) == 1
+        self._scalar = all(_is_scalar(f.hint) for f in self.fields)
+        self._checked: set[tuple[type, ...]] = set()
+
+    def encode(self, instance: object) -> bytes:
+        """The durable fields of an agent as bytes. `TypeError` or `OverflowError` if one can't be carried."""
+        values = self._read(instance)
+        return self._encode(self._struct(values) if self._single else self._struct(*values))
+
+    def check(self, instance: object, blob: bytes) -> None:
+        """Prove that bytes just encoded can be read again: `StateMismatch` naming the field otherwise."""
+        if self._scalar:
+            values = self._read(instance)
+            kinds = (type(values),) if self._single else tuple(map(type, values))
+            if kinds in self._checked:
+                return
+            self._decode_or_mismatch(blob)
+            self._checked.add(kinds)
+        else:
+            self._decode_or_mismatch(blob)
+
+    def apply(self, instance: object, blob: bytes) -> None:
+        """Set an agent's durable fields from bytes."""
+        struct = self._decode_or_mismatch(blob)
+        for i, name in enumerate(self.names):
+            setattr(instance, name, getattr(struct, f"f{i}"))
+
+    def reset(self, instance: object) -> None:
+        """Set an agent's durable fields to their defaults."""
+        for field in self.fields:
+            setattr(instance, field.name, field.fresh())
+
+    def mapping(self, blob: bytes) -> dict[str, Any]:
+        """The durable fields as a dictionary, decoded afresh."""
+        struct = self._decode_or_mismatch(blob)
+        return {name: getattr(struct, f"f{i}") for i, name in enumerate(self.names)}
+
+    def from_plain(self, state: Mapping[str, Any]) -> bytes:
+        """Bytes from a dictionary of plain builtins, as migrations return it; checked."""
+        blob = self._encode(dict(state))
+        struct = self._decode_or_mismatch(blob)
+        return self._encode(struct)
+
+    def _decode_or_mismatch(self, blob: bytes) -> Any:
+        try:
+            return self._decode(blob)
+        except (msgspec.MsgspecError, ValueError, TypeError) as error:
+            field = self._blame(blob, error)
+            raise StateMismatch(
+                f"the state of {self._type_name} doesn't fit the class (version {self.version}): {error}"
+                + (f"; field {field!r}" if field else "")
+                + ". Add the field, or raise the version and write a @migrate_state",
+                field=field,
+                agent_type=self._type_name,
+            ) from error
+
+    def _blame(self, blob: bytes, error: Exception) -> str:
+        try:
+            plain = msgspec.msgpack.decode(blob)
+        except (msgspec.MsgspecError, ValueError):
+            return ""
+        if not isinstance(plain, dict):
+            return ""
+        for name in plain:
+            if name not in self.names:
+                return str(name)
+        for field in self.fields:
+            if field.name not in plain:
+                continue
+            try:
+                decoder_for(field.hint).decode(msgspec.msgpack.encode(plain[field.name]))
+            except (msgspec.MsgspecError, ValueError, TypeError):
+                return field.name
+        return str(error).partition("$.")[2].partition("`")[0]
+
+
+def _is_scalar(hint: Any) -> bool:
+    """Whether a value's exact class alone decides if it fits: then a check need be made once per class."""
+    if isinstance(hint, types.UnionType) or str(get_origin(hint)) == "typing.Union":
+        return all(_is_scalar(part) for part in hint.__args__)
+    return hint in _SCALARS or (isinstance(hint, type) and issubclass(hint, enum.Enum))

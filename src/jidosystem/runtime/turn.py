@@ -1,0 +1,205 @@
+"""One turn: a request from the moment it is accepted until its answer is durable.
+
+The turn belongs to the agent, not to its caller: a caller that gives up doesn't stop a turn that has begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..core.context import Causality, current
+from ..core.errors import ActionFailed, CallTimeout, JidoError, OutsideTurn, ReadOnlyTurn
+from .definition import ActionSpec
+from .effects import Effects, Reminder
+
+if TYPE_CHECKING:
+    from .activation import Activation
+
+CALL, CAST, DELIVERY, HOOK, TIMER = range(5)
+
+
+class ActivationCrash(Exception):  # noqa: N818 - not an error of the contract: it only travels from a turn to its agent
+    """The agent's code raised what no turn survives: the activation is dropped."""
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(repr(cause))
+        self.cause = cause
+
+
+class Origin:
+    """Where a delivery of the platform comes from, and who wants to hear that it was handled.
+
+    `kind` is "from", "sub", "due" or "redrive"; `name` the sender, subscription, reminder or letter; `number` the
+    delivery's place in that series. `settled(None)` is called when the turn is durable (or known to have been done
+    before), `settled(error)` when it was rolled back.
+    """
+
+    __slots__ = ("kind", "name", "number", "settled")
+
+    def __init__(self, kind: str, name: str, number: int, settled: Callable[[BaseException | None], None]) -> None:
+        self.kind, self.name, self.number, self.settled = kind, name, number, settled
+
+
+class DueOrigin(Origin):
+    """A reminder being fired, and what takes its place in the same commit (None: nothing)."""
+
+    __slots__ = ("following",)
+
+    def __init__(self, reminder: Reminder, following: Reminder | None, settled: Callable[[BaseException | None], None]) -> None:
+        super().__init__("due", reminder.name, int(reminder.due_s * 1_000_000), settled)
+        self.following = following
+
+
+class Turn:
+    """See the module. Most turns never need most of these: the defaults stand on the class."""
+
+    kind = CALL
+    kwargs: Mapping[str, Any] | None = None
+    reply: asyncio.Future[Any] | None = None
+    answered = False
+    begun = False
+    open = False
+    withdrawn = False
+    held = False  # its end waits in a batch for the commit
+    doomed: BaseException | None = None
+    stop_reason: BaseException | None = None
+    value: Any = None
+    error: BaseException | None = None
+    effects: Effects | None = None
+    task: asyncio.Future[Any] | None = None
+    origin: Origin | None = None
+    key: str | None = None
+    key_hash = b""
+    deadline: float | None = None
+    slot: int | None = None
+    started = 0.0
+    attempt = 1
+    waits: dict[Turn, Activation] | None = None  # calls of this turn that wait for an answer
+    successor: Turn | None = None  # the repetition of a rolled-back turn
+    slot_taken = False  # holds a place in its type's bulkhead
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    traceparent: str | None = None
+    watchdog: Any = None
+    instance: Any = None
+    permit: Any = None
+    span: Any = None
+
+    def __init__(self, activation: Activation, spec: ActionSpec, args: tuple[Any, ...], caller: Turn | None) -> None:
+        self.activation = activation
+        self.spec = spec
+        self.args = args
+        self.caller = caller
+
+    # -- the answer ------------------------------------------------------------------------------------------
+
+    def answer(self, value: Any) -> None:
+        """The turn is durable: its caller may know."""
+        self.answered = True
+        self.value = value
+        reply = self.reply
+        if reply is not None and not reply.done():
+            reply.set_result(value)
+        if self.origin is not None:
+            self.origin.settled(None)
+
+    def fail(self, error: BaseException) -> None:
+        """The turn left nothing behind (or nobody knows: `OutcomeUnknown`): its caller is told why."""
+        self.answered = True
+        self.error = error
+        reply = self.reply
+        if reply is not None and not reply.done():
+            reply.set_exception(error)
+        if self.origin is not None:
+            self.origin.settled(error)
+
+    def expire(self, now: float) -> None:  # noqa: ARG002 - called by Deadlines
+        """The caller's patience has ended; a turn still in the mailbox is withdrawn, one that began goes on."""
+        reply = self.reply
+        if reply is None or reply.done():
+            return
+        if not self.begun:
+            self.withdrawn = True
+            self.activation.withdraw(self)
+        who = self.activation.address
+        how = "it had begun and goes on: whether it took effect is unknown here" if self.begun else "it hadn't begun and was withdrawn"
+        reply.set_exception(CallTimeout(f"no answer from {who}.{self.spec.name} in time; {how}", agent=who, uncertain=self.begun))
+
+    def waiting_for(self, called: Turn) -> None:
+        """This turn waits for another's answer: an edge for the search for cycles."""
+        if self.waits is None:
+            self.waits = {}
+        self.waits[called] = called.activation
+
+    def no_longer_waiting_for(self, called: Turn) -> None:
+        """The answer came, or patience ended."""
+        if self.waits is not None:
+            self.waits.pop(called, None)
+
+    # -- what the running code may do ------------------------------------------------------------------------
+
+    def collect(self, what: str) -> Effects:
+        """The turn's effects, to add to; refused once the turn is over, and in read-only turns."""
+        if not self.open:
+            raise OutsideTurn(f"{self.activation.address}: {what} after its turn had ended; await what the action starts before it returns")
+        if self.spec.readonly:
+            raise ReadOnlyTurn(f"{self.activation.address}.{self.spec.name} is read-only and can't {what}; drop readonly=True")
+        effects = self.effects
+        if effects is None:
+            effects = self.effects = Effects()
+        return effects
+
+    def causality(self) -> Causality:
+        """Ids for what this turn causes."""
+        if self.correlation_id is None:
+            caller = self.caller
+            self.correlation_id = caller.causality().correlation_id if caller is not None else self.activation.host.node.ids()
+            if caller is not None:
+                self.causation_id, self.traceparent = caller.causation_id, self.traceparent or caller.traceparent
+        return Causality(self.correlation_id, self.causation_id, self.traceparent, self.activation.address)
+
+    def chain(self) -> list[str]:
+        """Addresses from the first caller down to this turn."""
+        links: list[str] = []
+        turn: Turn | None = self
+        while turn is not None:
+            links.append(turn.activation.address)
+            turn = turn.caller
+        return links[::-1]
+
+
+def current_turn() -> Turn | None:
+    """The turn that the running code belongs to, if it is still open."""
+    turn = current.get()
+    return turn if isinstance(turn, Turn) and turn.open else None
+
+
+async def guarded(coro: Coroutine[Any, Any, Any]) -> Any:
+    """Run an action; what would tear down the event loop (`SystemExit`, `KeyboardInterrupt`) becomes a crash of the agent."""
+    try:
+        return await coro
+    except (Exception, asyncio.CancelledError, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise ActivationCrash(error) from error
+
+
+def ended_with(turn: Turn, task: asyncio.Future[Any]) -> BaseException | None:
+    """The error that a finished task stands for; None if it has a result."""
+    if task.cancelled():
+        return turn.stop_reason or ActionFailed(
+            f"{turn.activation.address}.{turn.spec.name} cancelled itself", type="CancelledError", message="", remote_traceback=""
+        )
+    error = task.exception()
+    if error is not None and turn.stop_reason is not None and isinstance(error, asyncio.CancelledError | TimeoutError):
+        return turn.stop_reason
+    return error
+
+
+def is_failure(error: BaseException) -> bool:
+    """Whether meters and breakers count an error as the agent's failure."""
+    from ..core.errors import Rejected
+
+    return not isinstance(error, Rejected | JidoError) or isinstance(error, ActionFailed)
