@@ -36,9 +36,9 @@ class PythonBlock(CodeBlockParser):
         code = compile(source, example.path, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
         page = example.namespace["__page__"]
         if code.co_flags & inspect.CO_COROUTINE:
-            page.runner.run(asyncio.wait_for(eval(code, vars(page.module)), BLOCK_TIMEOUT_S))  # noqa: S307 - our own documents
+            page.runner.run(asyncio.wait_for(eval(code, vars(page.module)), BLOCK_TIMEOUT_S))
         else:
-            exec(code, vars(page.module))  # noqa: S102 - our own documents
+            exec(code, vars(page.module))
 
 
 class Page:

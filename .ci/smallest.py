@@ -13,6 +13,7 @@ class Counter(Agent):
 
     @action
     async def add(self, amount: int = 1) -> int:
+        """Count, and say how many it were so far."""
         self.value += amount
         return self.value
 
@@ -22,7 +23,8 @@ async def main() -> None:
     for expected in (2, 4):
         async with Platform("sqlite:///counter.db") as platform:
             assert await platform.agent(Counter, "home").add(2) == expected
-    assert find_spec("uvloop") is None and find_spec("httpx2") is None, "extras were installed with the core"
+    for extra in ("uvloop", "httpx2"):
+        assert find_spec(extra) is None, f"{extra} is an extra and was installed with the core"
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""Programs that show the platform at work; each is run by the tests."""

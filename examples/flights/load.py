@@ -1,0 +1,156 @@
+"""The node: a platform with the agents in it, and the loader that feeds it. Run by the demo, killed by the demo.
+
+Says on its standard output, a JSON object a line, how far it is. The loader begins with the first row every time it is
+started, and knows nothing of what earlier ones did: each call carries its flight's key, so it takes effect once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
+from itertools import groupby
+from typing import NamedTuple
+
+from jidosystem import Platform
+
+from .agents import AGENTS, Aircraft, Airline, Airport
+from .corrupt import corrupted
+from .rows import Flight, RefusedRow, open_lines, read_flights
+
+SAY_EVERY = 250
+"""Flights between two messages."""
+END_TIMEOUT_S = 120.0
+"""How long the airports and airlines may take to close their books after the last flight."""
+
+
+class Job(NamedTuple):
+    """What to do."""
+
+    store: str
+    months: frozenset[int]
+    callers: int
+    corrupt: int
+    seed: int
+
+
+class Cast(NamedTuple):
+    """The agents that the flights are about."""
+
+    aircraft: Sequence[str]
+    airports: Sequence[str]
+    airlines: Sequence[str]
+
+
+def say(**message: object) -> None:
+    """Tell the parent."""
+    print(json.dumps(message), flush=True)
+
+
+def read(job: Job) -> tuple[list[Flight], list[RefusedRow]]:
+    """The flights in their order, and what was refused."""
+    with open_lines() as lines:
+        return read_flights(corrupted(lines, job.corrupt, job.seed, job.months) if job.corrupt else lines, job.months)
+
+
+def cast_of(flights: Sequence[Flight]) -> Cast:
+    """Who appears in the flights. A cancelled flight is no business of its destination."""
+    airports = {flight.origin for flight in flights} | {flight.dest for flight in flights if flight.dep_delay is not None}
+    return Cast(sorted({flight.tail for flight in flights}), sorted(airports), sorted({flight.carrier for flight in flights}))
+
+
+async def feed(platform: Platform, flights: Sequence[Flight], callers: int) -> None:
+    """Call `fly` for every flight, day by day, many callers at a time.
+
+    The callers share one iterator and an agent serves first come, first served: so the calls of one aircraft go in order.
+    A day begins when the day before is committed, so in the log the days are in order too.
+    """
+    done = 0
+    aircraft = {tail: platform.agent(Aircraft, tail) for tail in {flight.tail for flight in flights}}
+
+    async def caller(share: Iterator[Flight]) -> None:
+        nonlocal done
+        for flight in share:
+            await platform.call(aircraft[flight.tail].fly, flight, idempotency_key=flight.key)
+            done += 1
+            if done % SAY_EVERY == 0:
+                say(done=done)
+
+    for _day, of_day in groupby(flights, key=lambda flight: flight.day):
+        share = iter(list(of_day))
+        async with asyncio.TaskGroup() as group:
+            for _ in range(callers):
+                group.create_task(caller(share))
+    say(done=done)
+
+
+async def close_books(platform: Platform, cast: Cast) -> None:
+    """Say that this was all, and wait until every airport and airline has said that its books are closed.
+
+    The end is an event like any other: each agent sees it after all its flights, because a subscription keeps the order
+    of the log. The airports' last reminders fire meanwhile.
+    """
+    ended = await platform.events.publish("flights.ended", {"airports": cast.airports, "airlines": cast.airlines})
+    awaited = {f"Airport/{code}" for code in cast.airports} | {f"Airline/{code}" for code in cast.airlines}
+    try:
+        async with asyncio.timeout(END_TIMEOUT_S):
+            async for event in platform.events.follow("books.closed", after=ended.position):
+                awaited.discard(event.source)
+                say(open_books=len(awaited))
+                if not awaited:
+                    return
+    except TimeoutError:
+        raise SystemExit(f"after {END_TIMEOUT_S:.0f} s these haven't closed their books: {', '.join(sorted(awaited))}") from None
+
+
+async def gather_books(platform: Platform, cast: Cast) -> dict[str, dict[str, int]]:
+    """What every agent has in its books."""
+    books = {f"Aircraft/{key}": await platform.agent(Aircraft, key).book() for key in cast.aircraft}
+    books.update({f"Airport/{key}": await platform.agent(Airport, key).book() for key in cast.airports})
+    books.update({f"Airline/{key}": await platform.agent(Airline, key).book() for key in cast.airlines})
+    return books
+
+
+async def run(job: Job) -> None:
+    """The whole job, from the first row."""
+    async with Platform(job.store, agents=AGENTS) as platform:
+        flights, refused = await asyncio.to_thread(read, job)
+        cast = cast_of(flights)
+        say(flights=len(flights), refused=refused, agents={name: len(keys) for name, keys in cast._asdict().items()})
+        await feed(platform, flights, job.callers)
+        await close_books(platform, cast)
+        say(books=await gather_books(platform, cast))
+
+
+def parse_job(arguments: Sequence[str]) -> Job:
+    """The job that a command line describes."""
+    parser = argparse.ArgumentParser(prog="python -m examples.flights.load", description="One life of the flights node.")
+    parser.add_argument("--store", default="sqlite:///flights.db")
+    parser.add_argument("--months", default="1", help="numbers with commas between them")
+    parser.add_argument("--callers", type=int, default=64)
+    parser.add_argument("--corrupt", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(arguments)
+    return Job(given.store, frozenset(map(int, given.months.split(","))), given.callers, given.corrupt, given.seed)
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's where it is installed."""
+    if find_spec("uvloop") is None:
+        return None
+    import uvloop
+
+    return uvloop.new_event_loop
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the job in an event loop of its own."""
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        runner.run(run(parse_job(arguments)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
