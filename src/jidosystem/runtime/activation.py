@@ -13,7 +13,6 @@ from collections.abc import Callable, Coroutine, Iterable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from ..core.context import current
 from ..core.eager import start_eagerly
 from ..core.errors import (
     CommitUnknown,
@@ -36,7 +35,7 @@ from .head import Batch, Marks, encode_head
 from .mailbox import Queue, make_room
 from .staging import stage
 from .status import Status
-from .turn import CALL, HOOK, Turn, ended_with, guarded
+from .turn import CALL, HOOK, Turn, ended_with, within
 
 if TYPE_CHECKING:
     from .extra import Extra
@@ -77,7 +76,7 @@ class Activation:
     """See the module. `idle` is True exactly when a call may take the short way: live, and nothing runs, waits or commits."""
 
     __slots__ = (
-        "batch", "extra", "host", "idle", "inflight", "instance", "key", "last_used", "pumping", "queue", "readers", "revision", "state",
+        "batch", "extra", "host", "idle", "inflight", "instance", "key", "last_used", "pumping", "queue", "reader", "readers", "revision", "state",
         "status", "turns", "writer",
     )  # fmt: skip
 
@@ -85,6 +84,7 @@ class Activation:
         self.host = host
         self.key = key
         self.instance: Any = None
+        self.reader: Any = None
         self.state: bytes = b""
         self.revision = 0
         self.turns = 0
@@ -230,12 +230,7 @@ class Activation:
             self.readers += 1
         else:
             self.writer = turn
-        token = current.set(turn)
-        try:
-            task = start_eagerly(guarded(coro), self.host.node.loop)
-        finally:
-            current.reset(token)
-        turn.task = task
+        turn.task = task = start_eagerly(within(turn, coro), self.host.node.loop)
         if task.done():
             self.ended(turn, task)
         else:
@@ -243,10 +238,9 @@ class Activation:
 
     def for_reading(self) -> Any:
         """The agent as read-only turns see it: its fields can be read, durable ones not assigned."""
-        extra = self.need_extra()
-        reader = extra.reader
+        reader = self.reader
         if reader is None:
-            reader = extra.reader = object.__new__(self.host.type.reader)
+            reader = self.reader = object.__new__(self.host.type.reader)
             reader.__dict__ = self.instance.__dict__
             reader._jido = self
         return reader
@@ -298,14 +292,12 @@ class Activation:
         codec = self.host.type.codec
         before = self.state
         try:
-            after = codec.encode(self.instance)
-            if after != before:
-                codec.check(self.instance, after)
+            after = codec.encode_checked(self.instance, before)
         except StateMismatch as error:
             return InvalidResult(f"{self.address}.{turn.spec.name} left state that doesn't fit its type hints: {error}")
         except (TypeError, OverflowError, ValueError, AttributeError) as error:
             return InvalidResult(f"{self.address}.{turn.spec.name} left state that can't be carried: {error}")
-        if after == before and turn.effects is None and turn.origin is None and turn.key is None:
+        if after is before and turn.effects is None and turn.origin is None and turn.key is None:
             self._answer_when_durable(turn, value)
             return None
         batch = self.batch
@@ -325,6 +317,41 @@ class Activation:
         if self.inflight is None and not self.pumping:
             self._flush()
         return None
+
+    def commit_one(self, turn: Turn, value: Any, instance: Any, after: bytes) -> bool:
+        """The short way's end for a turn without effects that changed state, nothing else being under way.
+
+        True: it is durable already (a store that needn't wait). False with `turn.committing`: its commit is on the way
+        and the turn will be answered. False without: not committed, the long way decides.
+        """
+        host, extra = self.host, self.extra
+        if extra is not None and extra.outbox is not None and extra.outbox.unnoted:
+            return False
+        codec = host.type.codec
+        if not codec.is_known_good(instance):
+            return False
+        marks = extra.marks if extra is not None else None
+        head = encode_head(host.type.version, self.turns + 1, after, marks)
+        try:
+            future = host.node.records.commit(f"{host.type.name}/{self.key}", self.revision, head)
+        except StoreError:
+            return False
+        if future.done() and not future.cancelled() and future.exception() is None:
+            self.state = after
+            self.turns += 1
+            self.revision = future.result().revision
+            host.meter.commits += 1
+            return True
+        batch = self.inflight = Batch(self.state, self.turns, None if marks is None else Marks(*_fields(marks)))
+        batch.head = head
+        batch.turns.append((turn, value))
+        self.state = after
+        self.turns += 1
+        turn.committing = True
+        turn.open = False
+        self.writer = None
+        future.add_done_callback(self._committed_later)
+        return False
 
     # -- committing ------------------------------------------------------------------------------------------
 

@@ -21,11 +21,10 @@ MAX_REMEMBERED = 1_000
 class Extra:
     """One agent's rows as its activation knows them, and its rarer machinery."""
 
-    __slots__ = ("at_rest", "breaker", "children", "marks", "outbox", "reader", "reading", "reminders", "seen", "stale", "timers")
+    __slots__ = ("at_rest", "breaker", "children", "marks", "outbox", "reading", "reminders", "seen", "stale", "timers")
 
     def __init__(self) -> None:
         self.marks = Marks()
-        self.reader: Any = None
         self.reading: set[Turn] = set()  # read-only turns that wait for something
         self.stale = False  # the fields must be decoded again before the next turn
         self.reminders: dict[str, Reminder] = {}

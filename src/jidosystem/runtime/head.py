@@ -52,7 +52,7 @@ _decode = msgspec.msgpack.Decoder(Head).decode
 
 def encode_head(version: int, turns: int, state: bytes | None, marks: Marks | None) -> bytes:
     """The head as it is stored."""
-    return _encode(Head(FORMAT, version, turns, state, marks))
+    return _encode((FORMAT, version, turns, state, marks))  # the array that a Head is, without making one
 
 
 def decode_head(blob: bytes, address: str) -> Head:

@@ -106,7 +106,7 @@ class Node:
         host = self.hosts.get(kind.name)
         if host is None:
             host = self.hosts[kind.name] = Host(self, kind)
-            self.ref_classes[kind.name] = make_ref_class(kind)
+            self.ref_classes[kind.name] = make_ref_class(host)
             for call in self.on_hosted:
                 call(host)
             if self._started:

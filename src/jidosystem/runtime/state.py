@@ -14,7 +14,6 @@ import enum
 import types
 import uuid
 from collections.abc import Callable, Mapping
-from operator import attrgetter
 from typing import Any, ClassVar, get_origin
 
 import msgspec
@@ -109,7 +108,7 @@ def _told(hint: Any) -> str:
 class StateCodec:
     """Encodes and decodes the durable fields of one agent class."""
 
-    __slots__ = ("_checked", "_decode", "_encode", "_read", "_scalar", "_single", "_struct", "_type_name", "fields", "names", "version")
+    __slots__ = ("_checked", "_decode", "_kinds", "_struct", "_type_name", "encode_struct", "fields", "gather", "names", "version")
 
     def __init__(self, type_name: str, version: int, fields: Mapping[str, Field]) -> None:
         self.fields = tuple(f for f in fields.values() if not f.name.startswith("_"))
@@ -120,29 +119,49 @@ class StateCodec:
         struct_fields = [(f"f{i}", f.hint, msgspec.field(default_factory=f.fresh)) for i, f in enumerate(self.fields)]
         names = {f"f{i}": name for i, name in enumerate(self.names)}
         self._struct = msgspec.defstruct(f"{type_name}State", struct_fields, rename=names, forbid_unknown_fields=True, gc=False)
-        self._encode = msgspec.msgpack.Encoder(enc_hook=to_builtins).encode
+        self.encode_struct = msgspec.msgpack.Encoder(enc_hook=to_builtins).encode
         self._decode = msgspec.msgpack.Decoder(self._struct, dec_hook=from_builtins).decode
-        self._read = attrgetter(*self.names) if self.names else lambda _instance: ()
-        self._single = len(self.names) == 1
-        self._scalar = all(_is_scalar(f.hint) for f in self.fields)
+        # Written out for these fields and compiled once, as dataclasses do it: this runs in every turn.
+        gather = ", ".join(f"agent.{name}" for name in self.names)
+        kinds = "".join(f"type(s.f{i}), " for i in range(len(self.names)))
+        names_used = {"Struct": self._struct, "type": type}
+        self.gather: Callable[[Any], Any] = eval(f"lambda agent: Struct({gather})", names_used)
+        scalar = all(_is_scalar(f.hint) for f in self.fields)
+        self._kinds: Callable[[Any], tuple[type, ...]] | None = eval(f"lambda s: ({kinds})", names_used) if scalar else None
         self._checked: set[tuple[type, ...]] = set()
 
     def encode(self, instance: object) -> bytes:
         """The durable fields of an agent as bytes. `TypeError` or `OverflowError` if one can't be carried."""
-        values = self._read(instance)
-        return self._encode(self._struct(values) if self._single else self._struct(*values))
+        return self.encode_struct(self.gather(instance))
 
-    def check(self, instance: object, blob: bytes) -> None:
-        """Prove that bytes just encoded can be read again: `StateMismatch` naming the field otherwise."""
-        if self._scalar:
-            values = self._read(instance)
-            kinds = (type(values),) if self._single else tuple(map(type, values))
-            if kinds in self._checked:
-                return
-            self._decode_or_mismatch(blob)
-            self._checked.add(kinds)
+    def encode_checked(self, instance: object, before: bytes) -> bytes:
+        """The same, returning `before` itself if nothing changed; what changed is proved to be readable (`StateMismatch` naming the field)."""
+        struct = self.gather(instance)
+        after = self.encode_struct(struct)
+        if after == before:
+            return before
+        if self._kinds is None:
+            self._decode_or_mismatch(after)
         else:
-            self._decode_or_mismatch(blob)
+            kinds = self._kinds(struct)
+            if kinds not in self._checked:
+                self._decode_or_mismatch(after)
+                self._checked.add(kinds)
+        return after
+
+    def is_known_good(self, instance: object) -> bool:
+        """Whether values of exactly these classes were proved to be readable before; proves it now if not (False: they aren't)."""
+        if self._kinds is None:
+            return False
+        struct = self.gather(instance)
+        kinds = self._kinds(struct)
+        if kinds not in self._checked:
+            try:
+                self._decode_or_mismatch(self.encode_struct(struct))
+            except StateMismatch:
+                return False
+            self._checked.add(kinds)
+        return True
 
     def apply(self, instance: object, blob: bytes) -> None:
         """Set an agent's durable fields from bytes."""
@@ -162,9 +181,9 @@ class StateCodec:
 
     def from_plain(self, state: Mapping[str, Any]) -> bytes:
         """Bytes from a dictionary of plain builtins, as migrations return it; checked."""
-        blob = self._encode(dict(state))
+        blob = self.encode_struct(dict(state))
         struct = self._decode_or_mismatch(blob)
-        return self._encode(struct)
+        return self.encode_struct(struct)
 
     def _decode_or_mismatch(self, blob: bytes) -> Any:
         try:

@@ -62,7 +62,7 @@ class Turn:
     begun = False
     open = False
     withdrawn = False
-    held = False  # its end waits in a batch for the commit
+    committing = False  # its code has ended, its commit is on the way
     doomed: BaseException | None = None
     stop_reason: BaseException | None = None
     value: Any = None
@@ -170,14 +170,25 @@ class Turn:
         return links[::-1]
 
 
+class RunningTurn(Turn):
+    """A turn that begins as it is made."""
+
+    begun = True
+    open = True
+
+
 def current_turn() -> Turn | None:
     """The turn that the running code belongs to, if it is still open."""
     turn = current.get()
     return turn if isinstance(turn, Turn) and turn.open else None
 
 
-async def guarded(coro: Coroutine[Any, Any, Any]) -> Any:
-    """Run an action; what would tear down the event loop (`SystemExit`, `KeyboardInterrupt`) becomes a crash of the agent."""
+async def within(turn: Turn, coro: Coroutine[Any, Any, Any]) -> Any:
+    """Run an action as `turn`, in a task of its own: what runs in its context knows its turn.
+
+    What would tear down the event loop (`SystemExit`, `KeyboardInterrupt`) becomes a crash of the agent.
+    """
+    current.set(turn)
     try:
         return await coro
     except (Exception, asyncio.CancelledError, GeneratorExit):
