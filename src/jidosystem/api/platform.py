@@ -1,0 +1,229 @@
+"""`Platform`: the one value that everything hangs off.
+
+It opens the store that its URL names, hosts agents, and closes everything again in the opposite order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Any, Self, TypeVar, TypeVarTuple, Unpack
+
+from ..core.bus import EventBus
+from ..core.clock import Clock, SystemClock
+from ..core.config import Config
+from ..core.dead_letters import DeadLetters
+from ..core.errors import InvalidConfig, ShuttingDown
+from ..core.ids import Ids, check_key
+from ..core.observability import Meters, logger
+from ..infrastructure.forwarders import Forwarder
+from ..runtime import calls
+from ..runtime.agent import Agent
+from ..runtime.node import Node
+from ..runtime.reference import by_name, target_of
+from ..runtime.sender import Sender, durable_cast
+from ..runtime.subscriptions import Subscriptions
+from . import assembly
+from .agents import Agents
+
+A = TypeVar("A", bound=Agent)
+R = TypeVar("R")
+Ts = TypeVarTuple("Ts")
+
+
+class Platform:
+    """Hosts agents on a store: `async with Platform("sqlite:///counter.db") as platform: …`.
+
+    `url`: "memory://" (the default: nothing survives), "sqlite:///relative.db" or "sqlite:////absolute.db".
+    `agents`: the classes to host from the start; a class that is referenced later is hosted then.
+    `config`: values by path, `{"agents.default_timeout": 10}`. `forwarders`: send matching events to the outside.
+    `checking`: encode and compare at every border, to find what would break on another node (slower; for tests).
+    """
+
+    def __init__(
+        self,
+        url: str = "memory://",
+        *,
+        agents: Iterable[type[Agent]] = (),
+        config: Mapping[str, Any] | None = None,
+        forwarders: Iterable[Forwarder] = (),
+        clock: Clock | None = None,
+        checking: bool | None = None,
+        name: str | None = None,
+    ) -> None:
+        self._url = url
+        self._classes = tuple(agents)
+        self._given = dict(config or {})
+        self._forwarders = tuple(forwarders)
+        self._clock = clock or SystemClock()
+        self._checking = checking
+        self._name = name or f"{socket.gethostname()}-{os.getpid()}"
+        self._stack: AsyncExitStack | None = None
+        self._node: Node | None = None
+        self._meters = Meters()
+        self._config: Config | None = None
+        self._events: EventBus | None = None
+        self._letters: DeadLetters | None = None
+        self._agents: Agents | None = None
+        self._records: Any = None
+        assembly.check_url(url)
+
+    # -- life ------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._node is not None or self._stack is not None:
+            raise InvalidConfig("a Platform is entered once; make another one", path="", value=None, allowed="")
+        async with AsyncExitStack() as stack:
+            await self._open(stack)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            await asyncio.shield(asyncio.ensure_future(stack.aclose()))
+
+    async def _open(self, stack: AsyncExitStack) -> None:
+        loop = asyncio.get_running_loop()
+        log = logger("jidosystem").bind(node=self._name)
+        ids = Ids()
+        config = Config(self._given, url=self._url)
+        records = self._records = await assembly.open_records(self._url, config, self._clock)
+        stack.push_async_callback(records.close)
+        log_of_events = records.log
+        assert log_of_events is not None
+        await config.load(records)
+        stack.push_async_callback(config.close)
+        letters = self._letters = DeadLetters(records, clock=self._clock, limit=config.events.max_dead_letters)
+        bus = self._events = EventBus(log_of_events, records, dead_letters=letters, ids=ids, clock=self._clock)
+        checking = config.agents.checking_mode if self._checking is None else self._checking
+        node = self._node = Node(
+            loop, name=self._name, records=records, limits=config.agents, clock=self._clock, ids=ids, meters=self._meters, log=log,
+            letters=letters, checking=checking,
+        )  # fmt: skip
+        self._config, self._agents = config, Agents(node)
+        stack.push_async_callback(self._close_node, node, config)
+        subscriptions = Subscriptions(node, log_of_events, records, letters)
+        for cls in (Sender, *self._classes):
+            node.host_of(cls)
+        await bus.start()
+        stack.push_async_callback(bus.close)
+        stack.push_async_callback(subscriptions.close)
+        await subscriptions.start()
+        for forwarder in self._forwarders:
+            await bus.forward(forwarder)
+        await node.start()
+        if config.infrastructure.metrics_port is not None:
+            from ..operations.metrics import serve_metrics
+
+            stack.callback(serve_metrics(self._meters, port=config.infrastructure.metrics_port).close)
+
+    async def _close_node(self, node: Node, config: Config) -> None:
+        graces = [host.type.lifecycle.shutdown_grace_period for host in node.hosts.values()]
+        await node.close(min(config.platform.shutdown_timeout, max(graces, default=0.0)))
+
+    # -- agents ----------------------------------------------------------------------------------------------
+
+    def agent(self, cls: type[A], key: str) -> A:
+        """A reference to an agent, typed as its class; does no I/O. `InvalidKey` if the key is impossible."""
+        node = self._running()
+        ref: A = node.ref(node.host_of(cls), check_key(key))
+        return ref
+
+    async def call(
+        self,
+        action: Callable[[Unpack[Ts]], Coroutine[Any, Any, R]],
+        /,
+        *arguments: Unpack[Ts],
+        args: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> R:
+        """Call `ref.action` with a deadline (seconds; default `agents.default_timeout`) or an idempotency key.
+
+        `CallTimeout.uncertain` tells whether it may still take effect. With a key a repetition takes effect once.
+        """
+        self._running()
+        ref, spec = target_of(action)
+        result: R = await calls.call(ref._host, ref._key, spec, arguments, by_name(spec, arguments, args), timeout, idempotency_key)
+        return result
+
+    async def cast(
+        self,
+        action: Callable[[Unpack[Ts]], Coroutine[Any, Any, Any]],
+        /,
+        *arguments: Unpack[Ts],
+        args: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        durable: bool = False,
+    ) -> None:
+        """Send `ref.action` without waiting for its answer; returns once the message is in the agent's mailbox.
+
+        It is lost with the node; `durable=True` stores it before this returns.
+        """
+        node = self._running()
+        ref, spec = target_of(action)
+        named = by_name(spec, arguments, args)
+        if durable:
+            await durable_cast(node.host_of(Sender), ref._host, ref._key, spec, arguments, named)
+        else:
+            await calls.cast(ref._host, ref._key, spec, arguments, named, idempotency_key)
+
+    # -- the rest --------------------------------------------------------------------------------------------
+
+    @property
+    def agents(self) -> Agents:
+        """Starting, stopping and looking at agents."""
+        self._running()
+        assert self._agents is not None
+        return self._agents
+
+    @property
+    def events(self) -> EventBus:
+        """The event bus."""
+        self._running()
+        assert self._events is not None
+        return self._events
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """What kept failing: events, casts and reminders."""
+        self._running()
+        assert self._letters is not None
+        return self._letters
+
+    @property
+    def config(self) -> Config:
+        """The configuration as it is now."""
+        self._running()
+        assert self._config is not None
+        return self._config
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+        return self._name
+
+    def metrics(self) -> str:
+        """Everything counted so far, as Prometheus text."""
+        return self._meters.text()
+
+    async def verify(self) -> list[str]:
+        """Read the whole store once: a sentence for each thing that is damaged. Empty: all is well."""
+        self._running()
+        return list(await self._records.verify())
+
+    def _running(self) -> Node:
+        node = self._node
+        if node is None:
+            raise ShuttingDown("the platform hasn't been entered: `async with Platform(…) as platform:`")
+        return node
+
+    def __repr__(self) -> str:
+        state = "new" if self._node is None else "closed" if self._stack is None else "open"
+        return f"<Platform {self._url} {state}>"
+

@@ -1,0 +1,108 @@
+"""`@on_event`: one durable subscription per agent type and method; each event becomes a turn of the agent that `key` names.
+
+The subscription's position trails the lowest unfinished event; the agent's own record keeps, per subscription, the
+last position it handled, in the same commit as its state: what comes twice is dropped there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ..core.dead_letters import DeadLetters
+from ..core.errors import InvalidKey
+from ..core.events import Event, matcher
+from ..core.ids import check_key
+from ..core.log import EventLog
+from ..core.records import Records
+from ..core.subscriptions import DurableSubscription, lane_path
+from . import calls
+from .definition import ActionSpec, EventOptions
+from .turn import DELIVERY, Origin, Turn
+
+if TYPE_CHECKING:
+    from .host import Host
+    from .node import Node
+
+MAX_IN_FLIGHT = 1_000
+"""How many agents handle events of one subscription at a time."""
+
+
+class Subscriptions:
+    """All `@on_event` subscriptions of one node."""
+
+    __slots__ = ("_closed", "_letters", "_log", "_node", "_records", "_running", "_waiting")
+
+    def __init__(self, node: Node, log: EventLog, records: Records, letters: DeadLetters) -> None:
+        self._node, self._log, self._records, self._letters = node, log, records, letters
+        self._running: dict[str, DurableSubscription] = {}
+        self._waiting: list[Host] | None = []  # hosts registered before the start
+        self._closed = False
+        node.on_hosted.append(self._hosted)
+
+    async def start(self) -> None:
+        """Start the subscriptions of the types that are hosted; later types start theirs as they come."""
+        waiting, self._waiting = self._waiting or [], None
+        for host in waiting:
+            await self._start_host(host)
+
+    async def close(self) -> None:
+        """Stop; positions are stored. What was under way comes again and is dropped if it was done."""
+        self._closed = True
+        await asyncio.gather(*(subscription.close() for subscription in self._running.values()))
+
+    def _hosted(self, host: Host) -> None:
+        if host.type.events:
+            if self._waiting is not None:
+                self._waiting.append(host)
+            else:
+                self._node.own(self._start_host(host))
+
+    async def _start_host(self, host: Host) -> None:
+        for method, (spec, options) in host.type.events.items():
+            name = f"{host.type.name}.{method}"
+            if self._closed or name in self._running:
+                continue
+            key_of = lane_path(options.key) if isinstance(options.key, str) else options.key
+            subscription = self._running[name] = DurableSubscription(
+                name, self._log, self._records,
+                lane_of=partial(_checked_keys, key_of), deliver=partial(self._deliver, host, spec, options, name), matches=matcher(options.pattern),
+                batch=options.batch or 1, max_in_flight=MAX_IN_FLIGHT, max_attempts=options.max_attempts, start=options.start,
+                dead_letters=self._letters, clock=self._node.clock,
+            )  # fmt: skip
+            await subscription.start()
+
+    async def _deliver(self, host: Host, spec: ActionSpec, options: EventOptions, name: str, key: str, events: Sequence[Event]) -> None:
+        """One turn of one agent; returns when it is durable, or known to have been done before."""
+        done: asyncio.Future[None] = self._node.loop.create_future()
+
+        def settled(error: BaseException | None) -> None:
+            if done.done():
+                return
+            if error is None:
+                done.set_result(None)
+            else:
+                done.set_exception(error)
+
+        last = events[-1]
+        redrive = last.metadata.get("redrive_id")
+        turn = Turn(host.dummy, spec, (list(events) if options.batch is not None else last,), None)
+        turn.kind = DELIVERY
+        turn.origin = Origin("redrive", str(redrive), 1, settled) if redrive is not None else Origin("sub", name, last.position, settled)
+        turn.correlation_id, turn.causation_id, turn.traceparent = last.correlation_id, last.id, last.traceparent
+        calls.deliver(host, key, turn)
+        await done
+
+
+def _checked_keys(key_of: object, event: Event) -> object:
+    """The keys that an event belongs to; an impossible one raises, and the event goes to the dead letters."""
+    keys = key_of(event)  # type: ignore[operator]
+    if keys is None:
+        return None
+    if isinstance(keys, str):
+        return check_key(keys)
+    if isinstance(keys, int | float | bytes):
+        raise InvalidKey(f"the key of an event must be a string, not {type(keys).__name__}: {keys!r}", key=keys)
+    return [check_key(key) for key in keys]
