@@ -154,7 +154,7 @@ class Activation:
             yield from self.extra.reading
 
     def _may_begin(self, turn: Turn) -> bool:
-        if self.status != LIVE and not (turn.kind == HOOK and self.status in (LOADING, LEAVING, PAUSED)):
+        if self.status != LIVE and not (turn.kind == HOOK and self.status in (LEAVING, PAUSED)):
             return False
         if self.writer is not None:
             return False
@@ -180,6 +180,8 @@ class Activation:
                         queue.take()
                         turn.expire(0.0)
                         continue
+                    if self.batch is not None and self.batch.full and self.inflight is None:
+                        self._flush()
                     if not self._may_begin(turn):
                         break
                     queue.take()
@@ -449,16 +451,18 @@ class Activation:
 
     # -- coming and going ------------------------------------------------------------------------------------
 
-    async def ready(self) -> None:
-        """Wait until loading has ended; raises what ended it badly."""
-        if self.status == LOADING:
-            turn = Turn(self, SYSTEM_READ, (), None)
-            turn.kind = HOOK
-            turn.reply = self.host.node.loop.create_future()
-            if self.queue is None:
-                self.queue = Queue()
-            self.queue.put(turn)
-            await turn.reply
+    async def ready(self) -> Activation:
+        """Wait until loading has ended; the activation that lives then. Raises what ended it badly."""
+        if self.status != LOADING:
+            return self
+        turn = Turn(self, SYSTEM_READ, (), None)
+        turn.kind = HOOK
+        turn.reply = self.host.node.loop.create_future()
+        if self.queue is None:
+            self.queue = Queue()
+        self.queue.put_first(turn)
+        await turn.reply
+        return turn.activation
 
     async def system_turn(self, function: Callable[[Any], Coroutine[Any, Any, Any]]) -> None:
         """Run a turn of the platform's own, ahead of what waits, that is committed whatever it changes."""

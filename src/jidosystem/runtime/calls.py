@@ -172,8 +172,7 @@ async def _look_and_deliver(host: Host, key: str, turn: Turn) -> None:
     origin = turn.origin
     assert origin is not None
     try:
-        activation = host.find(key)
-        await activation.ready()
+        activation = await host.find(key).ready()
         if origin.kind != "due" and (origin.kind, origin.name) not in activation.need_extra().seen:
             value = await host.node.records.read_row(activation.address, origin.kind, origin.name)
             activation.need_extra().seen.setdefault((origin.kind, origin.name), decode(value) if value is not None else 0)
@@ -238,8 +237,7 @@ async def _first_keyed(host: Host, key: str, turn: Turn) -> None:
     assert turn.key is not None and turn.reply is not None
     reply = turn.reply
     try:
-        activation = host.find(key)
-        await activation.ready()
+        activation = await host.find(key).ready()
         stored = None
         if activation.extra is not None and activation.extra.marks.keys:
             stored = await host.node.records.read_row(activation.address, "key", turn.key)

@@ -52,15 +52,14 @@ class Control:
 
     async def start(self, host: Host, key: str) -> None:
         """Activate an agent now."""
-        activation = host.find(key)
-        await activation.ready()
+        await host.find(key).ready()
 
     async def stop(self, host: Host, key: str) -> None:
         """Let what was accepted run, then `on_terminate`, then passive; children first. No error if it isn't live."""
         activation = host.live.get(key)
         if activation is None:
             return
-        await activation.ready()
+        activation = await activation.ready()
         if activation.status in (Status.LIVE, Status.PAUSED):
             activation.leave()
             if activation.extra is not None:
@@ -69,8 +68,7 @@ class Control:
 
     async def delete(self, host: Host, key: str) -> None:
         """Delete an agent with everything that is stored of it; a tombstone keeps its revision."""
-        activation = host.find(key)
-        await activation.ready()
+        activation = await host.find(key).ready()
 
         async def forget(_agent: Any) -> None:
             turn = current_turn()
@@ -100,8 +98,7 @@ class Control:
 
     async def pause(self, host: Host, key: str) -> None:
         """Durably let calls wait until `resume` or their deadline; reminders and deliveries stay where they are."""
-        activation = host.find(key)
-        await activation.ready()
+        activation = await host.find(key).ready()
         if activation.status == Status.PAUSED:
             return
 
@@ -115,8 +112,7 @@ class Control:
 
     async def resume(self, host: Host, key: str) -> None:
         """Let a paused agent go on."""
-        activation = host.find(key)
-        await activation.ready()
+        activation = await host.find(key).ready()
         if activation.status != Status.PAUSED:
             return
 
@@ -133,8 +129,7 @@ class Control:
 
         type_name, key = split_address(address)
         host = self._node.hosts[type_name]
-        activation = host.find(key)
-        await activation.ready()
+        activation = await host.find(key).ready()
         _missed, next_s = next_due(reminder.schedule, reminder.due_s, now_s)
 
         async def skip(_agent: Any) -> None:

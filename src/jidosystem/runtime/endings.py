@@ -134,10 +134,13 @@ def failed(activation: Activation, turn: Turn, error: BaseException) -> None:
 
 def _again(activation: Activation, turn: Turn, wait_s: float) -> None:
     """Repeat a rolled-back turn as a new one."""
+    if turn.reply is None and turn.kind == CALL:
+        turn.reply = activation.host.node.loop.create_future()
     again = Turn(activation, turn.spec, turn.args, turn.caller)
     again.kwargs, again.kind, again.reply, again.deadline = turn.kwargs, turn.kind, turn.reply, turn.deadline
     again.key, again.key_hash, again.attempt = turn.key, turn.key_hash, turn.attempt + 1
     again.correlation_id, again.causation_id, again.traceparent = turn.correlation_id, turn.causation_id, turn.traceparent
+    again.permit = turn.permit
     turn.successor = again
     activation.host.node.later(wait_s, partial(activation.host.resubmit, again))
 

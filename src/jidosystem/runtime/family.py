@@ -110,8 +110,7 @@ class Family:
         host = self._node.hosts.get(type_name)
         if not key or host is None:
             return None
-        parent = host.find(key)
-        await parent.ready()
+        parent = await host.find(key).ready()
         return parent if parent.extra is not None and address in parent.extra.children else None
 
     async def _tell_parent(self, address: str, error: AgentFailed) -> None:

@@ -12,6 +12,7 @@ from ..core.errors import (
     AgentFailed,
     NoHost,
     RecordUnreadable,
+    RefusedError,
     ShuttingDown,
     StoreError,
     describe,
@@ -106,6 +107,7 @@ class Host:
             self.meter.activations += 1
             if is_paused(activation):
                 activation.status = Status.PAUSED
+                activation.proceed()
             else:
                 activation.begin_life()
 
@@ -223,7 +225,10 @@ class Host:
             spec = self.type.actions[timer.action]
             turn = Turn(activation, spec, (), None)
             turn.kind, turn.kwargs = TIMER, spec.signature.from_plain(timer.args)
-            activation.submit(turn)
+            try:
+                activation.submit(turn)
+            except RefusedError as error:
+                self.node.log.error("a timer found no room", agent=activation.address, action=timer.action, error=describe(error))
 
         handle = self.node.loop.call_later(timer.after_s, fire)
         extra.timers.add(handle)

@@ -32,6 +32,8 @@ async def load(activation: Activation) -> None:
     if record is None or record.head is None:
         activation.instance = host.type.new_instance()
         activation.state = host.default_state
+        if record is not None:
+            await _load_last_words(activation)
     else:
         head = decode_head(record.head, activation.address)
         check_version(host.type, head, activation.address)
@@ -105,6 +107,13 @@ async def _load_marks(activation: Activation, marks: Marks) -> None:
                 activation.host.node.loop.call_soon(extra.outbox.release, row.name, casts)
     except (msgspec.MsgspecError, ValueError) as error:
         raise RecordUnreadable(f"a row of {address} can't be read: {error}; nothing was changed", agent=address) from error
+
+
+async def _load_last_words(activation: Activation) -> None:
+    """A deleted agent may have left effects that nobody has taken yet: they still go out."""
+    rows = await activation.host.node.records.read_rows(activation.address, "pending")
+    if rows:
+        await _load_marks(activation, Marks(effects=int(rows[-1].name), pending=len(rows)))
 
 
 def is_paused(activation: Activation) -> bool:

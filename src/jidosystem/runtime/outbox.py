@@ -56,7 +56,7 @@ class Outbox:
                 lane = self._lanes[cast.to] = deque()
             lane.append((cast, row))
             if len(lane) == 1:
-                self._send(cast.to, 1)
+                self._soon(cast.to)
 
     def close(self) -> None:
         """The activation ends: nothing more is sent from here; the rows remain."""
@@ -83,6 +83,10 @@ class Outbox:
                 del self._rows[row]
                 self._activation.need_extra().marks.pending -= 1
         self._acked.clear()
+
+    def _soon(self, to: str) -> None:
+        """Send from the loop, never from within the turn that caused it: agents that cast to each other would nest without end."""
+        self._activation.host.node.loop.call_soon(self._send, to, 1)
 
     def _send(self, to: str, attempt: int) -> None:
         if self._closed:
@@ -118,6 +122,6 @@ class Outbox:
         self._acked.add(row)
         self.count -= 1
         if lane:
-            self._send(to, 1)
+            self._soon(to)
         else:
             del self._lanes[to]

@@ -92,7 +92,7 @@ def _stage_effects(activation: Activation, extra: Extra, effects: Effects, batch
         batch.after.append(partial(activation.host.start_timer, activation, timer))
     if effects.deleted:
         batch.deleted = True
-        batch.rows = {}
+        batch.rows = {name: row for name, row in batch.rows.items() if row.kind == "pending" and row.value is not None}
         batch.after.append(partial(activation.host.deleted, activation))
         activation.leave()
     elif effects.stopped:

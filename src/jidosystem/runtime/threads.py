@@ -32,7 +32,8 @@ class Threads:
         self.limit = limit
 
     async def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call a function in a thread, within the caller's context; a cancelled wait leaves it running there."""
+        """Call a function in a thread, within the caller's context. A thread can't be stopped: a cancelled wait goes on
+        until it ends, and is cancelled then."""
         future: asyncio.Future[Any] = self._loop.create_future()
         with self._lock:
             self._busy += 1
@@ -40,7 +41,17 @@ class Threads:
                 self._threads += 1
                 threading.Thread(target=self._work, name=f"jido-action-{self._threads}", daemon=True).start()
         self._jobs.put((function, args, kwargs, future, copy_context()))
-        return await future
+        cancelled: asyncio.CancelledError | None = None
+        while not future.done():
+            try:
+                await asyncio.shield(future)
+            except asyncio.CancelledError as error:
+                cancelled = error
+            except BaseException:  # the function's own; raised below
+                break
+        if cancelled is not None:
+            raise cancelled
+        return future.result()
 
     def lose_one(self) -> None:
         """A thread hangs for good: let another take its place."""
