@@ -1,0 +1,72 @@
+"""The repository's own promises: dependencies that are declared and used, pins without addresses, a detector that detects."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from blockbuster import BlockingError
+
+import jidosystem
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = Path(jidosystem.__file__).parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+NEVER_IMPORTED = {"tzdata"}
+"""zoneinfo finds the zones in it by itself."""
+
+
+def named(requirements: list[str]) -> set[str]:
+    return {re.split(r"[^A-Za-z0-9_-]", requirement)[0].replace("-", "_") for requirement in requirements}
+
+
+def imported() -> set[str]:
+    roots: set[str] = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                roots.update(alias.name.split(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                roots.add(node.module.split(".")[0])
+    return roots - set(sys.stdlib_module_names) - {"jidosystem"}
+
+
+def provided_by(requirements: set[str]) -> set[str]:
+    return {{"opentelemetry_api": "opentelemetry", "opentelemetry_sdk": "opentelemetry"}.get(name, name) for name in requirements}
+
+
+def test_what_the_package_imports_is_declared() -> None:
+    extras = {name for requirements in PROJECT["optional-dependencies"].values() for name in named(requirements)}
+    assert imported() - provided_by(named(PROJECT["dependencies"]) | extras) == set()
+
+
+def test_what_is_declared_is_imported() -> None:
+    assert provided_by(named(PROJECT["dependencies"]) - NEVER_IMPORTED) - imported() == set()
+
+
+def test_pins_are_names_and_versions_only() -> None:
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        assert line.startswith("#") or re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9_.!+]+", line), line
+
+
+def sleeper() -> Callable[[], None]:
+    """A function that looks as if it stood in the package."""
+    namespace: dict[str, Callable[[], None]] = {}
+    source = "import time\ndef sleep():\n    time.sleep(0)\n"
+    exec(compile(source, str(PACKAGE / "core" / "sleeper.py"), "exec"), namespace)
+    return namespace["sleep"]
+
+
+async def test_a_function_of_the_package_that_blocks_the_loop_fails_its_test() -> None:
+    with pytest.raises(BlockingError):
+        sleeper()()
+
+
+@pytest.mark.blocking
+async def test_a_test_may_block_the_loop_on_purpose() -> None:
+    sleeper()()
