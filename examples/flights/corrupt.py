@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator
 from random import Random
 
-from .rows import ALL_MONTHS
+from .rows import ALL_MONTHS, is_left_out
 
 
 def _with(index: int, text: str) -> Callable[[list[str]], list[str]]:
@@ -36,11 +36,10 @@ SPOILERS: dict[str, Callable[[list[str]], list[str]]] = {
 }
 
 
-def corrupted(lines: Iterable[bytes], count: int, seed: int, months: Collection[int] = ALL_MONTHS) -> Iterator[bytes]:
-    """The lines with `count` nonsense rows put in after random rows of the given months, every kind in turn."""
+def corrupted(lines: Iterable[bytes], count: int, seed: int, months: Collection[int] = ALL_MONTHS, days: int = 31) -> Iterator[bytes]:
+    """The lines with `count` nonsense rows put in after random rows of the given months and days, every kind in turn."""
     every = list(lines)
-    names = {str(month).encode() for month in months}
-    places = [at for at, line in enumerate(every) if at and line.split(b",", 2)[1] in names]
+    places = [at for at, line in enumerate(every) if at and not is_left_out(line.decode().split(",", 3), months, days)]
     random = Random(seed)
     kinds = list(SPOILERS.values())
     random.shuffle(kinds)

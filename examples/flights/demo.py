@@ -33,6 +33,7 @@ class Plan(NamedTuple):
     """What is to be shown."""
 
     months: frozenset[int]
+    days: int
     callers: int
     corrupt: int
     seed: int
@@ -41,7 +42,7 @@ class Plan(NamedTuple):
 
 
 class Life(NamedTuple):
-    """What one life of the node left: `message` is its last one, None if it was killed before."""
+    """What one life of the node told: the rows that it refused, and the books if it lived to the end."""
 
     refused: Sequence[tuple[int, str]]
     books: Books | None
@@ -52,6 +53,7 @@ def parse_plan(arguments: Sequence[str]) -> Plan:
     parser = argparse.ArgumentParser(prog="make demo ARGS=…", description="Real flights through durable agents, with a kill -9 in the middle.")
     parser.add_argument("--all", action="store_true", help="the whole year instead of January")
     parser.add_argument("--months", default="1", help="which months of 2013, with commas between them (default: 1)")
+    parser.add_argument("--days", type=int, default=31, help="only so many days of each month (default: all)")
     parser.add_argument("--callers", type=int, default=64, help="calls under way at a time (default: 64)")
     parser.add_argument("--corrupt", type=int, default=0, metavar="N", help="put N nonsense rows among the real ones")
     parser.add_argument("--kills", type=int, default=1, help="how often the node is killed (default: 1)")
@@ -64,10 +66,10 @@ def parse_plan(arguments: Sequence[str]) -> Plan:
         parser.error(f"--months {given.months}: numbers from 1 to 12 with commas between them")
     if not months <= ALL_MONTHS:
         parser.error(f"--months {given.months}: numbers from 1 to 12 with commas between them")
-    if given.callers < 1 or given.corrupt < 0 or given.kills < 0:
-        parser.error("--callers is at least 1, --corrupt and --kills at least 0")
+    if given.callers < 1 or given.days < 1 or given.corrupt < 0 or given.kills < 0:
+        parser.error("--callers and --days are at least 1, --corrupt and --kills at least 0")
     seed = given.seed if given.seed is not None else SystemRandom().randrange(1_000_000)
-    return Plan(months, given.callers, given.corrupt, seed, given.kills, given.folder)
+    return Plan(months, given.days, given.callers, given.corrupt, seed, given.kills, given.folder)
 
 
 @asynccontextmanager
@@ -75,7 +77,7 @@ async def node(plan: Plan) -> AsyncGenerator[asyncio.subprocess.Process]:
     """A node process; it never outlives the block."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "examples.flights.load", "--store", f"sqlite:///{plan.folder.resolve()}/flights.db"),
-        *("--months", ",".join(map(str, sorted(plan.months))), "--callers", str(plan.callers)),
+        *("--months", ",".join(map(str, sorted(plan.months))), "--days", str(plan.days), "--callers", str(plan.callers)),
         *("--corrupt", str(plan.corrupt), "--seed", str(plan.seed)),
         cwd=ROOT,
         stdin=asyncio.subprocess.DEVNULL,
@@ -101,7 +103,8 @@ async def live(plan: Plan, screen: Screen, random: Random, *, kill: bool) -> Lif
     """One life of the node, with or without a violent end."""
     refused: Sequence[tuple[int, str]] = ()
     total = 0
-    share = random.uniform(0.05, 0.95)
+    # Beyond 1: after the last flight, while the airports wait for their reminders and close their books.
+    share = random.uniform(0.02, 1.05)
     delay_s = random.uniform(0.0, 0.05)
     began_s = monotonic()
     screen.begin()
@@ -113,14 +116,14 @@ async def live(plan: Plan, screen: Screen, random: Random, *, kill: bool) -> Lif
             elif "done" in message:
                 done = message["done"]
                 screen.progress(done, total, done / max(monotonic() - began_s, 1e-6))
-                if kill and done >= share * total:
-                    await asyncio.sleep(delay_s)
-                    process.send_signal(signal.SIGKILL)
-                    screen.leave()
-                    screen.say(f"kill -9 {process.pid}", "red")
-                    await process.wait()
-                    return Life(refused, None)
-            elif "books" in message:
+            if kill and (message.get("done", 0) >= share * total > 0 or "open_books" in message):
+                await asyncio.sleep(delay_s)
+                process.send_signal(signal.SIGKILL)
+                await process.wait()
+                screen.leave()
+                screen.say(f"kill -9 {process.pid}", "red")
+                return Life(refused, None)
+            if "books" in message:
                 screen.leave()
                 screen.say(f"Every flight is in after {monotonic() - began_s:,.1f} s, and all books are closed.")
                 if await process.wait() == 0:
@@ -220,7 +223,7 @@ async def show(plan: Plan, screen: Screen) -> bool:
         screen.say("Started again on the same file. The loader died with the node and feeds from the first row; each call takes effect once.")
     life = await live(plan, screen, random, kill=False)
     assert life.books is not None
-    expected = reckon(plan.months)
+    expected = reckon(plan.months, plan.days)
     all_refused = show_refused(screen, plan, life.refused)
     show_totals(screen, expected, life.books)
     return show_verdict(screen, expected, life.books) and all_refused

@@ -32,6 +32,7 @@ class Job(NamedTuple):
 
     store: str
     months: frozenset[int]
+    days: int
     callers: int
     corrupt: int
     seed: int
@@ -53,7 +54,8 @@ def say(**message: object) -> None:
 def read(job: Job) -> tuple[list[Flight], list[RefusedRow]]:
     """The flights in their order, and what was refused."""
     with open_lines() as lines:
-        return read_flights(corrupted(lines, job.corrupt, job.seed, job.months) if job.corrupt else lines, job.months)
+        spoiled = corrupted(lines, job.corrupt, job.seed, job.months, job.days) if job.corrupt else lines
+        return read_flights(spoiled, job.months, job.days)
 
 
 def cast_of(flights: Sequence[Flight]) -> Cast:
@@ -130,11 +132,13 @@ def parse_job(arguments: Sequence[str]) -> Job:
     parser = argparse.ArgumentParser(prog="python -m examples.flights.load", description="One life of the flights node.")
     parser.add_argument("--store", default="sqlite:///flights.db")
     parser.add_argument("--months", default="1", help="numbers with commas between them")
+    parser.add_argument("--days", type=int, default=31)
     parser.add_argument("--callers", type=int, default=64)
     parser.add_argument("--corrupt", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
-    return Job(given.store, frozenset(map(int, given.months.split(","))), given.callers, given.corrupt, given.seed)
+    months = frozenset(map(int, given.months.split(",")))
+    return Job(given.store, months, given.days, given.callers, given.corrupt, given.seed)
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -29,7 +29,8 @@ UNKNOWN = "unknown"
 """The aircraft of rows without a tail number."""
 
 ALL_MONTHS = frozenset(range(1, 13))
-_MONTH_NAMES = {str(month): month for month in ALL_MONTHS}
+_MONTHS = {str(month): month for month in ALL_MONTHS}
+_DAYS = {str(day): day for day in range(1, 32)}
 _NEW_YORK = ZoneInfo("America/New_York")
 _WHOLE_NUMBER = re.compile(r"-?[0-9]{1,9}").fullmatch
 _CARRIER = re.compile(r"[A-Z0-9]{2}").fullmatch
@@ -89,8 +90,8 @@ def airport_names() -> dict[str, str]:
     return {cell[0]: cell[1].strip('"') for cell in cells}
 
 
-def read_flights(lines: Iterable[bytes], months: Collection[int] = ALL_MONTHS) -> tuple[list[Flight], list[RefusedRow]]:
-    """The flights of some months in order of date and scheduled time, and the rows that were refused."""
+def read_flights(lines: Iterable[bytes], months: Collection[int] = ALL_MONTHS, days: int = 31) -> tuple[list[Flight], list[RefusedRow]]:
+    """The flights of the first `days` days of some months, in order of date and scheduled time, and the rows that were refused."""
     flights: list[Flight] = []
     refused: list[RefusedRow] = []
     seen: dict[str, int] = {}
@@ -98,7 +99,7 @@ def read_flights(lines: Iterable[bytes], months: Collection[int] = ALL_MONTHS) -
     _check_header(next(numbered, (1, b""))[1])
     for number, line in numbered:
         cells = line.decode("utf-8", "replace").rstrip("\r\n").split(",")
-        if len(cells) > 1 and _MONTH_NAMES.get(cells[1], 0) not in months and cells[1] in _MONTH_NAMES:
+        if is_left_out(cells, months, days):
             continue
         try:
             flight = parse_row(cells)
@@ -110,6 +111,13 @@ def read_flights(lines: Iterable[bytes], months: Collection[int] = ALL_MONTHS) -
             flights.append(flight)
     flights.sort(key=lambda flight: (flight.day, flight.departs_min))
     return flights, refused
+
+
+def is_left_out(cells: list[str], months: Collection[int], days: int) -> bool:
+    """Whether a row is of another month or a later day. A month or day that can't be is nonsense rather than left out."""
+    if len(cells) < 3 or cells[1] not in _MONTHS or cells[2] not in _DAYS:
+        return False
+    return _MONTHS[cells[1]] not in months or _DAYS[cells[2]] > days
 
 
 def _check_header(line: bytes) -> None:
