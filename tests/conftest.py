@@ -10,6 +10,11 @@ from collections.abc import Iterator
 
 import pytest
 from blockbuster import blockbuster_ctx
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says something of the machine, not of the code.
+settings.register_profile("jidosystem", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("jidosystem")
 
 
 @pytest.fixture(autouse=True)
