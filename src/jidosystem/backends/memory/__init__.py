@@ -1,0 +1,6 @@
+"""Everything in memory: the default of `Platform()`. Nothing survives the process; all promises but durability hold."""
+
+from .log import MemoryLog
+from .records import MemoryRecords
+
+__all__ = ["MemoryLog", "MemoryRecords"]

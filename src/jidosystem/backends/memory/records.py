@@ -1,0 +1,211 @@
+"""Records in memory: dictionaries, and commits that are done when they return."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio import Future
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+from ...core.clock import Clock, SystemClock
+from ...core.errors import Conflict, RowExists, StoreError, StoreUnavailable, TooLarge
+from ...core.events import Event
+from ...core.records import Committed, Record, Records, Row, StoredRow
+from .log import MemoryLog
+
+PAGE = 1_000
+WATCH_BEHIND = 1_000
+
+_Stored = tuple[bytes, float | None]
+
+
+class MemoryRecords(Records):
+    """The log is part of it: both change in one step."""
+
+    max_head_bytes = 64 * 1024 * 1024
+
+    def __init__(self, clock: Clock | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._log = MemoryLog()
+        self._heads: dict[str, tuple[int, bytes | None]] = {}
+        self._rows: dict[str, dict[tuple[str, str], _Stored]] = {}  # agent -> (kind, name) -> row
+        self._names: dict[str, list[tuple[str, str]]] = {}  # kind -> sorted (name, agent)
+        self._watchers: dict[str, list[tuple[deque[Record], asyncio.Event]]] = {}
+        self._new_future: Any = None
+        self._closed = False
+
+    @property
+    def log(self) -> MemoryLog:
+        return self._log
+
+    def commit(
+        self, agent: str, expected: int, head: bytes | None, rows: Sequence[Row] = (), events: Sequence[Event] = ()
+    ) -> Future[Committed]:
+        future: Future[Committed] = (self._new_future or self._bind())()
+        present = self._heads.get(agent)
+        actual = 0 if present is None else present[0]
+        if actual != expected or rows or events or self._closed or (head is not None and len(head) > self.max_head_bytes):
+            try:
+                future.set_result(self._commit_all(agent, expected, actual, head, rows, events))
+            except StoreError as error:
+                future.set_exception(error)
+            return future
+        revision = actual + 1
+        self._heads[agent] = (revision, head)
+        if head is None:
+            self._drop_rows(agent)
+        if self._watchers:
+            self._tell(agent, revision, head)
+        future.set_result(Committed(revision, ()))
+        return future
+
+    def _bind(self) -> Any:
+        self._new_future = asyncio.get_running_loop().create_future
+        return self._new_future
+
+    def _commit_all(self, agent: str, expected: int, actual: int, head: bytes | None, rows: Sequence[Row], events: Sequence[Event]) -> Committed:
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
+        if actual != expected:
+            raise Conflict(f"{agent} is at revision {actual}, not {expected}", agent=agent, expected=expected, actual=actual)
+        if head is not None and len(head) > self.max_head_bytes:
+            raise TooLarge(f"the record of {agent} has {len(head)} bytes, over {self.max_head_bytes}", agent=agent)
+        for row in rows:
+            if row.create and self._find(agent, row.kind, row.name) is not None:
+                raise RowExists(f"{agent} has a row {row.kind}/{row.name} already", agent=agent, kind=row.kind, name=row.name)
+        blobs = self._log.prepare(events) if events else []
+        if head is None:
+            self._drop_rows(agent)
+        for row in rows:
+            self._put(agent, row)
+        positions = self._log.add(events, blobs) if events else ()
+        self._heads[agent] = (actual + 1, head)
+        if self._watchers:
+            self._tell(agent, actual + 1, head)
+        return Committed(actual + 1, positions)
+
+    def _put(self, agent: str, row: Row) -> None:
+        of_agent = self._rows.get(agent)
+        place = (row.kind, row.name)
+        if row.value is None:
+            if of_agent is not None and of_agent.pop(place, None) is not None:
+                self._unname(agent, row.kind, row.name)
+            return
+        if of_agent is None:
+            of_agent = self._rows[agent] = {}
+        if place not in of_agent:
+            insort(self._names.setdefault(row.kind, []), (row.name, agent))
+        of_agent[place] = (row.value, row.expires_s)
+
+    def _unname(self, agent: str, kind: str, name: str) -> None:
+        names = self._names[kind]
+        del names[bisect_left(names, (name, agent))]
+
+    def _drop_rows(self, agent: str) -> None:
+        for kind, name in self._rows.pop(agent, {}):
+            self._unname(agent, kind, name)
+
+    def _find(self, agent: str, kind: str, name: str) -> bytes | None:
+        stored = self._rows.get(agent, {}).get((kind, name))
+        if stored is None or (stored[1] is not None and stored[1] <= self._clock.time_s()):
+            return None
+        return stored[0]
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreUnavailable("the store is closed")
+
+    async def read(self, agent: str) -> Record | None:
+        self._check_open()
+        present = self._heads.get(agent)
+        return None if present is None else Record(agent, *present)
+
+    async def read_row(self, agent: str, kind: str, name: str) -> bytes | None:
+        self._check_open()
+        return self._find(agent, kind, name)
+
+    async def read_rows(self, agent: str, kind: str) -> Sequence[StoredRow]:
+        self._check_open()
+        names = sorted(name for k, name in self._rows.get(agent, {}) if k == kind)
+        found = ((name, self._find(agent, kind, name)) for name in names)
+        return [StoredRow(agent, kind, name, value) for name, value in found if value is not None]
+
+    async def scan(self, kind: str, start: str = "", end: str | None = None) -> AsyncIterator[Sequence[StoredRow]]:
+        self._check_open()
+        names = self._names.get(kind, [])
+        stop = len(names) if end is None else bisect_left(names, (end, ""))
+        chosen = names[bisect_left(names, (start, "")) : stop]
+        for first in range(0, len(chosen), PAGE):
+            page = []
+            for name, agent in chosen[first : first + PAGE]:
+                value = self._find(agent, kind, name)
+                if value is not None:
+                    page.append(StoredRow(agent, kind, name, value))
+            if page:
+                yield page
+
+    async def scan_agents(self, type_name: str, after: str = "") -> AsyncIterator[Sequence[Record]]:
+        self._check_open()
+        prefix = f"{type_name}/"
+        addresses = sorted(a for a, (_revision, head) in self._heads.items() if a.startswith(prefix) and a > after and head is not None)
+        for first in range(0, len(addresses), PAGE):
+            page = [Record(a, *self._heads[a]) for a in addresses[first : first + PAGE]]
+            if page:
+                yield page
+
+    async def watch(self, agent: str) -> AsyncIterator[Record]:
+        self._check_open()
+        seen: deque[Record] = deque(maxlen=WATCH_BEHIND)
+        grown = asyncio.Event()
+        watchers = self._watchers.setdefault(agent, [])
+        watchers.append((seen, grown))
+        try:
+            present = await self.read(agent)
+            if present is not None:
+                yield present
+            while True:
+                if not seen:
+                    self._check_open()
+                    grown.clear()
+                    await grown.wait()
+                    continue
+                if len(seen) == WATCH_BEHIND:  # fell behind: skip to the newest
+                    newest = seen[-1]
+                    seen.clear()
+                    yield newest
+                else:
+                    yield seen.popleft()
+        finally:
+            watchers.remove((seen, grown))
+            if not watchers and self._watchers.get(agent) is watchers:
+                del self._watchers[agent]
+
+    def _tell(self, agent: str, revision: int, head: bytes | None) -> None:
+        for seen, grown in self._watchers.get(agent, ()):
+            seen.append(Record(agent, revision, head))
+            grown.set()
+
+    async def remove_expired(self, now_s: float, limit: int = 10_000) -> int:
+        expired = [
+            (agent, kind, name)
+            for agent, rows in self._rows.items()
+            for (kind, name), (_value, expires_s) in rows.items()
+            if expires_s is not None and expires_s <= now_s
+        ][:limit]
+        for agent, kind, name in expired:
+            del self._rows[agent][kind, name]
+            self._unname(agent, kind, name)
+        return len(expired)
+
+    async def verify(self) -> Sequence[str]:
+        self._check_open()
+        return []
+
+    async def close(self) -> None:
+        self._closed = True
+        self._log.close()
+        for watchers in self._watchers.values():
+            for _seen, grown in watchers:
+                grown.set()
