@@ -1,0 +1,1 @@
+"""JidoSystem's side of each row."""
