@@ -1,0 +1,124 @@
+"""The one thread that reads: questions asked within one turn of the event loop are answered by a few statements together."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import Any, TypeVar
+
+from ...core.errors import StoreError, StoreUnavailable
+from .file import connect, translate
+
+T = TypeVar("T")
+Question = tuple[str, Any, asyncio.Future[Any]]
+CHUNK = 256
+
+
+class Reader:
+    """See the module. It has a connection of its own, which sees every transaction that was committed before a question was asked."""
+
+    def __init__(self, path: str, loop: asyncio.AbstractEventLoop) -> None:
+        self._path = path
+        self._loop = loop
+        self._connection = connect(path, read_only=True)
+        self._waiting: list[Question] = []
+        self._queue: SimpleQueue[list[Question] | None] = SimpleQueue()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="jido-sqlite-reader", daemon=True)
+        self._thread.start()
+
+    def ask(self, kind: str, what: Any) -> asyncio.Future[Any]:
+        """Ask for a "head" (an agent), a "row" ((agent, kind, name)), or call a function of the connection ("call")."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+        if self._closed:
+            future.set_exception(StoreUnavailable(f"{self._path} is closed"))
+            return future
+        if not self._waiting:
+            self._loop.call_soon(self._hand_over)
+        self._waiting.append((kind, what, future))
+        return future
+
+    async def call(self, function: Callable[[sqlite3.Connection], T]) -> T:
+        """Run a function with the connection, on its thread."""
+        value: T = await self.ask("call", function)
+        return value
+
+    def close(self) -> None:
+        """Answer what was asked, then end. Blocks."""
+        self._closed = True
+        self._hand_over()
+        self._queue.put(None)
+        self._thread.join()
+        self._connection.close()
+
+    def _hand_over(self) -> None:
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            self._queue.put(waiting)
+
+    def _run(self) -> None:
+        while (questions := self._queue.get()) is not None:
+            answers: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
+            heads = [q for q in questions if q[0] == "head"]
+            rows = [q for q in questions if q[0] == "row"]
+            for start in range(0, len(heads), CHUNK):
+                answers += self._many(heads[start : start + CHUNK], self._heads)
+            for start in range(0, len(rows), CHUNK):
+                answers += self._many(rows[start : start + CHUNK], self._rows)
+            for kind, function, future in questions:
+                if kind == "call":
+                    answers.append(self._one(function, future))
+            try:
+                self._loop.call_soon_threadsafe(_settle, answers)
+            except RuntimeError:  # the loop is closed: nobody waits for the answers any more
+                continue
+
+    def _many(self, questions: Sequence[Question], read: Callable[[list[Any]], dict[Any, Any]]) -> list[tuple[asyncio.Future[Any], Any, BaseException | None]]:
+        try:
+            found = read([what for _kind, what, _future in questions])
+        except sqlite3.Error as error:
+            refused = translate(error, self._path)
+            return [(future, None, refused) for _kind, _what, future in questions]
+        return [(future, found.get(what), None) for _kind, what, future in questions]
+
+    def _one(self, function: Callable[[sqlite3.Connection], Any], future: asyncio.Future[Any]) -> tuple[asyncio.Future[Any], Any, BaseException | None]:
+        try:
+            return future, function(self._connection), None
+        except sqlite3.Error as error:
+            return future, None, translate(error, self._path)
+        except StoreError as error:
+            return future, None, error
+
+    def _heads(self, agents: list[str]) -> dict[Any, Any]:
+        marks = ", ".join("?" * _padded(len(agents)))
+        padded = agents + agents[:1] * (_padded(len(agents)) - len(agents))
+        found = self._connection.execute(f"SELECT agent, revision, head FROM heads WHERE agent IN ({marks})", padded).fetchall()
+        return {agent: (revision, head) for agent, revision, head in found}
+
+    def _rows(self, places: list[tuple[str, str, str]]) -> dict[Any, Any]:
+        count = _padded(len(places))
+        padded = places + places[:1] * (count - len(places))
+        values = ", ".join(["(?, ?, ?)"] * count)
+        found = self._connection.execute(
+            f"SELECT agent, kind, name, value, expires FROM rows WHERE (agent, kind, name) IN (VALUES {values})",
+            [part for place in padded for part in place],
+        ).fetchall()
+        return {(agent, kind, name): (value, expires) for agent, kind, name, value, expires in found}
+
+
+def _padded(count: int) -> int:
+    """The next of few sizes, so that statements stay prepared."""
+    return next(size for size in (1, 4, 16, 64, CHUNK) if size >= count)
+
+
+def _settle(answers: list[tuple[asyncio.Future[Any], Any, BaseException | None]]) -> None:
+    for future, value, error in answers:
+        if future.done():
+            continue
+        if error is None:
+            future.set_result(value)
+        else:
+            future.set_exception(error)

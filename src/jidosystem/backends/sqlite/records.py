@@ -1,0 +1,265 @@
+"""Records in a SQLite file: `Records` on top of the writer's and the reader's threads."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from asyncio import Future
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Literal
+
+from ...core.clock import Clock, SystemClock
+from ...core.codec import seal, unseal
+from ...core.errors import InvalidConfig, RecordUnreadable, StoreUnavailable, TooLarge
+from ...core.events import Event, decode_event
+from ...core.records import Committed, Record, Records, Row, StoredRow
+from .file import UNLISTED, FileLock, open_file
+from .log import SqliteLog
+from .reader import Reader
+from .writer import Call, Outcome, Write, Writer, size_of
+
+PAGE = 1_000
+WATCH_BEHIND = 1_000
+
+
+async def open_store(
+    path: str, *, durability: Literal["full", "relaxed"] = "full", max_page_count: int | None = None, clock: Clock | None = None
+) -> SqliteRecords:
+    """Open a file, made if it isn't there, and own it until `close`.
+
+    `durability="full"`: a commit is fsynced before it returns. "relaxed": a power cut may lose the last commits (a crash
+    of the process loses none). Raises `StoreLocked` (another process owns it), `StoreVersion`, `StoreCorrupt`, `StoreUnavailable`.
+    """
+    if durability not in ("full", "relaxed"):
+        raise InvalidConfig(f"durability={durability!r}: 'full' or 'relaxed'", path="infrastructure.durability", value=durability, allowed="'full', 'relaxed'")
+    loop = asyncio.get_running_loop()
+    lock = FileLock(path)
+    try:
+        connection = await loop.run_in_executor(None, open_file, path, durability, max_page_count)
+        try:
+            return SqliteRecords(path, lock, connection, loop, clock or SystemClock())
+        except sqlite3.Error as error:
+            from .file import translate
+
+            connection.close()
+            raise translate(error, path) from error
+    except BaseException:
+        lock.release()
+        raise
+
+
+class SqliteRecords(Records):
+    """See the module; made by `open_store`."""
+
+    max_head_bytes = 64 * 1024 * 1024
+
+    def __init__(self, path: str, lock: FileLock, connection: sqlite3.Connection, loop: asyncio.AbstractEventLoop, clock: Clock) -> None:
+        self._path = path
+        self._lock = lock
+        self._loop = loop
+        self._clock = clock
+        self._closed = False
+        self._watchers: dict[str, list[tuple[deque[Record], asyncio.Event]]] = {}
+        self._reader = Reader(path, loop)
+        self._writer = Writer(connection, path, loop, clock, self._settled)
+        self._put = self._writer.put
+        self._log = SqliteLog(self._reader, loop, self._put, path)
+
+    @property
+    def log(self) -> SqliteLog:
+        return self._log
+
+    def commit(
+        self, agent: str, expected: int, head: bytes | None, rows: Sequence[Row] = (), events: Sequence[Event] = ()
+    ) -> Future[Committed]:
+        future: Future[Any] = self._loop.create_future()
+        if self._closed:
+            future.set_exception(StoreUnavailable(f"{self._path} is closed"))
+            return future
+        if head is not None:
+            if len(head) > self.max_head_bytes:
+                future.set_exception(TooLarge(f"the record of {agent} has {len(head)} bytes, over {self.max_head_bytes}", agent=agent))
+                return future
+            head = seal(head)
+        if not rows and not events:
+            self._put(Write(future, agent, expected, head, (), (), None, 0 if head is None else len(head)))
+            return future
+        sealed = [row if row.value is None else row._replace(value=seal(row.value)) for row in rows]
+        encoded = self._log.encode(events) if events else ()
+        self._put(Write(future, agent, expected, head, sealed, encoded, None, size_of(head, sealed, encoded)))
+        return future
+
+    def _settled(self, outcomes: list[Outcome]) -> None:
+        grew = False
+        for item, value, error in outcomes:
+            future = item.future
+            if error is not None:
+                if not future.done():
+                    future.set_exception(error)
+                continue
+            if isinstance(item, Write):
+                grew = grew or bool(item.events)
+                if self._watchers and item.agent in self._watchers:
+                    self._tell(item, value)
+            if not future.done():
+                future.set_result(value)
+        if grew:
+            self._log.grew()
+
+    def _tell(self, write: Write, committed: Committed) -> None:
+        head = None if write.head is None else bytes(unseal(write.head))
+        for seen, grown in self._watchers[write.agent]:
+            seen.append(Record(write.agent, committed.revision, head))
+            grown.set()
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    async def read(self, agent: str) -> Record | None:
+        found = await self._reader.ask("head", agent)
+        return None if found is None else Record(agent, found[0], _unsealed(found[1], f"the record of {agent}"))
+
+    async def read_row(self, agent: str, kind: str, name: str) -> bytes | None:
+        found = await self._reader.ask("row", (agent, kind, name))
+        if found is None or (found[1] is not None and found[1] <= self._clock.time_s()):
+            return None
+        return _unsealed(found[0], f"the row {kind}/{name} of {agent}")
+
+    async def read_rows(self, agent: str, kind: str) -> Sequence[StoredRow]:
+        now_s = self._clock.time_s()
+
+        def ask(connection: sqlite3.Connection) -> list[tuple[str, bytes]]:
+            query = "SELECT name, value FROM rows WHERE agent = ? AND kind = ? AND (expires IS NULL OR expires > ?) ORDER BY name"
+            return connection.execute(query, (agent, kind, now_s)).fetchall()
+
+        return [_stored_row(agent, kind, name, value) for name, value in await self._reader.call(ask)]
+
+    async def scan(self, kind: str, start: str = "", end: str | None = None) -> AsyncIterator[Sequence[StoredRow]]:
+        listed = "" if kind in UNLISTED else "listed = 1 AND "
+        query = (
+            f"SELECT name, agent, value FROM rows WHERE {listed}kind = ? AND (name, agent) > (?, ?) AND (? OR name < ?)"
+            " AND (expires IS NULL OR expires > ?) ORDER BY name, agent LIMIT ?"
+        )
+        after = (start, "")
+        while True:
+            values = (kind, *after, end is None, end or "", self._clock.time_s(), PAGE)
+            found = await self._reader.call(_query(query, values))
+            if found:
+                yield [_stored_row(agent, kind, name, value) for name, agent, value in found]
+                after = (found[-1][0], found[-1][1])
+            if len(found) < PAGE:
+                return
+
+    async def scan_agents(self, type_name: str, after: str = "") -> AsyncIterator[Sequence[Record]]:
+        first, end = f"{type_name}/", f"{type_name}0"  # "0" follows "/"
+        query = "SELECT agent, revision, head FROM heads WHERE agent > ? AND agent < ? AND head IS NOT NULL ORDER BY agent LIMIT ?"
+        after = max(after, first)
+        while True:
+            found = await self._reader.call(_query(query, (after, end, PAGE)))
+            if found:
+                yield [Record(agent, revision, _unsealed(head, f"the record of {agent}")) for agent, revision, head in found]
+                after = found[-1][0]
+            if len(found) < PAGE:
+                return
+
+    async def watch(self, agent: str) -> AsyncIterator[Record]:
+        seen: deque[Record] = deque(maxlen=WATCH_BEHIND)
+        grown = asyncio.Event()
+        watchers = self._watchers.setdefault(agent, [])
+        watchers.append((seen, grown))
+        last = 0
+        try:
+            present = await self.read(agent)
+            if present is not None:
+                last = present.revision
+                yield present
+            while True:
+                if self._closed and not seen:
+                    raise StoreUnavailable(f"{self._path} is closed")
+                if not seen:
+                    grown.clear()
+                    await grown.wait()
+                    continue
+                record = seen.popleft() if len(seen) < WATCH_BEHIND else seen.pop()
+                if len(seen) >= WATCH_BEHIND - 1:
+                    seen.clear()
+                if record.revision > last:  # the read above may have seen it already
+                    last = record.revision
+                    yield record
+        finally:
+            watchers.remove((seen, grown))
+            if not watchers and self._watchers.get(agent) is watchers:
+                del self._watchers[agent]
+
+    # -- keeping house -----------------------------------------------------------------------------------------
+
+    async def remove_expired(self, now_s: float, limit: int = 10_000) -> int:
+        def remove(connection: sqlite3.Connection) -> int:
+            query = "DELETE FROM rows WHERE (agent, kind, name) IN (SELECT agent, kind, name FROM rows WHERE expires <= ? LIMIT ?)"
+            return connection.execute(query, (now_s, limit)).rowcount
+
+        future: Future[Any] = self._loop.create_future()
+        if self._closed:
+            raise StoreUnavailable(f"{self._path} is closed")
+        self._put(Call(future, remove))
+        removed: int = await future
+        return removed
+
+    async def verify(self) -> Sequence[str]:
+        return await self._reader.call(_verify)
+
+    async def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        self._log.close()
+        for watchers in self._watchers.values():
+            for _seen, grown in watchers:
+                grown.set()
+        await self._loop.run_in_executor(None, self._close_threads)
+        self._lock.release()
+
+    def _close_threads(self) -> None:
+        self._reader.close()
+        self._writer.close()
+
+
+def _query(query: str, values: tuple[Any, ...]) -> Callable[[sqlite3.Connection], list[Any]]:
+    return lambda connection: connection.execute(query, values).fetchall()
+
+
+def _stored_row(agent: str, kind: str, name: str, value: bytes) -> StoredRow:
+    unsealed = _unsealed(value, f"the row {kind}/{name} of {agent}")
+    assert unsealed is not None
+    return StoredRow(agent, kind, name, unsealed)
+
+
+def _unsealed(blob: bytes | None, what: str) -> bytes | None:
+    if blob is None:
+        return None
+    try:
+        return bytes(unseal(blob))
+    except (ValueError, TypeError) as error:
+        raise RecordUnreadable(f"{what} can't be read: {error}; nothing was changed") from error
+
+
+def _verify(connection: sqlite3.Connection) -> list[str]:
+    problems = [str(told) for (told,) in connection.execute("PRAGMA integrity_check(100)") if told != "ok"]
+    for agent, head in connection.execute("SELECT agent, head FROM heads WHERE head IS NOT NULL"):
+        problems += _checked(head, f"the record of {agent}")
+    for agent, kind, name, value in connection.execute("SELECT agent, kind, name, value FROM rows"):
+        problems += _checked(value, f"the row {kind}/{name} of {agent}")
+    for position, blob in connection.execute("SELECT position, event FROM events"):
+        try:
+            decode_event(blob, position)
+        except RecordUnreadable as error:
+            problems.append(str(error))
+    return problems
+
+
+def _checked(blob: bytes, what: str) -> list[str]:
+    try:
+        _unsealed(blob, what)
+    except RecordUnreadable as error:
+        return [str(error)]
+    return []

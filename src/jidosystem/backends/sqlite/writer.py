@@ -1,0 +1,301 @@
+"""The one thread that writes: all commits that wait become one transaction, one fsync.
+
+The interpreter's lock is lost and won again at every step of a statement, and a busy event loop gives it back
+only every few milliseconds. Statements here therefore carry many commits each: a batch of hundreds costs a handful of steps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
+
+from ...core.clock import Clock
+from ...core.errors import CommitUnknown, Conflict, RowExists, StoreError, StreamConflict
+from ...core.records import Committed, Row
+from .file import UNLISTED, translate
+
+MAX_BATCH = 2_000
+MAX_BATCH_BYTES = 16 * 1024 * 1024
+CHUNKS = (256, 64, 16, 4, 1)
+"""Rows a statement carries: few sizes, so that all of them stay prepared."""
+
+
+class Write(NamedTuple):
+    """One commit, or (agent "") one append; head and rows sealed, events encoded as (stream, blob)."""
+
+    future: asyncio.Future[Any]
+    agent: str
+    expected: int
+    head: bytes | None
+    rows: Sequence[Row]
+    events: Sequence[tuple[str, bytes]]
+    stream_expected: int | None = None
+    size_bytes: int = 0
+
+
+class Call(NamedTuple):
+    """Something else to be done with the writer's connection, in a transaction of its own."""
+
+    future: asyncio.Future[Any]
+    function: Callable[[sqlite3.Connection], Any]
+
+
+Outcome = tuple[Write | Call, Any, StoreError | None]
+
+
+class _Mismatch(Exception):  # noqa: N818 - it never leaves this module
+    """A statement changed fewer rows than it carried: somebody in the batch must be refused."""
+
+
+class Writer:
+    """See the module. `settled` is called on the loop with the outcomes of each transaction, in order."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, path: str, loop: asyncio.AbstractEventLoop, clock: Clock, settled: Callable[[list[Outcome]], None]
+    ) -> None:
+        self._connection = connection
+        self._path = path
+        self._loop = loop
+        self._clock = clock
+        self._settled = settled
+        self._queue: SimpleQueue[Write | Call | None] = SimpleQueue()
+        self.put = self._queue.put
+        self._last_position: int = connection.execute("SELECT coalesce(max(position), 0) FROM events").fetchone()[0]
+        self._thread = threading.Thread(target=self._run, name="jido-sqlite-writer", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Finish what was accepted, then end. Blocks."""
+        self._queue.put(None)
+        self._thread.join()
+        self._connection.close()
+
+    def _run(self) -> None:
+        queue, open_ = self._queue, True
+        while open_:
+            item = queue.get()
+            batch: list[Write | Call] = []
+            size_bytes = 0
+            while True:
+                if item is None:
+                    open_ = False
+                    break
+                batch.append(item)
+                if isinstance(item, Write):
+                    size_bytes += item.size_bytes
+                if len(batch) >= MAX_BATCH or size_bytes >= MAX_BATCH_BYTES:
+                    break
+                try:
+                    item = queue.get_nowait()
+                except Empty:
+                    break
+            if batch:
+                outcomes = self._transact(batch)
+                try:
+                    self._loop.call_soon_threadsafe(self._settled, outcomes)
+                except RuntimeError:  # the loop is closed: nobody waits for the answers any more
+                    continue
+
+    def _transact(self, batch: list[Write | Call]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        writes: list[Write] = []
+        for item in batch:
+            if isinstance(item, Write):
+                writes.append(item)
+            else:
+                outcomes += self._write(writes)
+                writes = []
+                outcomes.append(self._call(item))
+        return outcomes + self._write(writes)
+
+    def _call(self, item: Call) -> Outcome:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            value = item.function(self._connection)
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._roll_back()
+            return item, None, translate(error, self._path)
+        return item, value, None
+
+    def _write(self, writes: list[Write]) -> list[Outcome]:
+        if not writes:
+            return []
+        connection, before = self._connection, self._last_position
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                outcomes = self._together(writes)
+            except _Mismatch:
+                connection.execute("ROLLBACK")
+                self._last_position = before
+                connection.execute("BEGIN IMMEDIATE")
+                outcomes = [self._alone(write) for write in writes]
+        except sqlite3.Error as error:
+            return self._all_failed(writes, before, translate(error, self._path))
+        try:
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if connection.in_transaction:  # the transaction is still open: nothing of it counts
+                return self._all_failed(writes, before, translate(error, self._path))
+            unknown = CommitUnknown(f"{self._path}: the commit failed and may have happened: {error}")
+            self._last_position = connection.execute("SELECT coalesce(max(position), 0) FROM events").fetchone()[0]
+            return [(write, None, unknown) for write in writes]
+        return outcomes
+
+    def _all_failed(self, writes: list[Write], before: int, error: StoreError) -> list[Outcome]:
+        self._last_position = before
+        self._roll_back()
+        return [(write, None, error) for write in writes]
+
+    def _roll_back(self) -> None:
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            # The engine rolls an open transaction back itself when the next one begins on a mended file.
+            return
+
+    # -- many at once ------------------------------------------------------------------------------------------
+
+    def _together(self, writes: list[Write]) -> list[Outcome]:
+        """The whole batch in a few statements; `_Mismatch` if anybody in it must be refused, or needs care."""
+        updates: list[Any] = []
+        creates: list[Any] = []
+        rows: list[Any] = []
+        new_rows: list[Any] = []
+        events: list[Any] = []
+        outcomes: list[Outcome] = []
+        agents: set[str] = set()
+        position = self._last_position
+        for write in writes:
+            agent, expected = write.agent, write.expected
+            if write.stream_expected is not None or (agent and (write.head is None or agent in agents)):
+                raise _Mismatch
+            first = position + 1
+            for stream, blob in write.events:
+                position += 1
+                events += (position, stream, blob)
+            positions = range(first, position + 1)
+            if not agent:
+                outcomes.append((write, positions, None))
+                continue
+            agents.add(agent)
+            if expected:
+                updates += (agent, expected, write.head)
+            else:
+                creates += (agent, write.head)
+            for row in write.rows:
+                if row.value is None:
+                    self._connection.execute("DELETE FROM rows WHERE agent = ? AND kind = ? AND name = ?", (agent, row.kind, row.name))
+                else:
+                    (new_rows if row.create else rows).extend((agent, row.kind, row.name, row.value, row.expires_s, row.kind not in UNLISTED))
+            outcomes.append((write, Committed(expected + 1, positions), None))
+        self._many(_UPDATE, updates, 3)
+        self._many(_CREATE, creates, 2)
+        if rows:
+            self._many(_PUT, rows, 6)
+        if new_rows:
+            self._many(_NEW_ROW, new_rows, 6, (self._clock.time_s(),))
+        if events:
+            self._many(_EVENT, events, 3)
+        self._last_position = position
+        return outcomes
+
+    def _many(self, statements: dict[int, str], values: list[Any], width: int, tail: tuple[Any, ...] = ()) -> None:
+        execute = self._connection.execute
+        start, count = 0, len(values) // width
+        for chunk in CHUNKS:
+            while count >= chunk:
+                changed = execute(statements[chunk], (*values[start : start + chunk * width], *tail)).rowcount
+                if changed != chunk:
+                    raise _Mismatch
+                start += chunk * width
+                count -= chunk
+
+    # -- one at a time, when somebody conflicts ----------------------------------------------------------------
+
+    def _alone(self, write: Write) -> Outcome:
+        self._connection.execute("SAVEPOINT one")
+        before = self._last_position
+        try:
+            value = self._commit_alone(write) if write.agent else self._append(write)
+        except StoreError as refused:
+            self._connection.execute("ROLLBACK TO one")
+            self._connection.execute("RELEASE one")
+            self._last_position = before
+            return write, None, refused
+        self._connection.execute("RELEASE one")
+        return write, value, None
+
+    def _commit_alone(self, write: Write) -> Committed:
+        execute, agent = self._connection.execute, write.agent
+        found = execute("SELECT revision FROM heads WHERE agent = ?", (agent,)).fetchone()
+        actual = 0 if found is None else found[0]
+        if actual != write.expected:
+            raise Conflict(f"{agent} is at revision {actual}, not {write.expected}", agent=agent, expected=write.expected, actual=actual)
+        execute(
+            "INSERT INTO heads (agent, revision, head) VALUES (?, ?, ?) ON CONFLICT (agent) DO UPDATE SET revision = excluded.revision, head = excluded.head",
+            (agent, actual + 1, write.head),
+        )
+        if write.head is None:
+            execute("DELETE FROM rows WHERE agent = ?", (agent,))
+        now_s = self._clock.time_s()
+        for row in write.rows:
+            if row.value is None:
+                execute("DELETE FROM rows WHERE agent = ? AND kind = ? AND name = ?", (agent, row.kind, row.name))
+                continue
+            values = (agent, row.kind, row.name, row.value, row.expires_s, row.kind not in UNLISTED)
+            if not row.create:
+                execute(_PUT[1], values)
+            elif execute(_NEW_ROW[1], (*values, now_s)).rowcount != 1:
+                raise RowExists(f"{agent} has a row {row.kind}/{row.name} already", agent=agent, kind=row.kind, name=row.name)
+        return Committed(actual + 1, self._append(write))
+
+    def _append(self, write: Write) -> Sequence[int]:
+        if write.stream_expected is not None and write.events:
+            stream = write.events[0][0]
+            actual = self._connection.execute("SELECT coalesce(max(position), 0) FROM events WHERE stream = ?", (stream,)).fetchone()[0]
+            if actual != write.stream_expected:
+                raise StreamConflict(
+                    f"stream {stream!r} ends at {actual}, not at {write.stream_expected}", stream=stream, expected=write.stream_expected, actual=actual
+                )
+        first = self._last_position + 1
+        for stream, blob in write.events:
+            self._last_position += 1
+            self._connection.execute(_EVENT[1], (self._last_position, stream, blob))
+        return range(first, self._last_position + 1)
+
+
+def _sized(template: str, row: str) -> dict[int, str]:
+    return {chunk: template.format(values=", ".join([row] * chunk)) for chunk in CHUNKS}
+
+
+# Written without WITH: the driver counts changed rows only for statements that begin with their verb.
+_UPDATE = _sized(
+    "UPDATE heads SET revision = new.column2 + 1, head = new.column3 FROM (VALUES {values}) AS new"
+    " WHERE heads.agent = new.column1 AND heads.revision = new.column2",
+    "(?, ?, ?)",
+)
+_UPDATE[1] = "UPDATE heads SET revision = ?2 + 1, head = ?3 WHERE agent = ?1 AND revision = ?2"
+_CREATE = _sized("INSERT INTO heads (agent, revision, head) VALUES {values} ON CONFLICT (agent) DO NOTHING", "(?, 1, ?)")
+_PUT = _sized(
+    "INSERT INTO rows (agent, kind, name, value, expires, listed) VALUES {values}"
+    " ON CONFLICT (agent, kind, name) DO UPDATE SET value = excluded.value, expires = excluded.expires",
+    "(?, ?, ?, ?, ?, ?)",
+)
+_NEW_ROW = _sized(
+    "INSERT INTO rows (agent, kind, name, value, expires, listed) VALUES {values}"
+    " ON CONFLICT (agent, kind, name) DO UPDATE SET value = excluded.value, expires = excluded.expires WHERE rows.expires <= ?",
+    "(?, ?, ?, ?, ?, ?)",
+)
+_EVENT = _sized("INSERT INTO events (position, stream, event) VALUES {values}", "(?, ?, ?)")
+
+
+def size_of(head: bytes | None, rows: Iterable[Row], events: Iterable[tuple[str, bytes]]) -> int:
+    """Roughly the bytes that a write carries."""
+    return len(head or b"") + sum(len(row.value or b"") for row in rows) + sum(len(blob) for _stream, blob in events)
