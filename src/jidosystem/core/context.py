@@ -1,4 +1,7 @@
-"""Who causes what: the one context variable that ties an event or a call to the turn that it comes from."""
+"""Who is acting: the seam through which lower layers learn what the running code belongs to.
+
+The runtime puts its turn there; the bus asks who publishes, a log line for its ids. Nothing here knows what a turn is.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 
 class Causality(NamedTuple):
-    """What a cause hands on: the id that everything of one origin shares, the id of the direct cause, the trace, and who it was."""
+    """Ids for whatever is caused now: the chain it belongs to, its direct cause, the trace, and who causes it (`type/key`)."""
 
     correlation_id: str | None
     causation_id: str | None
@@ -16,12 +19,18 @@ class Causality(NamedTuple):
 
 
 class HasCausality(Protocol):
-    """Something that is going on and may cause things: a turn."""
+    """What acts, for example a turn."""
 
     def causality(self) -> Causality:
-        """Ids for what this causes."""
+        """Ids for what it causes."""
         ...
 
 
 current: ContextVar[HasCausality | None] = ContextVar("jidosystem_current", default=None)
-"""What is going on in this context; None outside of turns."""
+"""What the running code belongs to; None outside of everything."""
+
+
+def current_causality() -> Causality | None:
+    """Ids for what the running code causes; None outside of everything."""
+    acting = current.get()
+    return None if acting is None else acting.causality()

@@ -1,87 +1,137 @@
-"""One timer wheel for all deadlines: entering and leaving cost a set operation, not a timer of the loop.
+"""One timer wheel for every deadline of a node: to add or to discard an entry costs about as much as a set does.
 
-Entries lie in a dictionary of slots, `tick_s` apart; only slots that hold something exist, and a single timer of the
-loop stands at the next of them. An entry fires never before its deadline and at most about one tick after it.
+Entries lie in one set per tick; the event loop has at most one timer for all of them. An entry expires never before
+its deadline and, if the loop isn't busy, at most a tick after it. Nothing walks empty ticks: a deadline may be days
+away. The timer of an entry that was discarded may remain until its time; it then finds nothing and isn't set again.
 """
 
 from __future__ import annotations
 
-import asyncio
-import heapq
+from asyncio import AbstractEventLoop, TimerHandle
+from heapq import heapify, heappop, heappush
 from typing import Protocol
 
+_SWEEP_AT = 64
 
-class Entry(Protocol):
-    """Something with a deadline; `slot` belongs to the wheel."""
+
+class Expires(Protocol):
+    """An entry. `slot` belongs to the wheel and is None to begin with; entries are told apart by identity."""
 
     slot: int | None
 
     def expire(self, now: float) -> None:
-        """The deadline has passed; `now` is the loop's time."""
+        """The deadline has passed; `now` is the loop's time. Called once; may add and discard entries, also itself."""
         ...
 
 
 class Deadlines:
-    """See the module. Times are those of `loop.time()`, in seconds."""
+    """The wheel of one event loop. Only for that loop's thread."""
 
-    __slots__ = ("_armed", "_handle", "_loop", "_order", "_slots", "_tick_s")
+    __slots__ = ("_handle", "_heap", "_loop", "_next", "_per_s", "_slots", "_sweep_at", "_tick_s", "_turning")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, tick_s: float = 0.02) -> None:
+    def __init__(self, loop: AbstractEventLoop, tick_s: float = 0.02) -> None:
         self._loop = loop
         self._tick_s = tick_s
-        self._slots: dict[int, set[Entry]] = {}
-        self._order: list[int] = []  # a heap of the slots' numbers
-        self._handle: asyncio.TimerHandle | None = None
-        self._armed = 0
+        self._per_s = 1 / tick_s
+        self._slots: dict[int, set[Expires]] = {}
+        self._heap: list[int] = []  # the numbers of the slots; may hold some that are gone
+        self._handle: TimerHandle | None = None
+        self._next = 0  # the slot that the timer is set for
+        self._sweep_at = _SWEEP_AT
+        self._turning = False
 
-    def add(self, deadline: float, entry: Entry) -> None:
-        """Have `entry.expire` called once the deadline has passed."""
-        number = int(deadline / self._tick_s) + 1
-        slot = self._slots.get(number)
+    def __len__(self) -> int:
+        return sum(map(len, self._slots.values()))
+
+    def add(self, deadline: float, entry: Expires) -> None:
+        """Expire the entry when the loop's time has passed `deadline` (infinity: never); one that is in is moved."""
+        if entry.slot is not None:
+            self.discard(entry)
+        try:
+            slot = int(deadline * self._per_s) + 1
+        except OverflowError:
+            return
+        if slot * self._tick_s < deadline:  # rounded
+            slot += 1
+        entry.slot = slot
+        entries = self._slots.get(slot)
+        if entries is not None:
+            entries.add(entry)
+            return
+        self._slots[slot] = {entry}
+        heappush(self._heap, slot)
+        if self._handle is None or slot < self._next:
+            self._arm()
+
+    def discard(self, entry: Expires) -> None:
+        """Take an entry out; nothing happens if it isn't in."""
+        slot = entry.slot
         if slot is None:
-            slot = self._slots[number] = set()
-            heapq.heappush(self._order, number)
-            if self._handle is None or number < self._armed:
-                self._arm(number)
-        slot.add(entry)
-        entry.slot = number
-
-    def discard(self, entry: Entry) -> None:
-        """Forget an entry; no error if it has fired or was never there."""
-        number = entry.slot
-        if number is not None:
-            entry.slot = None
-            slot = self._slots.get(number)
-            if slot is not None:
-                slot.discard(entry)
+            return
+        entry.slot = None
+        entries = self._slots[slot]
+        entries.remove(entry)
+        if not entries and len(self._slots) > self._sweep_at:
+            self._sweep()
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Take every entry out and let go of the loop."""
+        for entries in self._slots.values():
+            for entry in entries:
+                entry.slot = None
         self._slots.clear()
-        self._order.clear()
+        self._heap.clear()
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
 
-    def _arm(self, number: int) -> None:
+    def _sweep(self) -> None:
+        """Forget empty slots: done when their number has doubled, so it costs each entry next to nothing."""
+        self._slots = {slot: entries for slot, entries in self._slots.items() if entries}
+        self._heap = list(self._slots)
+        heapify(self._heap)
+        self._sweep_at = 2 * len(self._slots) + _SWEEP_AT
+
+    def _arm(self) -> None:
+        if self._turning:
+            return
+        heap = self._heap
+        while heap and not self._slots.get(heap[0]):  # empty, or forgotten
+            self._slots.pop(heappop(heap), None)
         if self._handle is not None:
             self._handle.cancel()
-        self._armed = number
-        self._handle = self._loop.call_at(number * self._tick_s, self._tick)
+            self._handle = None
+        if heap:
+            self._next = heap[0]
+            self._handle = self._loop.call_at(self._next * self._tick_s, self._turn)
 
-    def _tick(self) -> None:
+    def _turn(self) -> None:
         self._handle = None
         now = self._loop.time()
-        while self._order and self._order[0] * self._tick_s <= now:
-            for entry in self._slots.pop(heapq.heappop(self._order)):
-                if entry.slot is None:
-                    continue
-                entry.slot = None
-                try:
-                    entry.expire(now)
-                except Exception as error:  # one entry's fault must not keep the others waiting
-                    self._loop.call_exception_handler({"message": "a deadline's entry failed", "exception": error})
-        while self._order and not self._slots[self._order[0]]:
-            del self._slots[heapq.heappop(self._order)]
-        if self._order:
-            self._arm(self._order[0])
+        heap, due = self._heap, []
+        while heap and heap[0] * self._tick_s <= now:
+            due.append(heappop(heap))
+        self._turning = True
+        try:
+            for slot in due:
+                self._expire(slot, now)
+        finally:
+            self._turning = False
+            for slot in due:
+                # What was added meanwhile with a deadline in the past waits for the next turn of the loop.
+                if self._slots.get(slot):
+                    heappush(self._heap, slot)
+                else:
+                    self._slots.pop(slot, None)
+            self._arm()
+
+    def _expire(self, slot: int, now: float) -> None:
+        for entry in tuple(self._slots.get(slot, ())):
+            if entry.slot != slot:  # discarded by one that expired before it
+                continue
+            self._slots[slot].remove(entry)
+            entry.slot = None
+            try:
+                entry.expire(now)
+            except Exception as error:  # noqa: BLE001 - the loop's own handler hears of it; the other entries must expire all the same
+                self._loop.call_exception_handler({"message": f"{entry!r} failed to expire", "exception": error})

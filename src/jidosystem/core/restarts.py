@@ -1,28 +1,36 @@
-"""What follows a crash: pure decisions on restarts, their delays and their reach among siblings.
+"""What follows a crash: start again after a growing delay, or give up; and which siblings start again too.
 
-Strategies and intensity are those of Erlang/OTP's supervisors (https://www.erlang.org/doc/system/sup_princ.html).
+Decisions are functions of the crashes so far and the time; who keeps the times and starts agents is the runtime.
+The delays of one window always add up to less than the window, so that an agent that crashes on every start is given
+up after `max_restarts` attempts and never goes on for ever.
 """
 
 from __future__ import annotations
 
 import math
+from asyncio import CancelledError
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
-from .errors import DefinitionError
+from .checks import check_exceptions, check_seconds, check_whole
+from .errors import DefinitionError, Rejected
 
 Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
-STRATEGIES = ("one_for_one", "one_for_all", "rest_for_one")
-FIRST_DELAY_S = 0.05
-MAX_DELAY_S = 5.0
+
+FIRST_DELAY_S = 0.1
+MAX_DELAY_S = 30.0
+MAX_RESTARTS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Supervision:
-    """How crashes are met. `strategy` rules an agent's children; the rest counts its own crashes.
+    """How an agent is started again after a crash.
 
-    More than `max_restarts` crashes within `within` seconds: the agent has failed. `crash_on`: exception classes of
-    actions that are crashes rather than failed turns.
+    `strategy` rules the agent's children: when one crashes, only that one starts again ("one_for_one"), all of them
+    ("one_for_all"), or it and those created after it ("rest_for_one"). More than `max_restarts` crashes of the agent
+    itself within `within` seconds: it is failed. `crash_on`: exceptions of actions that are crashes, not failed turns;
+    `Rejected` never is one.
     """
 
     strategy: Strategy = "one_for_one"
@@ -31,36 +39,45 @@ class Supervision:
     crash_on: tuple[type[BaseException], ...] = ()
 
     def __post_init__(self) -> None:
-        if self.strategy not in STRATEGIES:
-            raise DefinitionError(f"Supervision(strategy={self.strategy!r}): one of {', '.join(STRATEGIES)}")
-        if isinstance(self.max_restarts, bool) or not isinstance(self.max_restarts, int) or self.max_restarts < 0:
-            raise DefinitionError(f"Supervision(max_restarts={self.max_restarts!r}): a whole number, 0 or more")
-        if isinstance(self.within, bool) or not isinstance(self.within, int | float) or not 0 < self.within < math.inf:
-            raise DefinitionError(f"Supervision(within={self.within!r}): seconds, more than 0")
-        if not isinstance(self.crash_on, tuple) or not all(isinstance(c, type) and issubclass(c, BaseException) for c in self.crash_on):
-            raise DefinitionError(f"Supervision(crash_on={self.crash_on!r}): a tuple of exception classes")
+        if self.strategy not in get_args(Strategy):
+            raise DefinitionError(f"Supervision(strategy={self.strategy!r}): one of {', '.join(map(repr, get_args(Strategy)))}")
+        check_whole("Supervision", "max_restarts", self.max_restarts, 0, MAX_RESTARTS)
+        check_seconds("Supervision", "within", self.within)
+        check_exceptions("Supervision", "crash_on", self.crash_on, BaseException)
+        for kind in self.crash_on:
+            if issubclass(kind, CancelledError | Rejected):
+                raise DefinitionError(f"Supervision(crash_on=…): {kind.__name__} never is a crash")
+
+    def is_crash(self, error: BaseException) -> bool:
+        """Whether an exception that an action raised is a crash."""
+        return isinstance(error, self.crash_on) and not isinstance(error, Rejected | CancelledError)
 
 
 class Verdict(NamedTuple):
-    """Restart after `delay_s` seconds, or give up."""
+    """What follows a crash. `restart` False: the agent is failed; otherwise it starts again after `delay_s`."""
 
     restart: bool
     delay_s: float
 
 
-def record_crash(times: tuple[float, ...], now: float, policy: Supervision, random01: float) -> tuple[tuple[float, ...], Verdict]:
-    """The crashes that still count, this one included, and what to do. The delay doubles with each, jittered between a half and the whole."""
-    recent = (*(t for t in times if now - t < policy.within), now)
-    if len(recent) > policy.max_restarts:
-        return recent, Verdict(False, 0.0)
-    delay_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** min(len(recent) - 1, 30)) * (0.5 + random01 / 2)
-    return recent, Verdict(True, delay_s)
+def record_crash(times: Sequence[float], now: float, policy: Supervision, random01: float = 1.0) -> tuple[tuple[float, ...], Verdict]:
+    """Add a crash: the crashes that still count, this one the last, and what follows.
+
+    `times` and `now` are of one clock, in seconds; `random01` is the jitter, which takes up to half of the delay away.
+    """
+    kept = (*(time for time in times if now - time <= policy.within), now)
+    if len(kept) > policy.max_restarts:
+        return kept[-policy.max_restarts - 1 :], Verdict(restart=False, delay_s=0.0)
+    # All delays of a window together take at most half of it.
+    longest_s = min(MAX_DELAY_S, policy.within / 2 / policy.max_restarts)
+    delay_s = min(longest_s, math.ldexp(FIRST_DELAY_S, min(len(kept) - 1, 32)))
+    return kept, Verdict(restart=True, delay_s=delay_s * (0.5 + random01 / 2))
 
 
-def siblings_to_restart(strategy: Strategy, order: tuple[str, ...], crashed: str) -> tuple[str, ...]:
-    """The children to restart beside the one that crashed, the oldest first; `order` is that of creation."""
-    if strategy == "one_for_one" or crashed not in order:
+def siblings_to_restart(strategy: Strategy, order_of_creation: Sequence[str], crashed: str) -> tuple[str, ...]:
+    """The children that start again beside the one that crashed, in the order of their creation."""
+    if strategy == "one_for_one" or crashed not in order_of_creation:
         return ()
     if strategy == "one_for_all":
-        return tuple(child for child in order if child != crashed)
-    return order[order.index(crashed) + 1 :]
+        return tuple(child for child in order_of_creation if child != crashed)
+    return tuple(order_of_creation[order_of_creation.index(crashed) + 1 :])

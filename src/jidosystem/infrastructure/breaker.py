@@ -1,91 +1,126 @@
-"""The circuit breaker: a pure machine. Time is passed in; one probe when half-open; a late success closes nothing."""
+"""The circuit breaker: after failures in a row, refuse at once for a while, then let one call find out.
+
+Closed, it counts failures. Open, it refuses. Once `timeout` seconds have passed it is half-open: one call, the probe,
+goes through, and its outcome closes the breaker or opens it again. A probe of which nothing is heard for another
+`timeout` seconds is joined by a second one, so that a lost call can't leave the breaker open for ever.
+
+Every call holds a permit of the spell it began in. What ends after the breaker has changed since says nothing about
+now: a late success closes nothing, a late failure counts nowhere. The machine reads no clock; times are passed in.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import math
+from asyncio import CancelledError
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from ..core.errors import CircuitOpen, DefinitionError, RefusedError, Rejected
+from ..core.checks import check_seconds, check_whole
+from ..core.errors import CircuitOpen, IdempotencyConflict, InvalidArguments, RefusedError, Rejected
+
+_NO_FAILURES = (Rejected, RefusedError, InvalidArguments, IdempotencyConflict, CancelledError, GeneratorExit)
 
 
 @dataclass(frozen=True, slots=True)
 class CircuitBreaker:
-    """After `threshold` failures in a row the circuit opens for `timeout` seconds; then one call probes."""
+    """Open after `threshold` failures in a row; after `timeout` seconds one call finds out whether it works again."""
 
     threshold: int = 5
     timeout: float = 30.0
 
     def __post_init__(self) -> None:
-        if isinstance(self.threshold, bool) or not isinstance(self.threshold, int) or self.threshold < 1:
-            raise DefinitionError(f"CircuitBreaker(threshold={self.threshold!r}): a whole number, at least 1")
-        if isinstance(self.timeout, bool) or not isinstance(self.timeout, int | float) or not 0 < self.timeout < math.inf:
-            raise DefinitionError(f"CircuitBreaker(timeout={self.timeout!r}): seconds, more than 0")
+        check_whole("CircuitBreaker", "threshold", self.threshold, 1)
+        check_seconds("CircuitBreaker", "timeout", self.timeout)
 
 
 class Permit(NamedTuple):
-    """Leave to call; `epoch` says how often the circuit had opened, so that late answers are known as such."""
+    """The right to make one call, given by `admit` and taken back by `settle`."""
 
-    epoch: int
+    spell: int
     probe: bool
 
 
 class BreakerState:
-    """The state of one guarded thing."""
+    """The state of one breaker; `name` is who it protects, for the messages. Times are seconds of any one steady clock."""
 
-    __slots__ = ("_epoch", "_failures", "_name", "_opened_at", "_policy", "_probing")
+    __slots__ = ("_failures", "_name", "_opened_at", "_permit", "_policy", "_probe_at", "_spell")
 
     def __init__(self, policy: CircuitBreaker, name: str) -> None:
         self._policy = policy
         self._name = name
         self._failures = 0
-        self._epoch = 0
+        self._spell = 0  # grows whenever the breaker opens or closes
+        self._permit = Permit(0, probe=False)
         self._opened_at: float | None = None
-        self._probing = False
+        self._probe_at: float | None = None
 
-    @property
-    def state(self) -> str:
-        """ "closed", "open" or "half_open"."""
-        return "closed" if self._opened_at is None else "half_open" if self._probing else "open"
+    def state(self, now: float) -> Literal["closed", "open", "half_open"]:
+        """What a call would meet now."""
+        if self._opened_at is None:
+            return "closed"
+        return "half_open" if self._probe_at is not None or self._wait_s(self._opened_at, now) <= 0 else "open"
+
+    def admit(self, now: float) -> Permit:
+        """A permit for one call; `CircuitOpen` with `retry_after_s` if none may be made now."""
+        if self._opened_at is None:
+            return self._permit
+        since = self._opened_at if self._probe_at is None else self._probe_at
+        wait_s = self._wait_s(since, now)
+        if wait_s > 0:
+            why = f"{self._policy.threshold} failures in a row" if self._probe_at is None else "one call is finding out whether it works again"
+            raise CircuitOpen(
+                f"{self._name}: the circuit breaker is open ({why}); try again in {wait_s:.3g} s", agent=self._name, retry_after_s=wait_s
+            )
+        self._probe_at = now
+        return Permit(self._spell, probe=True)
+
+    def settle(self, permit: Permit | None, error: BaseException | None, now: float) -> None:
+        """The call of a permit has ended, with a result (None) or an error. Without a permit: it began before the breaker was first asked."""
+        if (_FIRST if permit is None else permit).spell != self._spell:
+            return
+        probe = permit is not None and permit.probe
+        if error is not None and not self.counts(error):
+            if probe:
+                self._probe_at = -math.inf  # it told nothing: the next call is the probe
+        elif error is None:
+            if probe:
+                self._close()
+            self._failures = 0
+        else:
+            self._failures += 1
+            if probe or self._failures >= self._policy.threshold:
+                self._open(now)
 
     @staticmethod
     def counts(error: BaseException) -> bool:
-        """Whether an error is a failure: refusals and cancellations aren't."""
-        return not isinstance(error, Rejected | RefusedError | asyncio.CancelledError)
+        """Whether an error is a failure of who was called: not a refusal, a caller's mistake or a cancellation."""
+        return not isinstance(error, _NO_FAILURES)
 
-    def admit(self, now: float) -> Permit:
-        """Leave to call, or `CircuitOpen` saying for how long."""
-        if self._opened_at is None:
-            return Permit(self._epoch, False)
-        wait_s = self._opened_at + self._policy.timeout - now
-        if wait_s > 0 or self._probing:
-            wait_s = max(wait_s, 0.0)
-            raise CircuitOpen(
-                f"{self._name} failed {self._policy.threshold} times in a row; its circuit is open"
-                + (f" for another {wait_s:.1f} s" if wait_s else " and one call is probing it"),
-                agent=self._name,
-                retry_after_s=wait_s,
-            )
-        self._probing = True
-        return Permit(self._epoch, True)
+    @contextmanager
+    def watch(self, clock: Callable[[], float]) -> Generator[None]:
+        """Guard a block of code: `with breaker.watch(time.monotonic): await pay()`. Raises `CircuitOpen`."""
+        permit = self.admit(clock())
+        try:
+            yield
+        except BaseException as error:
+            self.settle(permit, error, clock())
+            raise
+        self.settle(permit, None, clock())
 
-    def settle(self, permit: Permit, error: BaseException | None, now: float) -> None:
-        """What became of a permitted call."""
-        if permit.probe:
-            self._probing = False
-        if error is not None and not self.counts(error):
-            return
-        if permit.epoch != self._epoch:  # begun before the circuit opened: too late to say anything
-            return
-        if error is None:
-            self._failures = 0
-            if permit.probe:
-                self._opened_at = None
-                self._epoch += 1
-            return
-        self._failures += 1
-        if permit.probe or self._failures >= self._policy.threshold:
-            self._opened_at = now
-            self._epoch += 1
-            self._failures = 0
+    def _wait_s(self, since: float, now: float) -> float:
+        # A clock that went back mustn't make it longer than it ever was.
+        return min(since + self._policy.timeout - now, self._policy.timeout)
+
+    def _open(self, now: float) -> None:
+        self._spell += 1
+        self._opened_at, self._probe_at = now, None
+
+    def _close(self) -> None:
+        self._spell += 1
+        self._permit = Permit(self._spell, probe=False)
+        self._opened_at = self._probe_at = None
+
+
+_FIRST = Permit(0, probe=False)

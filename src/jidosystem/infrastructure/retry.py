@@ -1,6 +1,7 @@
-"""When a rolled-back turn is run again, and after how long. Pure: attempts and random numbers are passed in.
+"""When to try again, and how long to wait before: a block of agents, and usable on its own.
 
-What the action did outside the platform before it failed may have happened: retry only what may happen twice.
+Only named exceptions are repeated, and never those after which a repetition is wrong whatever they derive from: what
+the program got wrong, what was refused on purpose, and what may have taken effect already.
 """
 
 from __future__ import annotations
@@ -8,30 +9,36 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from ..core.checks import check_exceptions, check_number, check_whole
 from ..core.errors import (
     CallCycle,
     CallTimeout,
     Conflict,
     DefinitionError,
     InvalidArguments,
+    JidoError,
     OutcomeUnknown,
     Rejected,
     Transient,
     TurnTimeout,
 )
 
-_Classes = tuple[type[BaseException], ...]
-DEFAULT_ON: _Classes = (Transient, ConnectionError, TimeoutError)
-NEVER: _Classes = (InvalidArguments, Rejected, Conflict, CallTimeout, TurnTimeout, OutcomeUnknown, DefinitionError, CallCycle)
-"""Errors that are never retried, whatever they derive from."""
+DEFAULT_ON: tuple[type[Exception], ...] = (Transient, ConnectionError, TimeoutError)
+NEVER: tuple[type[Exception], ...] = (
+    InvalidArguments, Rejected, Conflict, CallTimeout, TurnTimeout, OutcomeUnknown, DefinitionError, CallCycle,
+)  # fmt: skip
+"""Never repeated, whatever they derive from; nor is any other error of the platform whose outcome is unknown."""
+MAX_ATTEMPTS = 1_000
+MAX_DELAY_S = 3_600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """A policy; make one with `Retry.exponential`, `Retry.fixed` or `Retry.none`. Times in seconds.
+    """How often and when a failed attempt is repeated. Made by `exponential`, `fixed` and `none`.
 
-    `max_attempts` counts the first one. The delay before attempt n+1 is `initial` times `factor` to the n-1, at most
-    `maximum`, less up to the share `jitter` of itself.
+    `max_attempts` counts the first attempt too. The delay after the first is `initial` seconds, each later one `factor`
+    times the one before, `maximum` at most; `jitter` is the share of it that chance may take away (0: none, 1: all).
+    `on`: the exceptions that are repeated. What a failed attempt did outside of the platform isn't undone.
     """
 
     max_attempts: int = 3
@@ -39,47 +46,60 @@ class Retry:
     maximum: float = 5.0
     factor: float = 2.0
     jitter: float = 0.5
-    on: _Classes = DEFAULT_ON
+    on: tuple[type[Exception], ...] = DEFAULT_ON
 
     def __post_init__(self) -> None:
-        if isinstance(self.max_attempts, bool) or not isinstance(self.max_attempts, int) or self.max_attempts < 1:
-            raise DefinitionError(f"Retry(max_attempts={self.max_attempts!r}): a whole number, at least 1")
-        for name, low in (("initial", 0.0), ("maximum", 0.0), ("factor", 1.0), ("jitter", 0.0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value < math.inf:
-                raise DefinitionError(f"Retry({name}={value!r}): a number, at least {low:g}")
-        if self.jitter > 1:
-            raise DefinitionError(f"Retry(jitter={self.jitter!r}): a share, at most 1")
-        if not isinstance(self.on, tuple) or not all(isinstance(c, type) and issubclass(c, BaseException) for c in self.on):
-            raise DefinitionError(f"Retry(on={self.on!r}): a tuple of exception classes")
+        check_whole("Retry", "max_attempts", self.max_attempts, 1, MAX_ATTEMPTS)
+        check_number("Retry", "initial", self.initial, 0, MAX_DELAY_S)
+        check_number("Retry", "maximum", self.maximum, 0, MAX_DELAY_S)
+        check_number("Retry", "factor", self.factor, 1, 1_000)
+        check_number("Retry", "jitter", self.jitter, 0, 1)
+        check_exceptions("Retry", "on", self.on, Exception)
+        if self.maximum < self.initial:
+            raise DefinitionError(f"Retry(initial={self.initial!r}, maximum={self.maximum!r}): the maximum is less than the first delay")
+        for kind in self.on:
+            if issubclass(kind, NEVER):
+                raise DefinitionError(f"Retry(on=…): {kind.__name__} is never repeated")
 
     @classmethod
     def exponential(
-        cls, max_attempts: int = 3, *, initial: float = 0.1, maximum: float = 5.0, factor: float = 2.0, jitter: float = 0.5, on: _Classes = DEFAULT_ON
+        cls,
+        max_attempts: int = 3,
+        *,
+        initial: float = 0.1,
+        maximum: float = 5.0,
+        factor: float = 2.0,
+        jitter: float = 0.5,
+        on: tuple[type[Exception], ...] = DEFAULT_ON,
     ) -> Retry:
-        """Growing delays."""
+        """Delays that grow; times in seconds."""
         return cls(max_attempts, initial, maximum, factor, jitter, on)
 
     @classmethod
-    def fixed(cls, max_attempts: int = 3, *, delay: float = 0.5, jitter: float = 0.0, on: _Classes = DEFAULT_ON) -> Retry:
-        """The same delay each time."""
+    def fixed(cls, max_attempts: int = 3, *, delay: float = 0.5, jitter: float = 0.0, on: tuple[type[Exception], ...] = DEFAULT_ON) -> Retry:
+        """The same delay before every attempt, in seconds."""
         return cls(max_attempts, delay, delay, 1.0, jitter, on)
 
     @classmethod
     def none(cls) -> Retry:
-        """One attempt only."""
-        return cls(max_attempts=1)
+        """One attempt."""
+        return cls(max_attempts=1, on=())
 
 
 def should_retry(policy: Retry, error: BaseException, attempt: int) -> bool:
-    """Whether another attempt follows attempt number `attempt` (1 is the first)."""
-    return attempt < policy.max_attempts and isinstance(error, policy.on) and not isinstance(error, NEVER)
+    """Whether attempt number `attempt` (1 is the first), which ended with `error`, is followed by another."""
+    if attempt >= policy.max_attempts or not isinstance(error, policy.on) or isinstance(error, NEVER):
+        return False
+    return not isinstance(error, JidoError) or error.outcome_known
 
 
 def delay_s(policy: Retry, attempt: int, random01: float) -> float:
-    """Seconds between attempt number `attempt` and the next."""
-    try:
-        grown = policy.initial * policy.factor ** (attempt - 1)
-    except OverflowError:
-        grown = policy.maximum
-    return min(policy.maximum, grown) * (1.0 - policy.jitter * random01)
+    """Seconds to wait after attempt number `attempt` (1 is the first) has failed; `random01` is the jitter, 0 to 1."""
+    longest_s = policy.maximum
+    if policy.initial > 0:
+        # In logarithms first: a power of a large attempt is no float.
+        if policy.factor == 1 or math.log(policy.factor) * (attempt - 1) < math.log(policy.maximum / policy.initial):
+            longest_s = min(policy.maximum, policy.initial * policy.factor ** (attempt - 1))
+    else:
+        longest_s = 0.0
+    return longest_s * (1 - policy.jitter * random01)
