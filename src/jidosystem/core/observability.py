@@ -1,35 +1,40 @@
-"""Seams for seeing what goes on, free when nobody looks: plain counters, logs with ids, spans only if somebody set up tracing.
+"""Seams for seeing what goes on, free when nobody looks.
 
-Counters are plain integers that the runtime increments; Prometheus text is made from them when it is asked for.
+Counters are plain integers that the runtime increments; Prometheus metrics are made from them when somebody asks.
+Spans (`tracing.py`) exist only where the application has set a tracer provider up. Log lines (`logs.py`) go through the
+standard library's logging, so that the application's handlers and levels rule.
 """
 
 from __future__ import annotations
 
-import json
-import logging
-import re
-import secrets
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING
 
-BUCKETS = 40
-_TRACEPARENT = re.compile(r"^00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})$")
+from .logs import Log, logger
+from .tracing import Tracing
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry, Metric
+
+__all__ = ["Log", "Meters", "Tracing", "TurnMeter", "logger"]
+
+BUCKETS = 64
+"""`buckets[n]` holds turns of at least 2**(n-1) and less than 2**n microseconds: no turn lasts longer than the last."""
+_EXPORTED = range(1, 31)  # 2 µs to 18 minutes
 
 
 class TurnMeter:
-    """The counters of one agent type; `buckets[n]` counts turns that took less than 2**n microseconds (and no less than half of it)."""
+    """The counters of one agent type. The runtime adds to them without a call; reading them changes nothing."""
 
     __slots__ = ("activations", "buckets", "commits", "crashes", "dropped", "events", "failures", "passivations")
 
     def __init__(self) -> None:
-        self.buckets = [0] * (BUCKETS + 30)
+        self.buckets = [0] * BUCKETS
         self.failures = self.commits = self.events = self.crashes = self.dropped = self.activations = self.passivations = 0
 
     @property
     def turns(self) -> int:
-        """How many turns ended."""
+        """How many turns have ended, whatever their outcome."""
         return sum(self.buckets)
 
     def observe(self, seconds: float) -> None:
@@ -37,150 +42,95 @@ class TurnMeter:
         self.buckets[int(seconds * 1e6).bit_length()] += 1
 
 
-COUNTERS = {
-    "failures": "Turns that failed by the agent's own fault",
-    "commits": "Commits of agents' records",
-    "events": "Events emitted by turns",
-    "crashes": "Crashes of activations",
-    "dropped": "Messages dropped from full mailboxes",
-    "activations": "Agents activated",
-    "passivations": "Agents passivated",
+_COUNTERS: dict[str, tuple[str, Callable[[TurnMeter], int]]] = {
+    "jido_turns": ("Turns that ended, whatever their outcome", lambda meter: meter.turns),
+    "jido_turn_failures": ("Turns that failed by the agent's own fault; they were rolled back", lambda meter: meter.failures),
+    "jido_commits": ("Commits of agents' records; one may carry several turns", lambda meter: meter.commits),
+    "jido_events": ("Events emitted by turns", lambda meter: meter.events),
+    "jido_crashes": ("Activations that crashed", lambda meter: meter.crashes),
+    "jido_messages_dropped": ("Messages dropped from full mailboxes", lambda meter: meter.dropped),
+    "jido_activations": ("Agents that were activated", lambda meter: meter.activations),
+    "jido_passivations": ("Agents that were passivated", lambda meter: meter.passivations),
 }
 
 
 class Meters:
-    """All counters of one platform, and gauges that are read when somebody looks."""
+    """The counters of one platform and gauges that are read when somebody looks, which may be on another thread."""
+
+    __slots__ = ("_gauges", "_of_type")
 
     def __init__(self) -> None:
-        self._of: dict[str, TurnMeter] = {}
+        self._of_type: dict[str, TurnMeter] = {}
         self._gauges: dict[str, tuple[str, Callable[[], float]]] = {}
 
     def of(self, agent_type: str) -> TurnMeter:
-        """The counters of an agent type."""
-        meter = self._of.get(agent_type)
+        """The counters of an agent type; the same object each time."""
+        meter = self._of_type.get(agent_type)
         if meter is None:
-            meter = self._of[agent_type] = TurnMeter()
+            meter = self._of_type[agent_type] = TurnMeter()
         return meter
 
     def gauge(self, name: str, help_text: str, read: Callable[[], float]) -> None:
-        """A number of the whole platform, `jido_<name>`, read at each scrape."""
-        self._gauges[name] = (help_text, read)
+        """A number of the whole platform, shown as `jido_<name>`. `read` must be quick and may be called on any thread."""
+        self._gauges[f"jido_{name}"] = (help_text, read)
 
-    def registry(self) -> Any:
-        """A Prometheus registry of its own that reads these counters."""
+    def registry(self) -> CollectorRegistry:
+        """A registry for prometheus_client that holds this platform's metrics and nothing else."""
         from prometheus_client import CollectorRegistry
 
-        registry = CollectorRegistry()
-        registry.register(self)  # type: ignore[arg-type]
+        registry = CollectorRegistry(auto_describe=False)
+        registry.register(_Collector(self))
         return registry
 
-    def text(self) -> str:
-        """Everything in Prometheus' text format."""
-        from prometheus_client import generate_latest
+    def text(self, *, openmetrics: bool = False) -> str:
+        """Every metric in Prometheus' text format, or in that of OpenMetrics."""
+        registry = self.registry()
+        if openmetrics:
+            from prometheus_client.openmetrics import exposition
 
-        return generate_latest(self.registry()).decode()
+            generate: Callable[[CollectorRegistry], bytes] = exposition.generate_latest
+        else:
+            from prometheus_client import generate_latest as generate
+        return generate(registry).decode()
 
-    def collect(self) -> Iterator[Any]:
-        """The collector protocol of prometheus_client."""
+    def families(self) -> Iterator[Metric]:
+        """The metrics as families of prometheus_client."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-        for name, help_text in COUNTERS.items():
-            family = CounterMetricFamily(f"jido_{name}", help_text, labels=["agent_type"])
-            for kind, meter in self._of.items():
-                family.add_metric([kind], getattr(meter, name))
-            yield family
-        turns = HistogramMetricFamily("jido_turn_seconds", "How long turns took, from begin to end of their code", labels=["agent_type"])
-        for kind, meter in self._of.items():
-            total, total_s, edges = 0, 0.0, []
-            for power, count in enumerate(meter.buckets):
-                total += count
-                total_s += count * 0.75 * 2**power / 1e6
-                if power < BUCKETS:
-                    edges.append((f"{2**power / 1e6:.6f}", total))
-            turns.add_metric([kind], [*edges, ("+Inf", total)], total_s)
-        yield turns
-        for name, (help_text, read) in self._gauges.items():
-            yield GaugeMetricFamily(f"jido_{name}", help_text, value=read())
+        meters = list(self._of_type.items())  # in one step: another thread may add a type meanwhile
+        for name, (help_text, read) in _COUNTERS.items():
+            counter = CounterMetricFamily(name, help_text, labels=["agent_type"])
+            for agent_type, meter in meters:
+                counter.add_metric([agent_type], read(meter))
+            yield counter
+        durations = HistogramMetricFamily("jido_turn_duration_seconds", "How long the code of turns took", labels=["agent_type"])
+        for agent_type, meter in meters:
+            # No sum is kept, and none is made up: averages come from the buckets.
+            durations.add_metric([agent_type], _cumulative(list(meter.buckets)), sum_value=None)
+        yield durations
+        for name, (help_text, gauge) in list(self._gauges.items()):
+            yield GaugeMetricFamily(name, help_text, value=gauge())
 
 
-# -- logs ----------------------------------------------------------------------------------------------------------
+class _Collector:
+    """The side of `Meters` that prometheus_client sees."""
+
+    def __init__(self, meters: Meters) -> None:
+        self._meters = meters
+
+    def collect(self) -> Iterator[Metric]:
+        return self._meters.families()
 
 
-class _Logger:
-    """Structured lines through the standard library's logging: the host application's handlers and levels rule."""
-
-    __slots__ = ("_bound", "_logger")
-
-    def __init__(self, logger: logging.Logger, bound: dict[str, Any]) -> None:
-        self._logger = logger
-        self._bound = bound
-
-    def bind(self, **ids: Any) -> _Logger:
-        """A logger whose lines carry these as well."""
-        return _Logger(self._logger, {**self._bound, **ids})
-
-    def debug(self, event: str, **fields: Any) -> None:
-        """For those who look closely."""
-        self._log(logging.DEBUG, event, fields)
-
-    def info(self, event: str, **fields: Any) -> None:
-        """Worth knowing."""
-        self._log(logging.INFO, event, fields)
-
-    def warning(self, event: str, **fields: Any) -> None:
-        """Somebody may want to look into it."""
-        self._log(logging.WARNING, event, fields)
-
-    def error(self, event: str, **fields: Any) -> None:
-        """Somebody has to look into it."""
-        self._log(logging.ERROR, event, fields)
-
-    def _log(self, level: int, event: str, fields: dict[str, Any]) -> None:
-        if self._logger.isEnabledFor(level):
-            told = {**self._bound, **fields}
-            self._logger.log(level, "%s %s", event, " ".join(f"{k}={json.dumps(v, default=str)}" for k, v in told.items()), extra={"jido": told})
-
-
-def logger(name: str) -> _Logger:
-    """A structured logger on top of `logging.getLogger(name)`; configures nothing."""
-    return _Logger(logging.getLogger(name), {})
-
-
-# -- traces --------------------------------------------------------------------------------------------------------
-
-
-def valid_traceparent(value: object) -> str | None:
-    """A W3C `traceparent` as it is, None if it isn't one: what comes from outside is ignored rather than refused."""
-    return value if isinstance(value, str) and _TRACEPARENT.match(value) else None
-
-
-def child_traceparent(parent: str | None) -> str | None:
-    """The same trace with a span id of its own; None without a trace."""
-    match = _TRACEPARENT.match(parent) if parent else None
-    return f"00-{match[1]}-{secrets.token_hex(8)}-{match[3]}" if match else None
-
-
-class Tracing:
-    """Spans through OpenTelemetry, if the application has set a tracer provider up; otherwise nothing at all."""
-
-    __slots__ = ("_tracer", "enabled")
-
-    def __init__(self, provider: Any = None) -> None:
-        self._tracer: Any = None
-        if provider is None and "opentelemetry.sdk.trace" in sys.modules:
-            from opentelemetry import trace
-
-            provider = trace.get_tracer_provider()
-        if provider is not None:
-            self._tracer = provider.get_tracer("jidosystem")
-        self.enabled = self._tracer is not None
-
-    def span(self, name: str, attributes: dict[str, Any], traceparent: str | None = None) -> AbstractContextManager[Any]:
-        """A span around what follows, the child of a `traceparent`."""
-        if not self.enabled:
-            return nullcontext()
-        from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
-
-        context = TraceContextTextMapPropagator().extract({"traceparent": traceparent}) if traceparent else None
-        manager: AbstractContextManager[Any] = self._tracer.start_as_current_span(name, context=context, attributes=attributes)
-        return manager
+def _cumulative(buckets: list[int]) -> list[tuple[str, float]]:
+    """Pairs of (upper edge in seconds, how many turns took less)."""
+    below, total, edges = 0, 0, iter(_EXPORTED)
+    pairs: list[tuple[str, float]] = []
+    edge = next(edges, None)
+    for power, count in enumerate(buckets):
+        total += count
+        if power == edge:
+            below = total
+            pairs.append((repr(2**power / 1e6), below))
+            edge = next(edges, None)
+    return [*pairs, ("+Inf", total)]
