@@ -44,8 +44,8 @@ docs: $(VENV)/.pins-dev ## the examples in README.md and docs/ are executed
 package: $(VENV)/.pins-dev ## the wheel builds, installs and runs
 	.ci/package $(BIN)/python
 
-bench: $(VENV)/.pins-dev ## each workload beside its physical limit and its peers
-	$(BIN)/python -m benchmarks $(ARGS)
+bench: $(VENV)/.pins-dev ## each workload beside its physical limit and its peers (QUICK=1: a look; ONLY=name: some rows)
+	$(BIN)/python -m benchmarks $(if $(QUICK),--quick) $(if $(ONLY),--only '$(ONLY)') $(ARGS)
 
 torture: $(VENV)/.pins-dev ## the long runs: kills at hundreds of random instants
 	$(BIN)/python -m pytest -m torture --timeout=0 $(ARGS)

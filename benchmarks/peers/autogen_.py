@@ -38,7 +38,7 @@ class Counter(RoutedAgent):
         self.value = 0
 
     @rpc
-    async def add(self, message: Add, ctx: MessageContext) -> int:  # noqa: ARG002 - AutoGen's signature
+    async def add(self, message: Add, ctx: MessageContext) -> int:
         self.value += message.amount
         return self.value
 
@@ -48,7 +48,7 @@ class Record(RoutedAgent):
         super().__init__("records")
 
     @message_handler
-    async def add(self, message: Add, ctx: MessageContext) -> int:  # noqa: ARG002 - AutoGen's signature
+    async def add(self, message: Add, ctx: MessageContext) -> int:
         number = message.amount
         self.name, self.count, self.share = f"name-{number}", number + 1_000, number / 7
         return number
@@ -62,7 +62,7 @@ class Listener(RoutedAgent):
         super().__init__("listens")
 
     @event
-    async def happened(self, message: Happened, ctx: MessageContext) -> None:  # noqa: ARG002 - AutoGen's signature
+    async def happened(self, message: Happened, ctx: MessageContext) -> None:
         global SEEN  # noqa: PLW0603 - counts over all listeners
         SEEN += 1
 

@@ -46,7 +46,7 @@ def _eventsourcing(run: Run, threads: int, n: int) -> None:
     application: Any = Application(env=environment)
     with application.recorder.datastore.transaction(commit=False) as cursor:
         cursor.execute("PRAGMA synchronous")
-        assert tuple(cursor.fetchone())[0] == FULL
+        assert next(iter(cursor.fetchone())) == FULL
     counters = [Counter() for _ in range(threads)]
     application.save(*counters)
 
@@ -66,6 +66,34 @@ def eventsourcing_1(run: Run) -> None:
 def eventsourcing_64(run: Run) -> None:
     """64 threads."""
     _eventsourcing(run, 64, run.some(64 * 30, 64))
+
+
+def eventsourcing_back(run: Run) -> None:
+    """Stored aggregates brought back, one caller."""
+    from eventsourcing.application import Application
+    from eventsourcing.domain import Aggregate, event
+
+    class Counter(Aggregate):
+        value = 0
+
+        @event("Added")
+        def add(self, amount: int) -> None:
+            self.value += amount
+
+    n = run.some(5_000, 100)
+    application: Any = Application(env={"PERSISTENCE_MODULE": "eventsourcing.sqlite", "SQLITE_DBNAME": str(run.scratch / "eventsourcing.db")})
+    counters = [Counter() for _ in range(n)]
+    for counter in counters:
+        counter.add(1)
+    application.save(*counters)
+    ids = [counter.id for counter in counters]
+
+    def once() -> None:
+        for identifier in ids:
+            application.repository.get(identifier)
+
+    run.repeat_sync(n, once)
+    application.close()
 
 
 # -- DBOS ----------------------------------------------------------------------------------------------------------
