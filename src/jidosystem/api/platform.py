@@ -13,14 +13,13 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self, TypeVar, TypeVarTuple, Unpack
 
-from ..core.bus import EventBus
+from ..core.bus import EventBus, Forwarder
 from ..core.clock import Clock, SystemClock
 from ..core.config import Config
 from ..core.dead_letters import DeadLetters
 from ..core.errors import InvalidConfig, ShuttingDown
 from ..core.ids import Ids, check_key
 from ..core.observability import Meters, logger
-from ..infrastructure.forwarders import Forwarder
 from ..runtime import calls
 from ..runtime.agent import Agent
 from ..runtime.node import Node
@@ -96,7 +95,7 @@ class Platform:
         stack.push_async_callback(records.close)
         log_of_events = records.log
         assert log_of_events is not None
-        await config.load(records)
+        await config.load(records, self._clock)
         stack.push_async_callback(config.close)
         letters = self._letters = DeadLetters(records, clock=self._clock, limit=config.events.max_dead_letters)
         bus = self._events = EventBus(log_of_events, records, dead_letters=letters, ids=ids, clock=self._clock)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from asyncio.tasks import _enter_task, _leave_task, _register_task, current_task  # type: ignore[attr-defined]
-from collections.abc import Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
@@ -176,3 +176,45 @@ start_eagerly = _start_native if sys.version_info >= (3, 12) else _start_own
 
 Only on the thread of the running loop. The caller owns the task: it waits for it, or gives it a done callback.
 """
+
+
+def first_steps(coros: Iterable[Coroutine[Any, Any, Any]], loop: asyncio.AbstractEventLoop, failed: Callable[[int, BaseException], None]) -> list[tuple[int, EagerTask[Any]]]:
+    """Take the first step of many coroutines, each as a task of its own, and return (index, task) of those that wait.
+
+    A task object is only used up by a coroutine that really waits, so that a coroutine which doesn't costs a
+    third of a task. `failed` is told of those that raise in their first step.
+    """
+    waiting: list[tuple[int, EagerTask[Any]]] = []
+    outer = current_task(loop)
+    if outer is not None:
+        _leave_task(loop, outer)
+    task: EagerTask[Any] = EagerTask(loop=loop)
+    _enter_task(loop, task)
+    try:
+        for index, coro in enumerate(coros):
+            context = copy_context()
+            try:
+                waits_for = context.run(coro.send, None)
+            except StopIteration:
+                if task._cancels:  # it asked itself to stop in its only step; its task is spent
+                    _leave_task(loop, task)
+                    task = EagerTask(loop=loop)
+                    _enter_task(loop, task)
+                continue
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # the handler's own, whatever it is
+                failed(index, error)
+                continue
+            task._coro, task._context = coro, context
+            _register_task(task)
+            _leave_task(loop, task)
+            task._wait_for(waits_for)
+            waiting.append((index, task))
+            task = EagerTask(loop=loop)
+            _enter_task(loop, task)
+    finally:
+        _leave_task(loop, task)
+        if outer is not None:
+            _enter_task(loop, outer)
+    return waiting

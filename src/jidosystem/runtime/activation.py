@@ -46,11 +46,11 @@ TURNS_A_SLICE = 256
 """How many waiting turns run before the event loop gets to do something else."""
 
 
-async def _nothing(_agent: Any) -> None:
+async def nothing(_agent: Any) -> None:
     """The action of a turn that is only there to be waited for."""
 
 
-SYSTEM_READ = ActionSpec("ready", _nothing, Signature("system", _nothing, {"return": None}), ActionOptions(readonly=True))
+SYSTEM_READ = ActionSpec("ready", nothing, Signature("system", nothing, {"return": None}), ActionOptions(readonly=True))
 
 
 class Waiter:

@@ -66,7 +66,7 @@ class Guards:
             extra.breaker = BreakerState(self._breaker, activation.address)
         now = self._host.node.loop.time()
         permit = turn.permit or extra.breaker.admit(now)
-        extra.breaker.settle_with(permit, error, now)
+        extra.breaker.settle(permit, error, now)
 
     def release(self, turn: Turn) -> None:
         """Give a bulkhead place back."""

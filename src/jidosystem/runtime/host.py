@@ -18,7 +18,7 @@ from ..core.errors import (
     describe,
 )
 from ..core.observability import TurnMeter
-from .activation import Activation
+from .activation import Activation, nothing
 from .definition import ActionSpec, AgentType
 from .effects import Timer
 from .guards import Guards
@@ -191,7 +191,7 @@ class Host:
         if activation.status == Status.LEAVING:
             outbox = activation.extra.outbox if activation.extra is not None else None
             if outbox is not None and outbox.unnoted:
-                await activation.commit_rows()
+                await activation.system_turn(nothing)
             self.drop_and_requeue(activation)
 
     def stop_soon(self, activation: Activation) -> None:
