@@ -159,6 +159,8 @@ def deliver(host: Host, key: str, turn: Turn) -> None:
                 if origin.number <= seen:
                     origin.settled(None)
                 else:
+                    if origin.kind == "sub" and type(turn.args[0]) is list:  # batches after a restart are cut elsewhere than before
+                        turn.args = ([event for event in turn.args[0] if event.position > seen],)
                     _submit_delivery(activation, turn)
                 return
     except JidoError as error:

@@ -8,6 +8,8 @@ a row still means anything.
 
 from __future__ import annotations
 
+import asyncio
+import asyncio
 import heapq
 from functools import partial
 from typing import TYPE_CHECKING
@@ -36,7 +38,7 @@ _decode = msgspec.msgpack.Decoder(Reminder).decode
 class Reminders:
     """The scheduler of one node."""
 
-    __slots__ = ("_calendar", "_closed", "_firing", "_handle", "_horizon_s", "_node", "_relative", "_scanning", "_seq")
+    __slots__ = ("_armed", "_calendar", "_closed", "_firing", "_handle", "_horizon_s", "_node", "_relative", "_scanning", "_seq", "_when_s")
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -44,7 +46,8 @@ class Reminders:
         self._calendar: list[tuple[float, int, str, Reminder]] = []
         self._seq = 0
         self._horizon_s = 0.0
-        self._handle: object | None = None
+        self._handle: asyncio.Handle | None = None
+        self._armed = 0.0
         self._firing = 0
         self._scanning = False
         self._closed = False
@@ -78,7 +81,7 @@ class Reminders:
         self._relative.clear()
         self._calendar.clear()
         if self._handle is not None:
-            self._handle.cancel()  # type: ignore[attr-defined]
+            self._handle.cancel()
 
     async def _scan(self, from_s: float, to_s: float) -> None:
         async for page in self._node.records.scan("due", _edge(from_s), _edge(to_s)):
@@ -108,9 +111,10 @@ class Reminders:
         when = self._node.loop.time() + max(0.0, min(delay_s, WINDOW_S))
         handle = self._handle
         if handle is not None:
-            if handle.when() <= when:  # type: ignore[attr-defined]
+            if self._armed <= when:
                 return
-            handle.cancel()  # type: ignore[attr-defined]
+            handle.cancel()
+        self._armed = when
         self._handle = self._node.loop.call_at(when, self._tick)
 
     def _tick(self) -> None:
