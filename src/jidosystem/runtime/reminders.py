@@ -9,7 +9,6 @@ a row still means anything.
 from __future__ import annotations
 
 import asyncio
-import asyncio
 import heapq
 from functools import partial
 from typing import TYPE_CHECKING
@@ -38,7 +37,7 @@ _decode = msgspec.msgpack.Decoder(Reminder).decode
 class Reminders:
     """The scheduler of one node."""
 
-    __slots__ = ("_armed", "_calendar", "_closed", "_firing", "_handle", "_horizon_s", "_node", "_relative", "_scanning", "_seq", "_when_s")
+    __slots__ = ("_armed", "_calendar", "_closed", "_firing", "_handle", "_horizon_s", "_node", "_relative", "_scanning", "_seq")
 
     def __init__(self, node: Node) -> None:
         self._node = node
