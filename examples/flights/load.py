@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from itertools import groupby
@@ -64,29 +65,41 @@ def cast_of(flights: Sequence[Flight]) -> Cast:
     return Cast(sorted({flight.tail for flight in flights}), sorted(airports), sorted({flight.carrier for flight in flights}))
 
 
-async def feed(platform: Platform, flights: Sequence[Flight], callers: int) -> None:
-    """Call `fly` for every flight, day by day, many callers at a time.
+class Feeder:
+    """Calls `fly` for every flight, many callers at a time, the flights of one aircraft one after another."""
 
-    The callers share one iterator and an agent serves first come, first served: so the calls of one aircraft go in order.
-    A day begins when the day before is committed, so in the log the days are in order too.
-    """
-    done = 0
-    aircraft = {tail: platform.agent(Aircraft, tail) for tail in {flight.tail for flight in flights}}
+    def __init__(self, platform: Platform, flights: Sequence[Flight]) -> None:
+        self._platform = platform
+        self._aircraft = {tail: platform.agent(Aircraft, tail) for tail in {flight.tail for flight in flights}}
+        self._flights = flights
+        self._behind: dict[str, deque[Flight]] = {}
+        self._done = 0
 
-    async def caller(share: Iterator[Flight]) -> None:
-        nonlocal done
+    async def run(self, callers: int) -> None:
+        """Feed all flights, day by day: a day begins when the day before is committed, so in the log the days are in order."""
+        for _day, of_day in groupby(self._flights, key=lambda flight: flight.day):
+            share = iter(list(of_day))
+            async with asyncio.TaskGroup() as group:
+                for _ in range(callers):
+                    group.create_task(self._caller(share))
+        say(done=self._done)
+
+    async def _caller(self, share: Iterator[Flight]) -> None:
         for flight in share:
-            await platform.call(aircraft[flight.tail].fly, flight, idempotency_key=flight.key)
-            done += 1
-            if done % SAY_EVERY == 0:
-                say(done=done)
+            # A flight whose aircraft is being called waits behind it, with the caller that does so; this one goes on.
+            if (behind := self._behind.get(flight.tail)) is not None:
+                behind.append(flight)
+                continue
+            mine = self._behind[flight.tail] = deque([flight])
+            while mine:
+                await self._call(mine.popleft())
+            del self._behind[flight.tail]
 
-    for _day, of_day in groupby(flights, key=lambda flight: flight.day):
-        share = iter(list(of_day))
-        async with asyncio.TaskGroup() as group:
-            for _ in range(callers):
-                group.create_task(caller(share))
-    say(done=done)
+    async def _call(self, flight: Flight) -> None:
+        await self._platform.call(self._aircraft[flight.tail].fly, flight, idempotency_key=flight.key)
+        self._done += 1
+        if self._done % SAY_EVERY == 0:
+            say(done=self._done)
 
 
 async def close_books(platform: Platform, cast: Cast) -> None:
@@ -122,7 +135,7 @@ async def run(job: Job) -> None:
         flights, refused = await asyncio.to_thread(read, job)
         cast = cast_of(flights)
         say(flights=len(flights), refused=refused, agents={name: len(keys) for name, keys in cast._asdict().items()})
-        await feed(platform, flights, job.callers)
+        await Feeder(platform, flights).run(job.callers)
         await close_books(platform, cast)
         say(books=await gather_books(platform, cast))
 
