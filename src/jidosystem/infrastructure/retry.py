@@ -6,7 +6,6 @@ the program got wrong, what was refused on purpose, and what may have taken effe
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from ..core.checks import check_exceptions, check_number, check_whole
@@ -95,11 +94,8 @@ def should_retry(policy: Retry, error: BaseException, attempt: int) -> bool:
 
 def delay_s(policy: Retry, attempt: int, random01: float) -> float:
     """Seconds to wait after attempt number `attempt` (1 is the first) has failed; `random01` is the jitter, 0 to 1."""
-    longest_s = policy.maximum
-    if policy.initial > 0:
-        # In logarithms first: a power of a large attempt is no float.
-        if policy.factor == 1 or math.log(policy.factor) * (attempt - 1) < math.log(policy.maximum / policy.initial):
-            longest_s = min(policy.maximum, policy.initial * policy.factor ** (attempt - 1))
-    else:
-        longest_s = 0.0
+    try:
+        longest_s = min(policy.maximum, policy.initial * policy.factor ** (attempt - 1))
+    except OverflowError:  # the power of a large attempt is no float
+        longest_s = policy.maximum if policy.initial > 0 else 0.0
     return longest_s * (1 - policy.jitter * random01)
