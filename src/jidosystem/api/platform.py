@@ -119,7 +119,7 @@ class Platform:
         if config.infrastructure.metrics_port is not None:
             from ..operations.metrics import serve_metrics
 
-            stack.callback(serve_metrics(self._meters, port=config.infrastructure.metrics_port).close)
+            stack.push_async_callback(serve_metrics(self._meters, port=config.infrastructure.metrics_port).aclose)
 
     async def _close_node(self, node: Node, config: Config) -> None:
         graces = [host.type.lifecycle.shutdown_grace_period for host in node.hosts.values()]

@@ -6,6 +6,7 @@ path) answers in Prometheus' or OpenMetrics' text format, whichever is asked for
 
 from __future__ import annotations
 
+import asyncio
 import selectors
 import socket
 import threading
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
     from ..core.observability import Meters
 
 JOIN_S = 5.0
+REQUEST_S = 10.0
+"""How long a client may take to say what it wants."""
 
 
 class MetricsServer:
-    """A running endpoint. `close` ends it and frees the port before it returns."""
+    """A running endpoint. `close` and `aclose` end it and free the port before they return."""
 
     def __init__(self, server: TCPServer, host: str, port: int) -> None:
         self.host = host
@@ -40,10 +43,16 @@ class MetricsServer:
         return f"http://{host}:{self.port}/metrics"
 
     def close(self) -> None:
-        """Stop answering; requests under way are finished by threads of their own. Closing twice is no error."""
-        if self._wake.fileno() != -1:
-            self._wake.close()
-            self._thread.join(JOIN_S)
+        """Stop answering and wait for the end, a moment; requests under way are finished by threads of their own.
+
+        Closing twice is no error. On an event loop use `aclose`.
+        """
+        self._wake.close()
+        self._thread.join(JOIN_S)
+
+    async def aclose(self) -> None:
+        """`close`, without blocking the event loop."""
+        await asyncio.to_thread(self.close)
 
     def _serve(self) -> None:
         # Not serve_forever: that notices its end half a second late, and its caller would have to wait for it.
@@ -66,12 +75,18 @@ def serve_metrics(meters: Meters, host: str = "127.0.0.1", port: int = 9464, *, 
     from prometheus_client.exposition import ThreadingWSGIServer
 
     class Quiet(WSGIRequestHandler):
+        timeout = REQUEST_S
+
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the library's name
             pass
 
     class Server(ThreadingWSGIServer):
         timeout = 0  # handle_request is called when something has arrived: a client that left again isn't waited for
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        request_queue_size = 64
+
+        def handle_error(self, request: Any, client_address: Any) -> None:
+            pass  # a client that was silent for too long, or left in the middle
 
         def server_bind(self) -> None:
             TCPServer.server_bind(self)  # without the reverse look-up of the host's name, which may take seconds
