@@ -82,11 +82,15 @@ _APPEND = "INSERT INTO log (type, body) VALUES (?, ?)"
 
 async def _measure(run: Run, statement: str, callers: int, each: int, row: tuple[object, ...] | None = None) -> None:
     writer = BareWriter(run.scratch / "bare.db", statement, asyncio.get_running_loop())
+    written = 0
 
     async def caller(number: int) -> None:
-        what = row or (f"Counter/agent-{number}", STATE)
+        nonlocal written
+        agent = f"Counter/agent-{number}"
         for _ in range(each):
-            await writer.write(what)
+            written += 1
+            # Each state differs from the one before: SQLite writes nothing, and syncs nothing, where bytes don't change.
+            await writer.write(row or (agent, STATE + written.to_bytes(8, "big")))
 
     async def once() -> None:
         await asyncio.gather(*map(caller, range(callers)))

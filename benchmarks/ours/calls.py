@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from jidosystem import Platform
 
 from ..measure import Run
@@ -61,7 +59,7 @@ async def add_100(run: Run) -> None:
 
 
 async def cast(run: Run) -> None:
-    """`add(1)` cast to one agent: bursts of 1,000, then the loop's turn; measured until the last is applied."""
+    """`add(1)` cast to one agent: bursts of 1,000, each followed by a call that waits for it."""
     n = run.some(200_000, 5_000)
     async with Platform() as platform:
         counter = platform.agent(Counter, "a")
@@ -70,8 +68,7 @@ async def cast(run: Run) -> None:
             for _ in range(n // 1_000):
                 for _ in range(1_000):
                     await platform.cast(counter.add, 1)
-                await asyncio.sleep(0)
-            await counter.add(0)
+                await counter.add(0)
 
         await run.repeat(n, once)
         assert await counter.get() == n * (run.repetitions + 1)
