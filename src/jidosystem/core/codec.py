@@ -49,7 +49,10 @@ def from_builtins(tp: type, value: Any) -> Any:
 
 
 encode = msgspec.msgpack.Encoder(enc_hook=to_builtins).encode
-"""Any value the codec carries, as bytes. `TypeError` or `OverflowError` if it can't be carried."""
+"""Any value the codec carries, as bytes. Fails with one of `NOT_CARRIED` if it can't be carried."""
+
+NOT_CARRIED = (TypeError, OverflowError, ValueError, RecursionError)
+"""How encoding fails: a type that the codec doesn't know, an integer over 64 bits, text that is no Unicode, a value that contains itself."""
 
 decode = msgspec.msgpack.Decoder().decode
 """Bytes as plain builtins. `msgspec.MsgspecError` if they aren't MessagePack."""

@@ -229,7 +229,11 @@ class Rejected(ActionError):
 
     def __init__(self, reason: str, **fields: Any) -> None:
         super().__init__(reason, **fields)
-        self.reason = reason
+
+    @property
+    def reason(self) -> str:
+        """The word that it was raised with."""
+        return str(self.args[0])
 
 
 class Transient(ActionError):

@@ -18,8 +18,8 @@ from .codec import seal, to_builtins, unseal
 from .errors import InvalidPattern, RecordUnreadable
 
 MAX_TYPE_CHARS = 255
-_TYPE = re.compile(r"^[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]+)*$")
-_PATTERN = re.compile(r"^(?:[A-Za-z0-9_\-]+|\*|\*\*)(?:\.(?:[A-Za-z0-9_\-]+|\*|\*\*))*$")
+_TYPE = re.compile(r"[A-Za-z0-9_\-]+(?:\.[A-Za-z0-9_\-]+)*")
+_PATTERN = re.compile(r"(?:[A-Za-z0-9_\-]+|\*\*?)(?:\.(?:[A-Za-z0-9_\-]+|\*\*?))*")
 
 
 class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -68,7 +68,7 @@ set_field = msgspec.structs.force_setattr
 
 
 def encode_event(event: Event) -> bytes:
-    """The stored form: checksum and MessagePack. `TypeError` if the data can't be carried."""
+    """The stored form: checksum and MessagePack. Fails with one of `NOT_CARRIED` if the data can't be carried."""
     return seal(_encode(event))
 
 
@@ -76,15 +76,19 @@ def decode_event(blob: bytes, position: int) -> Event:
     """The event of a stored form, its position set; `RecordUnreadable` naming the position if it is damaged."""
     try:
         event = _decode(unseal(blob))
-    except (msgspec.MsgspecError, ValueError) as error:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise RecordUnreadable(f"the event at position {position} can't be read: {error}", position=position) from error
     set_field(event, "position", position)
     return event
 
 
+def _fits(form: re.Pattern[str], text: object) -> bool:
+    return isinstance(text, str) and len(text) <= MAX_TYPE_CHARS and form.fullmatch(text) is not None
+
+
 def check_event_type(name: str) -> str:
     """The type itself, or `InvalidPattern`: dotted tokens of letters, digits, `_` and `-`, at most 255 characters."""
-    if not isinstance(name, str) or len(name) > MAX_TYPE_CHARS or not _TYPE.match(name):
+    if not _fits(_TYPE, name):
         raise InvalidPattern(f"{name!r} can't be an event type: dotted words of letters, digits, '_' and '-', for example 'orders.eu.placed'")
     return name
 
@@ -95,7 +99,7 @@ def matcher(pattern: str) -> Callable[[str], bool]:
     `orders.*.placed` takes `orders.eu.placed`; `orders.**` takes `orders` and `orders.eu.placed`. Answers are
     remembered for the last 10,000 types.
     """
-    if not isinstance(pattern, str) or len(pattern) > MAX_TYPE_CHARS or not _PATTERN.match(pattern):
+    if not _fits(_PATTERN, pattern):
         raise InvalidPattern(f"{pattern!r} can't be a pattern: dotted words, '*' for one of them, '**' for any number")
     tokens = pattern.split(".")
     if tokens == ["**"]:

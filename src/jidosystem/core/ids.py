@@ -14,7 +14,7 @@ from .errors import DefinitionError, InvalidKey
 
 MAX_KEY_BYTES = 512
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_TYPE_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_.\-]{0,127}$")
+_TYPE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]{0,127}")
 
 
 def check_key(key: object) -> str:
@@ -36,9 +36,9 @@ def check_key(key: object) -> str:
     return key
 
 
-def check_type_name(name: str) -> str:
+def check_type_name(name: object) -> str:
     """The type name itself, or `DefinitionError`: letters, digits, `_`, `-` and `.`, at most 128, no "/"."""
-    if not _TYPE_NAME.match(name):
+    if not isinstance(name, str) or not _TYPE_NAME.fullmatch(name):
         raise DefinitionError(f"{name!r} can't name an agent type: use letters, digits, '_', '-' and '.', at most 128")
     return name
 

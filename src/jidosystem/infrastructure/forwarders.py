@@ -34,7 +34,14 @@ class WebhookForwarder:
     """
 
     def __init__(
-        self, url: str, *, pattern: str = "**", secret: str | None = None, headers: Mapping[str, str] | None = None, timeout: float = 10.0, name: str | None = None
+        self,
+        url: str,
+        *,
+        pattern: str = "**",
+        secret: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 10.0,
+        name: str | None = None,
     ) -> None:
         if not url.startswith(("http://", "https://")):
             raise DefinitionError(f"WebhookForwarder({url!r}): an http:// or https:// URL")
@@ -63,7 +70,12 @@ class WebhookForwarder:
         return self._client
 
     def _signed(self, event_id: str, body: bytes) -> dict[str, str]:
-        headers = {"content-type": "application/cloudevents+json", **self._headers, "webhook-id": event_id, "webhook-timestamp": str(int(time.time()))}
+        headers = {
+            "content-type": "application/cloudevents+json",
+            **self._headers,
+            "webhook-id": event_id,
+            "webhook-timestamp": str(int(time.time())),
+        }
         if self._key is not None:
             signed = f"{event_id}.{headers['webhook-timestamp']}.".encode() + body
             headers["webhook-signature"] = "v1," + base64.b64encode(hmac.new(self._key, signed, hashlib.sha256).digest()).decode()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
+from copy import copy
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -252,6 +253,7 @@ class Activation:
     def ended(self, turn: Turn, task: asyncio.Future[Any]) -> None:
         """The code of a turn has ended: sort out what becomes of it."""
         turn.open = False
+        turn.task = None  # its context knows the turn: a cycle that the garbage collector would have to find
         spec, host = turn.spec, self.host
         if spec.readonly:
             self.readers -= 1
@@ -305,7 +307,7 @@ class Activation:
         batch = self.batch
         if batch is None:
             marks = self.extra.marks if self.extra is not None else None
-            batch = Batch(before, self.turns, None if marks is None else Marks(*_fields(marks)))
+            batch = Batch(before, self.turns, copy(marks))
         if turn.effects is not None or turn.origin is not None or turn.key is not None:
             try:
                 stage(self, turn, value, batch)
@@ -344,7 +346,7 @@ class Activation:
             self.revision = future.result().revision
             host.meter.commits += 1
             return True
-        batch = self.inflight = Batch(self.state, self.turns, None if marks is None else Marks(*_fields(marks)))
+        batch = self.inflight = Batch(self.state, self.turns, copy(marks))
         batch.head = head
         batch.turns.append((turn, value))
         self.state = after
@@ -586,8 +588,4 @@ class Activation:
             )
         )
         return False
-
-
-def _fields(marks: Marks) -> tuple[Any, ...]:
-    return tuple(getattr(marks, name) for name in marks.__struct_fields__)
 

@@ -79,40 +79,60 @@ def _judge(hint: Any, above: frozenset[Any]) -> bool:
 class Signature:
     """The parameters and the result of one action: checks and copies what crosses."""
 
-    __slots__ = ("_decoders", "_defaults", "_hints", "_result", "_result_hint", "_where", "names", "signature")
+    __slots__ = ("_decoders", "_defaults", "_hints", "_least", "_most", "_result", "_result_hint", "_where", "names", "signature")
 
     def __init__(self, where: str, function: Callable[..., Any], hints: Mapping[str, Any]) -> None:
         parameters = list(inspect.signature(function).parameters.values())[1:]
         self.signature = inspect.Signature(parameters)
         self.names = tuple(p.name for p in parameters)
+        self._defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+        positional = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+        self._most = len(positional)
+        # How many positions suffice when nothing is given by name; more than there are if a keyword is required.
+        keyword_required = any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
+        self._least = self._most + 1 if keyword_required else sum(p.default is p.empty for p in positional)
         self._where = where
         self._hints = {p.name: hints[p.name] for p in parameters}
         self._decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {}
         self._result_hint = hints["return"]
         self._result: msgspec.msgpack.Decoder[Any] | None = None
 
-    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
-        """Arguments matched with parameters; `InvalidArguments` if they don't match."""
+    def check_arity(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """`InvalidArguments` if arguments don't match parameters."""
+        if kwargs or not self._least <= len(args) <= self._most:
+            self._bind(args, kwargs)
+
+    def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments by name, in the order of the parameters, without defaults; `InvalidArguments` if they don't match."""
+        if not kwargs and self._least <= len(args) <= self._most:
+            return dict(zip(self.names, args, strict=False))
+        return self._bind(args, kwargs)
+
+    def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            return self.signature.bind(*args, **kwargs)
+            return self.signature.bind(*args, **kwargs).arguments
         except TypeError as error:
             raise InvalidArguments(f"{self._where}{self.signature}: {error}", path="$") from None
 
-    def copy_args(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments with everything mutable copied; `InvalidArguments` naming what can't be carried."""
+    def with_defaults(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """All arguments by name, defaults filled in."""
+        return {name: arguments[name] if name in arguments else self._defaults[name] for name in self.names}
+
+    def copy_args(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments by name with everything mutable copied; `InvalidArguments` naming what can't be carried."""
         bound = self.bind(args, kwargs)
-        for name, value in bound.arguments.items():
+        for name, value in bound.items():
             if not is_immutable(value):
-                bound.arguments[name] = self._carry(name, value)
-        return bound.args, bound.kwargs
+                bound[name] = self._carry(name, value)
+        return bound
 
     def to_plain(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
         """The arguments by name, encoded, as they are stored and sent; `InvalidArguments` if one can't be carried."""
         bound = self.bind(args, kwargs)
         try:
-            return encode(bound.arguments)
+            return encode(bound)
         except (TypeError, OverflowError, ValueError) as error:
-            for name, value in bound.arguments.items():
+            for name, value in bound.items():
                 self._encoded(name, value)
             raise InvalidArguments(f"{self._where}: {error}", path="$") from error
 
@@ -137,7 +157,7 @@ class Signature:
             if name not in self._hints:
                 raise InvalidArguments(f"{self._where} has no parameter {name!r}; it has {', '.join(self.names) or 'none'}", path=f"$.{name}")
         values = {name: self._decode(name, bytes(raw)) for name, raw in plain.items()}
-        self.bind((), values)
+        self.check_arity((), values)
         return values
 
     def copy_result(self, value: Any) -> Any:

@@ -14,7 +14,7 @@ import msgspec
 
 from ..core.codec import decode, encode
 from ..core.errors import CallTimeout, IdempotencyConflict, JidoError, OutcomeUnknown, ShuttingDown
-from .boundary import IMMUTABLE
+from .boundary import IMMUTABLE, is_immutable
 from .definition import ActionSpec
 from .mailbox import check_cycle
 from .staging import KeyRow
@@ -58,12 +58,12 @@ def cross(spec: ActionSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
     """Arguments on their way in: copies of what could be changed."""
     if spec.copy:
         for value in args:
-            if type(value) not in IMMUTABLE:
-                return spec.signature.copy_args(args, kwargs)
+            if type(value) not in IMMUTABLE and not is_immutable(value):
+                return (), spec.signature.copy_args(args, kwargs)
         for value in kwargs.values():
-            if type(value) not in IMMUTABLE:
-                return spec.signature.copy_args(args, kwargs)
-    spec.signature.bind(args, kwargs)
+            if type(value) not in IMMUTABLE and not is_immutable(value):
+                return (), spec.signature.copy_args(args, kwargs)
+    spec.signature.check_arity(args, kwargs)
     return args, kwargs
 
 
@@ -199,9 +199,8 @@ def _submit_delivery(activation: Activation, turn: Turn) -> None:
 
 def request_hash(spec: ActionSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
     """What a key stands for: the action and its arguments."""
-    bound = spec.signature.bind(args, kwargs)
-    bound.apply_defaults()
-    return hashlib.blake2b(encode([spec.name, dict(sorted(bound.arguments.items()))]), digest_size=16).digest()
+    arguments = spec.signature.with_defaults(spec.signature.bind(args, kwargs))
+    return hashlib.blake2b(encode((spec.name, arguments)), digest_size=16).digest()
 
 
 async def _keyed_call(
@@ -239,7 +238,9 @@ async def _first_keyed(host: Host, key: str, turn: Turn) -> None:
     assert turn.key is not None and turn.reply is not None
     reply = turn.reply
     try:
-        activation = await host.find(key).ready()
+        activation = host.find(key)
+        if activation.status is Status.LOADING:
+            activation = await activation.ready()
         stored = None
         if activation.extra is not None and activation.extra.marks.keys:
             stored = await host.node.records.read_row(activation.address, "key", turn.key)
@@ -263,19 +264,45 @@ async def _first_keyed(host: Host, key: str, turn: Turn) -> None:
 
 async def _join(first: Turn, deadline: float) -> Any:
     """Wait for a keyed call's answer; giving up leaves it to the others."""
-    reply = first.reply
-    assert reply is not None
-    loop = first.activation.host.node.loop
-    mine: asyncio.Future[Any] = asyncio.shield(reply)
+    assert first.reply is not None
+    if first.reply.done():
+        return first.reply.result()
+    node = first.activation.host.node
+    patience = Patience(first, node.loop.create_future())
+    first.reply.add_done_callback(patience.answered)
+    node.deadlines.add(deadline, patience)
     try:
-        return await asyncio.wait_for(mine, max(0.0, deadline - loop.time()))
-    except CallTimeout:
-        raise
-    except TimeoutError:
-        if reply.done():
-            raise
-        who = first.activation.address
-        raise CallTimeout(f"no answer from {who}.{first.spec.name} in time", agent=who, uncertain=True) from None
+        return await patience.future
+    finally:
+        node.deadlines.discard(patience)
+
+
+class Patience:
+    """One caller that waits, with others perhaps, for the answer of a keyed turn. An entry of the timer wheel."""
+
+    __slots__ = ("_turn", "future", "slot")
+
+    def __init__(self, turn: Turn, future: asyncio.Future[Any]) -> None:
+        self._turn = turn
+        self.future = future
+        self.slot: int | None = None
+
+    def answered(self, reply: asyncio.Future[Any]) -> None:
+        """The turn's answer has come."""
+        if self.future.done():
+            return
+        if reply.cancelled():
+            self.future.cancel()
+        elif (error := reply.exception()) is not None:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(reply.result())
+
+    def expire(self, now: float) -> None:  # noqa: ARG002 - called by Deadlines
+        """This caller's deadline has passed."""
+        if not self.future.done():
+            who = self._turn.activation.address
+            self.future.set_exception(CallTimeout(f"no answer from {who}.{self._turn.spec.name} in time", agent=who, uncertain=True))
 
 
 def check_idempotency_key(key: str) -> None:

@@ -77,6 +77,7 @@ def watch(activation: Activation, turn: Turn, task: asyncio.Future[Any]) -> None
 def _ended_later(activation: Activation, turn: Turn, task: asyncio.Future[Any]) -> None:
     if turn.watchdog is not None:
         activation.host.node.deadlines.discard(turn.watchdog)
+        turn.watchdog = None  # the clock knows the turn: leave no cycle
     if activation.extra is not None:
         activation.extra.reading.discard(turn)
     if turn.answered and not turn.open:  # given up long ago: nothing that it did counts

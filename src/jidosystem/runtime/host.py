@@ -138,7 +138,10 @@ class Host:
             del self.live[activation.key]
             self.node.count_out(activation)
         if activation.instance is not None:
-            activation.instance._jido = None
+            activation.instance._jido = None  # no cycle is left behind: memory goes with the last reference
+        if activation.reader is not None:
+            activation.reader._jido = None
+            activation.reader = None
         if activation.extra is not None:
             activation.extra.cancel_timers()
             if activation.extra.outbox is not None:

@@ -6,6 +6,7 @@ Everything hangs off this value; there is no global. `Platform` makes one and ha
 from __future__ import annotations
 
 import asyncio
+import gc
 import heapq
 import random as random_module
 from collections.abc import Callable, Coroutine
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from .activation import Activation
 
 SWEEP_EVERY_S = 1.0
+FREEZE_EVERY = 5_000
+"""Agents that come to life between two looks at what the garbage collector may leave alone."""
 
 
 class Limits(Protocol):
@@ -83,6 +86,7 @@ class Node:
         self.closing = False
         self.hosts: dict[str, Host] = {}
         self.live_count = 0
+        self._frozen = 0
         self.deadlines = Deadlines(loop)
         self.threads = Threads(loop)
         self.reminders = Reminders(self)
@@ -182,6 +186,11 @@ class Node:
     def count_in(self, activation: Activation) -> None:  # noqa: ARG002 - the counterpart of count_out
         """One more lives; over the limit the least recently used idle ones go."""
         self.live_count += 1
+        if self.live_count > self._frozen + FREEZE_EVERY:
+            # What lives long is of no interest to the garbage collector: it would walk all of it, again and again.
+            self._frozen = self.live_count
+            gc.collect(1)
+            gc.freeze()
         if self.live_count > self.limits.max_live:
             self._evict(max(1, self.limits.max_live // 100))
 

@@ -85,7 +85,7 @@ class SqliteRecords(Records):
         if not rows and not events:
             self._put(Write(future, agent, expected, head, (), (), None, 0 if head is None else len(head)))
             return future
-        sealed = [row if row.value is None else row._replace(value=seal(row.value)) for row in rows]
+        sealed = [row if row.value is None else Row(row.kind, row.name, seal(row.value), row.expires_s, row.create) for row in rows]
         encoded = self._log.encode(events) if events else ()
         self._put(Write(future, agent, expected, head, sealed, encoded, None, size_of(head, sealed, encoded)))
         return future
