@@ -133,5 +133,5 @@ class Deadlines:
             entry.slot = None
             try:
                 entry.expire(now)
-            except Exception as error:  # noqa: BLE001 - the loop's own handler hears of it; the other entries must expire all the same
+            except Exception as error:  # the loop's own handler hears of it; the others expire all the same
                 self._loop.call_exception_handler({"message": f"{entry!r} failed to expire", "exception": error})

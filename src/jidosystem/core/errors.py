@@ -13,6 +13,7 @@ message is built from them, so that programs branch on types and fields and peop
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -245,6 +246,12 @@ class Transient(ActionError):
         super().__init__(message, **fields)
 
 
+class ActionCancelled(ActionError):
+    """An action ended by a cancellation that came from nowhere but itself."""
+
+    code = "ACTION_CANCELLED"
+
+
 class ActionFailed(ActionError):
     """An action failed on the far side of a wire; carries the original's type, message and traceback."""
 
@@ -384,12 +391,14 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
+_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+
+
 def snake_case_kind(error: BaseException) -> str:
     """The kind of an error as rules name it: a `Rejected`'s word, or the class name in snake case."""
     if isinstance(error, Rejected):
         return error.reason
-    name = type(error).__name__
-    return "".join(f"_{c.lower()}" if c.isupper() and i else c.lower() for i, c in enumerate(name))
+    return _WORDS.sub("_", type(error).__name__).lower()
 
 
 def facts(fields: Mapping[str, Any]) -> str:

@@ -64,4 +64,5 @@ class Ids:
         self._next = count(1).__next__
 
     def __call__(self) -> str:
+        """The next identifier."""
         return f"{self._prefix}-{self._next():x}"
