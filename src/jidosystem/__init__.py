@@ -1,17 +1,17 @@
 """JidoSystem: the platform for autonomous agents in Python.
 
-    from jidosystem import Agent, Platform, action
+from jidosystem import Agent, Platform, action
 
-    class Counter(Agent):
-        value: int = 0
+class Counter(Agent):
+value: int = 0
 
-        @action
-        async def add(self, amount: int = 1) -> int:
-            self.value += amount
-            return self.value
+@action
+async def add(self, amount: int = 1) -> int:
+self.value += amount
+return self.value
 
-    async with Platform("sqlite:///counter.db") as platform:
-        print(await platform.agent(Counter, "home").add(2))
+async with Platform("sqlite:///counter.db") as platform:
+print(await platform.agent(Counter, "home").add(2))
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, TypeVar
 
@@ -64,15 +65,13 @@ class Agents:
         """What is known of one agent, with its durable fields as last ended by a turn."""
         return await self._node.control.describe(*self._target(ref))
 
-    async def list(self, *, type: type[Agent] | str | None = None, node: str | None = None, state: str | None = None) -> list[AgentInfo]:  # noqa: A002 - the contract's name
+    async def list(self, *, type: type[Agent] | str | None = None, node: str | None = None, state: str | None = None) -> builtins.list[AgentInfo]:  # noqa: A002 - the contract's name
         """Agents with a record, and live ones, by type and state. Reads records: meant for looking, not for each call."""
         if state is not None and state not in STATES:
             raise InvalidArguments(f"state={state!r}: one of {', '.join(STATES)}", path="$.state")
         found: list[AgentInfo] = []
         for host in self._hosts(type):
-            async for info in self._node.control.list_agents(host, state):
-                if node is None or info.node == node:
-                    found.append(info)
+            found += [info async for info in self._node.control.list_agents(host, state) if node is None or info.node == node]
         return found
 
     async def watch(self, ref: Agent) -> AsyncIterator[tuple[Mapping[str, Any] | None, int]]:
@@ -83,7 +82,7 @@ class Agents:
         async for seen in self._node.control.watch(*self._target(ref)):
             yield seen
 
-    def _hosts(self, kind: type[Agent] | str | None) -> list[Host]:
+    def _hosts(self, kind: type[Agent] | str | None) -> builtins.list[Host]:
         if kind is None:
             return list(self._node.hosts.values())
         if isinstance(kind, str):
@@ -91,9 +90,7 @@ class Agents:
             return [host] if host is not None else []
         return [self._node.host_of(kind)]
 
-    def _target(self, ref: Agent) -> tuple[Host, str]:
+    def _target(self, ref: object) -> tuple[Host, str]:
         if not isinstance(ref, Ref):
             raise InvalidArguments(f"{ref!r} isn't a reference; platform.agent(Counter, 'a') returns one", path="$.ref")
         return ref._host, ref._key
-
-

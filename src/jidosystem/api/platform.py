@@ -107,7 +107,8 @@ class Platform:
         self._config, self._agents = config, Agents(node)
         stack.push_async_callback(self._close_node, node, config)
         subscriptions = Subscriptions(node, log_of_events, records, letters)
-        for cls in (Sender, *self._classes):
+        classes: tuple[type[Agent], ...] = (Sender, *self._classes)
+        for cls in classes:
             node.host_of(cls)
         await bus.start()
         stack.push_async_callback(bus.close)
@@ -137,7 +138,7 @@ class Platform:
         self,
         action: Callable[[Unpack[Ts]], Coroutine[Any, Any, R]],
         /,
-        *arguments: Unpack[Ts],
+        *arguments: *Ts,
         args: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         idempotency_key: str | None = None,
@@ -155,7 +156,7 @@ class Platform:
         self,
         action: Callable[[Unpack[Ts]], Coroutine[Any, Any, Any]],
         /,
-        *arguments: Unpack[Ts],
+        *arguments: *Ts,
         args: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
         durable: bool = False,
@@ -225,4 +226,3 @@ class Platform:
     def __repr__(self) -> str:
         state = "new" if self._node is None else "closed" if self._stack is None else "open"
         return f"<Platform {self._url} {state}>"
-

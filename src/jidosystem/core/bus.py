@@ -89,7 +89,12 @@ class EventBus:
     # -- publishing --------------------------------------------------------------------------------------------
 
     async def publish(
-        self, type: str, data: Any = None, metadata: Mapping[str, Any] | None = None, stream: str | None = None, expected: int | None = None  # noqa: A002
+        self,
+        type: str,  # noqa: A002 - the contract's name
+        data: Any = None,
+        metadata: Mapping[str, Any] | None = None,
+        stream: str | None = None,
+        expected: int | None = None,
     ) -> Event:
         """Store an event and return it with its position; subscribers get it then.
 
@@ -376,7 +381,9 @@ class EventBus:
             return
         live.public.dropped += 1
         if live.public.dropped & (live.public.dropped - 1) == 0:  # the first, the second, the fourth …
-            self._lines.error("a live subscription is too slow and loses events; make it durable", pattern=live.public.pattern, dropped=live.public.dropped)
+            self._lines.error(
+                "a live subscription is too slow and loses events; make it durable", pattern=live.public.pattern, dropped=live.public.dropped
+            )
 
     def _tell(self, event: Event, error: BaseException) -> None:
         self._lines.error("a subscriber failed", type=event.type, position=event.position, error=describe(error))

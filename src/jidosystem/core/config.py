@@ -263,10 +263,14 @@ class Config:
         section, _, key = str(path).partition(".")
         where = f" (in {source})" if source else ""
         if section not in self._models:
-            raise InvalidConfig(f"there is no section {section!r}{_near(section, self._models)}{where}", path=path, value=None, allowed=", ".join(self._models))
+            raise InvalidConfig(
+                f"there is no section {section!r}{_near(section, self._models)}{where}", path=path, value=None, allowed=", ".join(self._models)
+            )
         keys = _model_keys(self._models[section])
         if key not in keys:
-            raise InvalidConfig(f"there is no {path!r}{_near(key, keys)}{where}", path=path, value=None, allowed=", ".join(f"{section}.{k}" for k in keys))
+            raise InvalidConfig(
+                f"there is no {path!r}{_near(key, keys)}{where}", path=path, value=None, allowed=", ".join(f"{section}.{k}" for k in keys)
+            )
         return section, key
 
     def _validated(self, stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -329,6 +333,8 @@ def _from_file(file: str | Path | None) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for section, table in tables.items():
         if not isinstance(table, dict):
-            raise InvalidConfig(f"{file}: {section!r} stands outside a section; write it under [agents] or another", path=section, value=table, allowed="a section")
+            raise InvalidConfig(
+                f"{file}: {section!r} stands outside a section; write it under [agents] or another", path=section, value=table, allowed="a section"
+            )
         found.update({f"{section}.{key}": value for key, value in table.items()})
     return found

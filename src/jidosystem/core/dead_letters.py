@@ -6,6 +6,7 @@ twice stores it once. The list is bounded: at the limit nothing is lost, the sou
 
 from __future__ import annotations
 
+import builtins
 import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
@@ -84,7 +85,7 @@ class DeadLetters:
             return digest
         raise Conflict(f"{address} keeps changing", expected=0, actual=0)
 
-    async def list(self, source: Source | None = None, *, name: str | None = None, limit: int | None = None) -> list[DeadLetter]:
+    async def list(self, source: Source | None = None, *, name: str | None = None, limit: int | None = None) -> builtins.list[DeadLetter]:
         """The letters, the oldest first."""
         found: list[DeadLetter] = []
         async for page in self._records.scan_agents(TYPE):
@@ -103,7 +104,9 @@ class DeadLetters:
         letter = _letter(record.agent, record.head)
         redriver = self._redrivers.get((letter.source, letter.name)) or self._redrivers.get((letter.source, ""))
         if redriver is None:
-            raise InvalidArguments(f"nobody takes letters of {letter.source} {letter.name!r} just now: host its agent type or subscribe again", path="$.id")
+            raise InvalidArguments(
+                f"nobody takes letters of {letter.source} {letter.name!r} just now: host its agent type or subscribe again", path="$.id"
+            )
         await redriver(letter)
         await self._remove(record.agent, record.revision)
 
@@ -132,5 +135,3 @@ def _letter(address: str, head: bytes) -> DeadLetter:
         return msgspec.convert(decode(head), DeadLetter)
     except (msgspec.MsgspecError, ValueError) as error:
         raise RecordUnreadable(f"the dead letter {address} can't be read: {error}", agent=address) from error
-
-

@@ -10,12 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from asyncio.tasks import _enter_task, _leave_task, _register_task, current_task  # type: ignore[attr-defined]
+from asyncio.tasks import current_task
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextvars import Context, copy_context
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+# asyncio's interface for third-party tasks; typed for its own class only, which ours can't derive from.
+_enter_task: Callable[[Any, Any], None] = asyncio.tasks._enter_task
+_leave_task: Callable[[Any, Any], None] = asyncio.tasks._leave_task
+_register_task: Callable[[Any], None] = asyncio.tasks._register_task
 
 
 class EagerTask(asyncio.Future[T]):
@@ -106,11 +111,11 @@ class EagerTask(asyncio.Future[T]):
         self._cancels = max(0, self._cancels - 1)
         return self._cancels
 
-    def set_result(self, result: T) -> None:  # noqa: ARG002 - the signature is Future's
+    def set_result(self, result: T) -> None:
         """A task's result is its coroutine's."""
         raise RuntimeError("a task takes no result from outside")
 
-    def set_exception(self, exception: type | BaseException) -> None:  # noqa: ARG002 - the signature is Future's
+    def set_exception(self, exception: type | BaseException) -> None:
         """A task's failure is its coroutine's."""
         raise RuntimeError("a task takes no exception from outside")
 
@@ -178,7 +183,9 @@ Only on the thread of the running loop. The caller owns the task: it waits for i
 """
 
 
-def first_steps(coros: Iterable[Coroutine[Any, Any, Any]], loop: asyncio.AbstractEventLoop, failed: Callable[[int, BaseException], None]) -> list[tuple[int, EagerTask[Any]]]:
+def first_steps(
+    coros: Iterable[Coroutine[Any, Any, Any]], loop: asyncio.AbstractEventLoop, failed: Callable[[int, BaseException], None]
+) -> list[tuple[int, EagerTask[Any]]]:
     """Take the first step of many coroutines, each as a task of its own, and return (index, task) of those that wait.
 
     A task object is only used up by a coroutine that really waits, so that a coroutine which doesn't costs a

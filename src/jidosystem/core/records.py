@@ -72,9 +72,7 @@ class Records(Protocol):
         """The log whose events commit in the same transaction as a record; None: records and log are apart."""
         ...
 
-    def commit(
-        self, agent: str, expected: int, head: bytes | None, rows: Sequence[Row] = (), events: Sequence[Event] = ()
-    ) -> Future[Committed]:
+    def commit(self, agent: str, expected: int, head: bytes | None, rows: Sequence[Row] = (), events: Sequence[Event] = ()) -> Future[Committed]:
         """Write the record if its revision is `expected`. `head=None` leaves a tombstone and removes every row
         of the agent but those given here. `events` must be empty where `log` is None. Returns a future that is
         resolved on the event loop, after the write is durable, in the order in which commits became durable."""

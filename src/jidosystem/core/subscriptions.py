@@ -89,8 +89,8 @@ class DurableSubscription:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._in_flight:
             _done, late = await asyncio.wait(self._in_flight, timeout=5.0)
-            for task in late:
-                task.cancel()
+            for handling in late:
+                handling.cancel()
         try:
             await self._store_position()
         except StoreError as error:  # handled events come again then, and are dropped by their receivers
@@ -196,11 +196,12 @@ class DurableSubscription:
         while True:
             try:
                 await self._bury(event, lane, attempts, error)
-                return
             except (RefusedError, StoreError) as full:
                 self._log_lines.error("a dead letter couldn't be stored; the subscription waits", error=describe(full))
-                await asyncio.sleep(wait_s)
-                wait_s = min(wait_s * 2, 5.0)
+            else:
+                return
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, 5.0)
 
     async def _redrive(self, letter: DeadLetter) -> None:
         stored = letter.payload["event"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from copy import copy
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -112,7 +113,7 @@ class Activation:
         queue = self.queue
         if not queue and not self.pumping and self._may_begin(turn):
             self._begin(turn)
-            if self.pumping is False and not self.idle:
+            if not self.idle:
                 self.proceed()
             return
         self.enqueue(turn)
@@ -243,7 +244,8 @@ class Activation:
         """The agent as read-only turns see it: its fields can be read, durable ones not assigned."""
         reader = self.reader
         if reader is None:
-            reader = self.reader = object.__new__(self.host.type.reader)
+            kind: Any = self.host.type.reader
+            reader = self.reader = object.__new__(kind)
             reader.__dict__ = self.instance.__dict__
             reader._jido = self
         return reader
@@ -480,7 +482,7 @@ class Activation:
         if self.writer is None and self.readers == 0 and self.inflight is None and self.batch is None and (not self.queue or self.status != LIVE):
             return
         future: asyncio.Future[None] = self.host.node.loop.create_future()
-        self.need_extra().at_rest.append(lambda: future.done() or future.set_result(None))
+        self.need_extra().at_rest.append(partial(_wake, future))
         await future
 
     def prepared(self, turn: Turn) -> bool:
@@ -528,7 +530,7 @@ class Activation:
             call()
         else:
             future: asyncio.Future[None] = self.host.node.loop.create_future()
-            future.add_done_callback(lambda done: (done.exception(), call()))
+            future.add_done_callback(lambda done: _then(done, call))
             self._answer_when_durable(Waiter(future), None)
 
     def begin_life(self) -> None:
@@ -584,8 +586,19 @@ class Activation:
         self.host.guards.release(turn)
         turn.fail(
             StateChangedOutsideTurn(
-                f"{self.address}: {', '.join(names)} changed between two turns; keep no reference to state beyond its turn", names=names, agent=self.address
+                f"{self.address}: {', '.join(names)} changed between two turns; keep no reference to state beyond its turn",
+                names=names,
+                agent=self.address,
             )
         )
         return False
 
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _then(done: asyncio.Future[None], call: Callable[[], None]) -> None:
+    done.exception()  # how it ended was told to those whose turns it was
+    call()

@@ -125,7 +125,7 @@ class Agent:
         self,
         action: Callable[[Unpack[Ts]], Coroutine[Any, Any, R]],
         /,
-        *arguments: Unpack[Ts],
+        *arguments: *Ts,
         args: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         idempotency_key: str | None = None,
@@ -136,16 +136,14 @@ class Agent:
         result: R = await calls.call(ref._host, ref._key, spec, arguments, by_name(spec, arguments, args), timeout, idempotency_key)
         return result
 
-    def cast(self, action: Callable[[Unpack[Ts]], Coroutine[Any, Any, Any]], /, *arguments: Unpack[Ts], args: Mapping[str, Any] | None = None) -> None:
+    def cast(self, action: Callable[[Unpack[Ts]], Coroutine[Any, Any, Any]], /, *arguments: *Ts, args: Mapping[str, Any] | None = None) -> None:
         """Send a message with this turn's commit: durable, delivered at least once, applied once."""
         ref, spec = target_of(action)
         blob = spec.signature.to_plain(arguments, by_name(spec, arguments, args))
         effects, turn = self._collect("cast")
         why = turn.causality() if turn is not None else None
         to = f"{ref._host.type.name}/{ref._key}"
-        effects.casts.append(
-            CastEffect(0, to, spec.name, blob, why and why.correlation_id, why and why.causation_id, why and why.traceparent)
-        )
+        effects.casts.append(CastEffect(0, to, spec.name, blob, why and why.correlation_id, why and why.causation_id, why and why.traceparent))
 
     def child(self, cls: type[A], name: str) -> A:
         """A reference to this agent's child of that name; it becomes a child with this turn's commit."""
@@ -170,7 +168,7 @@ class Agent:
         check_event_type(type)
         effects, turn = self._collect("emit")
         try:
-            carried = data if data is None or is_immutable(data) and not hasattr(data, "__dict__") and not isinstance(data, tuple) else plain(data)
+            carried = data if data is None or (is_immutable(data) and not hasattr(data, "__dict__") and not isinstance(data, tuple)) else plain(data)
             carried_metadata = plain(dict(metadata)) if metadata else {}
         except (TypeError, OverflowError, ValueError) as error:
             raise InvalidArguments(f"the data of event {type!r} can't be carried: {error}", path="$.data") from error

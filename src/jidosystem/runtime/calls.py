@@ -124,9 +124,7 @@ async def _room(activation: Activation, turn: Turn) -> None:
         turn.activation = activation.host.find(activation.key)
 
 
-async def cast(
-    host: Host, key: str, spec: ActionSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any], idempotency_key: str | None = None
-) -> None:
+async def cast(host: Host, key: str, spec: ActionSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any], idempotency_key: str | None = None) -> None:
     """Put a message from outside into the agent's mailbox; its answer is nobody's."""
     args, kwargs = cross(spec, args, kwargs)
     activation = host.find(key)
@@ -204,7 +202,14 @@ def request_hash(spec: ActionSpec, args: tuple[Any, ...], kwargs: Mapping[str, A
 
 
 async def _keyed_call(
-    host: Host, key: str, spec: ActionSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any], caller: Turn | None, deadline: float, idempotency_key: str
+    host: Host,
+    key: str,
+    spec: ActionSpec,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    caller: Turn | None,
+    deadline: float,
+    idempotency_key: str,
 ) -> Any:
     check_idempotency_key(idempotency_key)
     hashed = request_hash(spec, args, kwargs)
@@ -235,7 +240,8 @@ async def _keyed_cast(host: Host, key: str, turn: Turn, idempotency_key: str) ->
 
 async def _first_keyed(host: Host, key: str, turn: Turn) -> None:
     """Look the key up; answer what is stored, or run the turn. Later calls with the key join this one."""
-    assert turn.key is not None and turn.reply is not None
+    assert turn.key is not None
+    assert turn.reply is not None
     reply = turn.reply
     try:
         activation = host.find(key)
@@ -298,7 +304,7 @@ class Patience:
         else:
             self.future.set_result(reply.result())
 
-    def expire(self, now: float) -> None:  # noqa: ARG002 - called by Deadlines
+    def expire(self, now: float) -> None:
         """This caller's deadline has passed."""
         if not self.future.done():
             who = self._turn.activation.address

@@ -12,7 +12,6 @@ from .effects import Reminder
 from .head import ACTIVE, FAILED, PAUSED, decode_head
 from .loading import check_version, current_state
 from .outbox import Outbox
-
 from .status import Status
 from .turn import current_turn
 
@@ -21,7 +20,14 @@ if TYPE_CHECKING:
     from .host import Host
     from .node import Node
 
-_STATES = {Status.LOADING: "loading", Status.LIVE: "live", Status.HELD: "held", Status.PAUSED: "paused", Status.LEAVING: "stopping", Status.CRASHING: "restarting"}
+_STATES = {
+    Status.LOADING: "loading",
+    Status.LIVE: "live",
+    Status.HELD: "held",
+    Status.PAUSED: "paused",
+    Status.LEAVING: "stopping",
+    Status.CRASHING: "restarting",
+}
 
 
 class AgentInfo(msgspec.Struct, frozen=True):
@@ -72,7 +78,8 @@ class Control:
 
         async def forget(_agent: Any) -> None:
             turn = current_turn()
-            assert turn is not None and turn.effects is not None
+            assert turn is not None
+            assert turn.effects is not None
             turn.effects.deleted = True
 
         await activation.system_turn(forget)
@@ -211,5 +218,3 @@ class Control:
             check_version(host.type, head, record.agent)
             state = current_state(host.type, head, record.agent) if head.state is not None else host.default_state
             yield host.type.codec.mapping(state), record.revision
-
-

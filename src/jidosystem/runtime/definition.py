@@ -54,9 +54,7 @@ def action(function: Callable[Concatenate[S, P], Coroutine[Any, Any, R]], /) -> 
 def action(function: Callable[Concatenate[S, P], R], /) -> Callable[Concatenate[S, P], Coroutine[Any, Any, R]]: ...
 @overload
 def action(*, readonly: bool = False, copy: bool = True, requires: str | None = None) -> _ActionDecorator: ...
-def action(
-    function: Callable[..., Any] | None = None, /, *, readonly: bool = False, copy: bool = True, requires: str | None = None
-) -> Any:
+def action(function: Callable[..., Any] | None = None, /, *, readonly: bool = False, copy: bool = True, requires: str | None = None) -> Any:
     """Make a method an action: one validated request that runs as one turn.
 
     `async def` runs on the event loop, `def` in a worker thread; both are awaited. `readonly=True`: runs beside other
@@ -102,7 +100,7 @@ def _awaited(function: Any) -> Any:
     return in_thread
 
 
-def _mark(name: str, function: F, value: Any = True) -> F:
+def _mark(name: str, function: Any, value: Any = True) -> Any:
     if not inspect.isfunction(function):
         raise DefinitionError(f"@{name.removeprefix('__jido_').removesuffix('__')} decorates methods, not {function!r}")
     setattr(function, name, value)
@@ -111,29 +109,36 @@ def _mark(name: str, function: F, value: Any = True) -> F:
 
 def on_start(function: F) -> F:
     """Run when an activation begins, as a turn: what it changes is committed, what it raises is a crash."""
-    return _mark("__jido_on_start__", _awaited(function))
+    marked: F = _mark("__jido_on_start__", _awaited(function))
+    return marked
 
 
 def on_terminate(function: F) -> F:
     """Run as a last turn when the agent is stopped, passivated or its platform closes; not after a crash."""
-    return _mark("__jido_on_terminate__", _awaited(function))
+    marked: F = _mark("__jido_on_terminate__", _awaited(function))
+    return marked
 
 
 def on_load(function: F) -> F:
     """Run (a plain `def`) after the fields are decoded, at activation and after a roll-back: rebuilds transient fields."""
     if inspect.iscoroutinefunction(function):
-        raise DefinitionError(f"{function.__qualname__}: @on_load is a plain def: it rebuilds transient fields and does no I/O; use @on_start for that")
-    return _mark("__jido_on_load__", function)
+        raise DefinitionError(
+            f"{function.__qualname__}: @on_load is a plain def: it rebuilds transient fields and does no I/O; use @on_start for that"
+        )
+    marked: F = _mark("__jido_on_load__", function)
+    return marked
 
 
 def on_state_change(function: F) -> F:
     """Run as `f(self, old, new)` inside a turn that changed durable fields, before its commit; raising rolls the turn back."""
-    return _mark("__jido_on_state_change__", _awaited(function))
+    marked: F = _mark("__jido_on_state_change__", _awaited(function))
+    return marked
 
 
 def on_child_failed(function: F) -> F:
     """Run as `f(self, child, error)`, a turn of the parent, when a child has failed for good; without it the parent crashes too."""
-    return _mark("__jido_on_child_failed__", _awaited(function))
+    marked: F = _mark("__jido_on_child_failed__", _awaited(function))
+    return marked
 
 
 def migrate_state(*, from_version: int) -> Callable[[F], F]:
@@ -249,7 +254,9 @@ class AgentType:
         ):
             if hasattr(function, mark):
                 if getattr(self, attribute) is not None:
-                    raise DefinitionError(f"{self.cls.__name__}.{name}: a second @{mark.removeprefix('__jido_').removesuffix('__')}; an agent has one")
+                    raise DefinitionError(
+                        f"{self.cls.__name__}.{name}: a second @{mark.removeprefix('__jido_').removesuffix('__')}; an agent has one"
+                    )
                 turn = attribute in ("hook_start", "hook_terminate", "hook_child_failed")
                 setattr(self, attribute, self._internal(name, function) if turn else function)
 
@@ -281,7 +288,9 @@ class AgentType:
     def _check_migrations(self) -> None:
         for version in self.migrations:
             if not 1 <= version < self.version:
-                raise DefinitionError(f"{self.cls.__name__}: @migrate_state(from_version={version}) leads nowhere: the class is version {self.version}")
+                raise DefinitionError(
+                    f"{self.cls.__name__}: @migrate_state(from_version={version}) leads nowhere: the class is version {self.version}"
+                )
 
     def new_instance(self) -> Any:
         """An agent with every field at its default."""
@@ -319,8 +328,15 @@ def _make_reader(cls: type, names: tuple[str, ...]) -> type:
         object.__delattr__(self, name)
 
     # type() directly: the reader is no agent class of its own, __init_subclass__ must not see it.
-    namespace = {"__setattr__": __setattr__, "__delattr__": __delattr__, "__module__": cls.__module__, "__qualname__": cls.__qualname__, "__jido_reader__": True}
-    return type(cls)(cls.__name__, (cls,), namespace)
+    namespace = {
+        "__setattr__": __setattr__,
+        "__delattr__": __delattr__,
+        "__module__": cls.__module__,
+        "__qualname__": cls.__qualname__,
+        "__jido_reader__": True,
+    }
+    make: Callable[..., type] = type(cls)
+    return make(cls.__name__, (cls,), namespace)
 
 
 def _hints_of(function: Any, where: str) -> dict[str, Any]:
@@ -359,7 +375,9 @@ def define(cls: type, name: str | None, version: int, resident: bool, members: f
     cls.__jido_fields__ = fields  # type: ignore[attr-defined]
     for field in fields.values():
         if field.name in members:
-            raise DefinitionError(f"{cls.__name__}.{field.name}: a field can't be named {field.name!r}: every agent has a member `Agent.{field.name}`")
+            raise DefinitionError(
+                f"{cls.__name__}.{field.name}: a field can't be named {field.name!r}: every agent has a member `Agent.{field.name}`"
+            )
         if not field.name.startswith("_"):
             check_carried(f"{cls.__name__}.{field.name}", field.hint)
     return AgentType(cls, check_type_name(name or cls.__name__), version, resident, hints, fields)

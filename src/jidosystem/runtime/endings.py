@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import AgentCrashed, CommitUnknown, Conflict, StoreError, TurnTimeout, describe
+from ..core.records import Record
 from ..infrastructure.retry import delay_s, should_retry
 from .head import Batch
 from .status import Status
@@ -59,7 +60,11 @@ class TurnClock:
             task.cancel()
             activation.host.node.deadlines.add(now + GIVE_UP_AFTER_S, self)
         else:
-            give_up(activation, turn, TurnTimeout(f"{where} ignored its cancellation for {GIVE_UP_AFTER_S:g} s and was given up", agent=activation.address))
+            give_up(
+                activation,
+                turn,
+                TurnTimeout(f"{where} ignored its cancellation for {GIVE_UP_AFTER_S:g} s and was given up", agent=activation.address),
+            )
 
 
 def watch(activation: Activation, turn: Turn, task: asyncio.Future[Any]) -> None:
@@ -113,7 +118,11 @@ def failed(activation: Activation, turn: Turn, error: BaseException) -> None:
     if is_failure(error):
         host.meter.failures += 1
     if isinstance(error, ActivationCrash):
-        turn.fail(AgentCrashed(f"{activation.address} crashed in {turn.spec.name}: {describe(error.cause)}", agent=activation.address, cause=describe(error.cause)))
+        turn.fail(
+            AgentCrashed(
+                f"{activation.address} crashed in {turn.spec.name}: {describe(error.cause)}", agent=activation.address, cause=describe(error.cause)
+            )
+        )
         crash(activation, error.cause)
         return
     if host.type.crash_on and isinstance(error, host.type.crash_on):
@@ -162,18 +171,22 @@ def lost(activation: Activation, error: Conflict) -> None:
     activation.host.drop_and_requeue(activation)
 
 
+async def _read_back(activation: Activation) -> Record | None:
+    """The record, as soon as the store answers again."""
+    wait_s = 0.05
+    while True:
+        try:
+            return await activation.host.node.records.read(activation.address)
+        except StoreError:
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, 2.0)
+
+
 async def resolve_unknown(activation: Activation, batch: Batch, error: CommitUnknown) -> None:
     """Hold the agent until reading back says whether its commit happened."""
     node = activation.host.node
     node.log.error("the outcome of a commit is unknown; the agent is held", agent=activation.address, error=describe(error))
-    wait_s = 0.05
-    while True:
-        try:
-            record = await node.records.read(activation.address)
-            break
-        except StoreError:
-            await asyncio.sleep(wait_s)
-            wait_s = min(wait_s * 2, 2.0)
+    record = await _read_back(activation)
     activation.release_hold()
     if record is not None and record.revision != activation.revision and record.head == batch.head:
         activation.durable(batch, record.revision)
@@ -182,4 +195,3 @@ async def resolve_unknown(activation: Activation, batch: Batch, error: CommitUnk
     else:
         activation.undo(batch, Conflict(f"{activation.address} was written by somebody else", expected=activation.revision, actual=record.revision))
     activation.proceed()
-

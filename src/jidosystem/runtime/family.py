@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MAX_TRACKED = 100_000
 
 
-class AgentGaveUp(Exception):  # noqa: N818 - travels from a child to its parent's supervision only
+class AgentGaveUp(Exception):
     """A child has failed for good and its parent has no `@on_child_failed`."""
 
 

@@ -182,7 +182,7 @@ class Host:
 
     def _maygo(self, activation: Activation) -> bool:
         extra = activation.extra
-        return extra is None or not (extra.timers or extra.reading or (extra.outbox is not None and not extra.outbox.settled) or extra.watchers)
+        return extra is None or not (extra.timers or extra.reading or (extra.outbox is not None and not extra.outbox.settled))
 
     async def go(self, activation: Activation) -> None:
         """The slow way out: `on_terminate` as a last turn, then what is still to be noted."""
@@ -253,4 +253,3 @@ class Host:
         """The error for calls that meet a crash."""
         address = f"{self.type.name}/{key}"
         return AgentCrashed(f"{address} crashed: {describe(cause)}", agent=address, cause=describe(cause))
-

@@ -76,7 +76,9 @@ def current_state(kind: AgentType, head: Head, address: str) -> bytes:
                 f"the migration of {address} from version {version} failed: {describe(error)}; the record is as it was", field="", agent=address
             ) from error
         if not isinstance(state, dict):
-            raise StateMismatch(f"the migration of {address} from version {version} returned {type(state).__name__}, not a dict", field="", agent=address)
+            raise StateMismatch(
+                f"the migration of {address} from version {version} returned {type(state).__name__}, not a dict", field="", agent=address
+            )
     return kind.codec.from_plain(state)
 
 

@@ -96,7 +96,8 @@ def full(activation: Activation, turn: Turn) -> MailboxFull:
     """The error of a message that finds no room."""
     who, limit = activation.address, activation.host.mailbox_limit
     return MailboxFull(
-        f"{who} has {limit} messages waiting, its limit; {turn.spec.name} was not accepted. Slow down, raise Mailbox(max_size=…), or use overflow='block'",
+        f"{who} has {limit} messages waiting, its limit; {turn.spec.name} was not accepted."
+        " Slow down, raise Mailbox(max_size=…), or use overflow='block'",
         agent=who,
         limit=limit,
     )

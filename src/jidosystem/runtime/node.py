@@ -12,7 +12,7 @@ import random as random_module
 from collections.abc import Callable, Coroutine
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..core.clock import Clock
 from ..core.codec import encode
@@ -59,9 +59,18 @@ class DeadLetterBox(Protocol):
     """Where what keeps failing is put."""
 
     async def bury(
-        self, source: str, name: str, address: str, payload: dict[str, Any], *, series: str, number: int, attempts: int, error: BaseException
-    ) -> None:
-        """Store a letter; a repeated call for the same (source, name, address, series, number) stores it once."""
+        self,
+        source: Literal["event", "cast", "reminder"],
+        name: str,
+        agent: str | None,
+        payload: dict[str, Any],
+        *,
+        series: str,
+        number: int,
+        attempts: int,
+        error: BaseException,
+    ) -> str:
+        """Store a letter and return its id; a repeated call for the same (source, name, agent, series, number) stores it once."""
         ...
 
 
@@ -117,7 +126,7 @@ class Node:
                 self.own(self.recover_type(host))
         elif host.type.cls is not cls:
             raise DefinitionError(
-                f"two agent classes are named {kind.name!r}: {_where(host.type.cls)} and {_where(cls)}; give one of them `name=\"…\"`"
+                f'two agent classes are named {kind.name!r}: {_where(host.type.cls)} and {_where(cls)}; give one of them `name="…"`'
             )
         return host
 
@@ -183,7 +192,7 @@ class Node:
         if not self.closing:
             self.hosts[type_name].find(key)
 
-    def count_in(self, activation: Activation) -> None:  # noqa: ARG002 - the counterpart of count_out
+    def count_in(self, activation: Activation) -> None:
         """One more lives; over the limit the least recently used idle ones go."""
         self.live_count += 1
         if self.live_count > self._frozen + FREEZE_EVERY:
@@ -194,7 +203,7 @@ class Node:
         if self.live_count > self.limits.max_live:
             self._evict(max(1, self.limits.max_live // 100))
 
-    def count_out(self, activation: Activation) -> None:  # noqa: ARG002 - the counterpart of count_in
+    def count_out(self, activation: Activation) -> None:
         """One fewer lives."""
         self.live_count -= 1
 
@@ -353,7 +362,9 @@ class Node:
         """An occurrence that keeps failing goes to the dead letters, and the series goes on."""
         payload = {"reminder": encode(reminder)}
         number = int(reminder.due_s * 1_000_000)
-        await self.letters.bury("reminder", f"{address}#{reminder.name}", address, payload, series=reminder.name, number=number, attempts=attempts, error=error)
+        await self.letters.bury(
+            "reminder", f"{address}#{reminder.name}", address, payload, series=reminder.name, number=number, attempts=attempts, error=error
+        )
         await self.control.skip_reminder(address, reminder, now_s)
 
 

@@ -16,14 +16,14 @@ from .boundary import IMMUTABLE
 from .definition import ActionSpec
 from .endings import watch
 from .status import Status
-from .turn import RunningTurn, within
+from .turn import RunningTurn, Turn, within
 
 if TYPE_CHECKING:
     from .activation import Activation
     from .host import Host
 
 LIVE = Status.LIVE
-get_current = current.get
+get_current: Callable[[], Turn | None] = current.get  # type: ignore[assignment]
 
 
 class Ref:
@@ -82,7 +82,7 @@ def _only_long_way(_host: Host, spec: ActionSpec) -> Callable[..., Coroutine[Any
     return method
 
 
-def _short_way(host: Host, spec: ActionSpec) -> Callable[..., Coroutine[Any, Any, Any]]:
+def _short_way(host: Host, spec: ActionSpec) -> Callable[..., Coroutine[Any, Any, Any]]:  # noqa: C901 - one straight path, for speed
     """An idle agent of a plain type runs the action within this very step; everything else takes the long way.
 
     What is written out here is `Activation.run` and `Activation.ended` for the commonest case, a turn that never
@@ -128,7 +128,7 @@ def _short_way(host: Host, spec: ActionSpec) -> Callable[..., Coroutine[Any, Any
                 value = task.result()
                 after = activation.state if readonly else encode(gather(instance))
             except BaseException:  # sorted out below, the long way
-                value = _MUTABLE
+                value, after = _MUTABLE, b""
             if type(value) in IMMUTABLE:
                 if after == activation.state or activation.commit_one(turn, value, instance, after):
                     turn.open = False

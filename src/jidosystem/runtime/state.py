@@ -11,6 +11,7 @@ import dataclasses
 import datetime
 import decimal
 import enum
+import inspect
 import types
 import uuid
 from collections.abc import Callable, Mapping
@@ -48,7 +49,7 @@ class Field:
 def collect_fields(cls: type, hints: Mapping[str, Any], inherited: Mapping[str, Field]) -> dict[str, Field]:
     """The fields of a class, its bases' first, by dataclass rules; `DefinitionError` naming what is wrong."""
     fields = dict(inherited)
-    for name in cls.__dict__.get("__annotations__", {}):
+    for name in inspect.get_annotations(cls):
         hint = hints[name]
         if hint is ClassVar or get_origin(hint) is ClassVar or name.startswith("__"):
             continue
@@ -69,7 +70,9 @@ def collect_fields(cls: type, hints: Mapping[str, Any], inherited: Mapping[str, 
         fields[name] = Field(name, hint, default, factory)
     for name, field in fields.items():
         if not name.startswith("_") and not field.has_default:
-            raise DefinitionError(f"{cls.__name__}.{name}: a durable field needs a default, for example `{name}: … = …`: agents begin to exist by being called")
+            raise DefinitionError(
+                f"{cls.__name__}.{name}: a durable field needs a default, for example `{name}: … = …`: agents begin to exist by being called"
+            )
     return fields
 
 

@@ -17,7 +17,7 @@ from ..core.events import Event, matcher
 from ..core.ids import check_key
 from ..core.log import EventLog
 from ..core.records import Records
-from ..core.subscriptions import DurableSubscription, lane_path
+from ..core.subscriptions import DurableSubscription, LaneOf, lane_path
 from . import calls
 from .definition import ActionSpec, EventOptions
 from .turn import DELIVERY, Origin, Turn
@@ -96,9 +96,9 @@ class Subscriptions:
         await done
 
 
-def _checked_keys(key_of: object, event: Event) -> object:
+def _checked_keys(key_of: LaneOf, event: Event) -> str | list[str] | None:
     """The keys that an event belongs to; an impossible one raises, and the event goes to the dead letters."""
-    keys = key_of(event)  # type: ignore[operator]
+    keys = key_of(event)
     if keys is None:
         return None
     if isinstance(keys, str):

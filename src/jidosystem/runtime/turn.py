@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..core.context import Causality, current
-from ..core.errors import ActionFailed, CallTimeout, JidoError, OutsideTurn, ReadOnlyTurn
+from ..core.errors import ActionCancelled, ActionFailed, CallTimeout, JidoError, OutsideTurn, ReadOnlyTurn
 from .definition import ActionSpec
 from .effects import Effects, Reminder
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 CALL, CAST, DELIVERY, HOOK, TIMER = range(5)
 
 
-class ActivationCrash(Exception):  # noqa: N818 - not an error of the contract: it only travels from a turn to its agent
+class ActivationCrash(Exception):
     """The agent's code raised what no turn survives: the activation is dropped."""
 
     def __init__(self, cause: BaseException) -> None:
@@ -115,7 +115,7 @@ class Turn:
         if self.origin is not None:
             self.origin.settled(error)
 
-    def expire(self, now: float) -> None:  # noqa: ARG002 - called by Deadlines
+    def expire(self, now: float) -> None:
         """The caller's patience has ended; a turn still in the mailbox is withdrawn, one that began goes on."""
         reply = self.reply
         if reply is None or reply.done():
@@ -200,9 +200,7 @@ async def within(turn: Turn, coro: Coroutine[Any, Any, Any]) -> Any:
 def ended_with(turn: Turn, task: asyncio.Future[Any]) -> BaseException | None:
     """The error that a finished task stands for; None if it has a result."""
     if task.cancelled():
-        return turn.stop_reason or ActionFailed(
-            f"{turn.activation.address}.{turn.spec.name} cancelled itself", type="CancelledError", message="", remote_traceback=""
-        )
+        return turn.stop_reason or ActionCancelled(f"{turn.activation.address}.{turn.spec.name} cancelled itself; it was rolled back")
     error = task.exception()
     if error is not None and turn.stop_reason is not None and isinstance(error, asyncio.CancelledError | TimeoutError):
         return turn.stop_reason
@@ -211,6 +209,4 @@ def ended_with(turn: Turn, task: asyncio.Future[Any]) -> BaseException | None:
 
 def is_failure(error: BaseException) -> bool:
     """Whether meters and breakers count an error as the agent's failure."""
-    from ..core.errors import Rejected
-
-    return not isinstance(error, Rejected | JidoError) or isinstance(error, ActionFailed)
+    return not isinstance(error, JidoError) or isinstance(error, ActionFailed | ActionCancelled)

@@ -40,9 +40,7 @@ class MemoryRecords(Records):
     def log(self) -> MemoryLog:
         return self._log
 
-    def commit(
-        self, agent: str, expected: int, head: bytes | None, rows: Sequence[Row] = (), events: Sequence[Event] = ()
-    ) -> Future[Committed]:
+    def commit(self, agent: str, expected: int, head: bytes | None, rows: Sequence[Row] = (), events: Sequence[Event] = ()) -> Future[Committed]:
         future: Future[Committed] = (self._new_future or self._bind())()
         present = self._heads.get(agent)
         actual = 0 if present is None else present[0]

@@ -59,7 +59,8 @@ class FileLock:
             os.close(self._fd)
             pid = int(told) if told.isdigit() else None
             raise StoreLocked(
-                f"{path} is owned by process {pid if pid is not None else 'unknown'}; one process at a time opens it. Stop that one, or call it instead",
+                f"{path} is owned by process {pid if pid is not None else 'unknown'}; one process at a time opens it."
+                " Stop that one, or call it instead",
                 path=path,
                 pid=pid,
             ) from None

@@ -76,7 +76,9 @@ class Reader:
             except RuntimeError:  # the loop is closed: nobody waits for the answers any more
                 continue
 
-    def _many(self, questions: Sequence[Question], read: Callable[[list[Any]], dict[Any, Any]]) -> list[tuple[asyncio.Future[Any], Any, BaseException | None]]:
+    def _many(
+        self, questions: Sequence[Question], read: Callable[[list[Any]], dict[Any, Any]]
+    ) -> list[tuple[asyncio.Future[Any], Any, BaseException | None]]:
         try:
             found = read([what for _kind, what, _future in questions])
         except sqlite3.Error as error:
@@ -84,7 +86,9 @@ class Reader:
             return [(future, None, refused) for _kind, _what, future in questions]
         return [(future, found.get(what), None) for _kind, what, future in questions]
 
-    def _one(self, function: Callable[[sqlite3.Connection], Any], future: asyncio.Future[Any]) -> tuple[asyncio.Future[Any], Any, BaseException | None]:
+    def _one(
+        self, function: Callable[[sqlite3.Connection], Any], future: asyncio.Future[Any]
+    ) -> tuple[asyncio.Future[Any], Any, BaseException | None]:
         try:
             return future, function(self._connection), None
         except sqlite3.Error as error:

@@ -32,7 +32,9 @@ async def open_store(
     of the process loses none). Raises `StoreLocked` (another process owns it), `StoreVersion`, `StoreCorrupt`, `StoreUnavailable`.
     """
     if durability not in ("full", "relaxed"):
-        raise InvalidConfig(f"durability={durability!r}: 'full' or 'relaxed'", path="infrastructure.durability", value=durability, allowed="'full', 'relaxed'")
+        raise InvalidConfig(
+            f"durability={durability!r}: 'full' or 'relaxed'", path="infrastructure.durability", value=durability, allowed="'full', 'relaxed'"
+        )
     loop = asyncio.get_running_loop()
     lock = FileLock(path)
     try:
@@ -70,9 +72,7 @@ class SqliteRecords(Records):
     def log(self) -> SqliteLog:
         return self._log
 
-    def commit(
-        self, agent: str, expected: int, head: bytes | None, rows: Sequence[Row] = (), events: Sequence[Event] = ()
-    ) -> Future[Committed]:
+    def commit(self, agent: str, expected: int, head: bytes | None, rows: Sequence[Row] = (), events: Sequence[Event] = ()) -> Future[Committed]:
         future: Future[Any] = self._loop.create_future()
         if self._closed:
             future.set_exception(StoreUnavailable(f"{self._path} is closed"))

@@ -47,7 +47,7 @@ class Call(NamedTuple):
 Outcome = tuple[Write | Call, Any, StoreError | None]
 
 
-class _Mismatch(Exception):  # noqa: N818 - it never leaves this module
+class _Mismatch(Exception):
     """A statement changed fewer rows than it carried: somebody in the batch must be refused."""
 
 
@@ -239,7 +239,8 @@ class Writer:
         if actual != write.expected:
             raise Conflict(f"{agent} is at revision {actual}, not {write.expected}", agent=agent, expected=write.expected, actual=actual)
         execute(
-            "INSERT INTO heads (agent, revision, head) VALUES (?, ?, ?) ON CONFLICT (agent) DO UPDATE SET revision = excluded.revision, head = excluded.head",
+            "INSERT INTO heads (agent, revision, head) VALUES (?, ?, ?)"
+            " ON CONFLICT (agent) DO UPDATE SET revision = excluded.revision, head = excluded.head",
             (agent, actual + 1, write.head),
         )
         if write.head is None:
@@ -262,7 +263,10 @@ class Writer:
             actual = self._connection.execute("SELECT coalesce(max(position), 0) FROM events WHERE stream = ?", (stream,)).fetchone()[0]
             if actual != write.stream_expected:
                 raise StreamConflict(
-                    f"stream {stream!r} ends at {actual}, not at {write.stream_expected}", stream=stream, expected=write.stream_expected, actual=actual
+                    f"stream {stream!r} ends at {actual}, not at {write.stream_expected}",
+                    stream=stream,
+                    expected=write.stream_expected,
+                    actual=actual,
                 )
         first = self._last_position + 1
         for stream, blob in write.events:
