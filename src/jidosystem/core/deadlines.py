@@ -54,11 +54,11 @@ class Deadlines:
         if slot * self._tick_s < deadline:  # rounded
             slot += 1
         entry.slot = slot
-        entries = self._slots.get(slot)
-        if entries is not None:
-            entries.add(entry)
+        try:
+            self._slots[slot].add(entry)
             return
-        self._slots[slot] = {entry}
+        except KeyError:
+            self._slots[slot] = {entry}
         heappush(self._heap, slot)
         if self._handle is None or slot < self._next:
             self._arm()

@@ -144,11 +144,11 @@ class EagerTask(asyncio.Future[T]):
         return super().__await__()
 
 
-def _start_native(coro: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> asyncio.Future[T]:
-    return asyncio.Task(coro, loop=loop, eager_start=True)  # type: ignore[call-arg]
-
-
 def _start_own(coro: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> asyncio.Future[T]:
+    """Run a coroutine's first step now, in a task of its own, and return that task; it may already be done.
+
+    Only on the thread of the running loop. The caller owns the task: it waits for it, or gives it a done callback.
+    """
     task: EagerTask[T] = EagerTask(loop=loop)
     task._coro = coro
     task._context = context = copy_context()
@@ -176,11 +176,14 @@ def _start_own(coro: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) ->
 
 
 _set_result = asyncio.Future.set_result
-start_eagerly = _start_native if sys.version_info >= (3, 12) else _start_own
-"""Run a coroutine's first step now, in a task of its own, and return that task; it may already be done.
+if sys.version_info >= (3, 12):
 
-Only on the thread of the running loop. The caller owns the task: it waits for it, or gives it a done callback.
-"""
+    def start_eagerly(coro: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> asyncio.Future[T]:
+        """See `_start_own`, which does the same where Python can't."""
+        return asyncio.Task(coro, loop=loop, eager_start=True)
+
+else:
+    start_eagerly = _start_own
 
 
 def first_steps(

@@ -204,8 +204,9 @@ class DurableSubscription:
             wait_s = min(wait_s * 2, 5.0)
 
     async def _redrive(self, letter: DeadLetter) -> None:
-        stored = letter.payload["event"]
-        event = Event(**{**stored, "metadata": {**stored["metadata"], "redrive_id": letter.id}})
+        stored: dict[str, Any] = letter.payload["event"]
+        attributes: dict[str, Any] = {**stored, "metadata": {**stored["metadata"], "redrive_id": letter.id}}
+        event = Event(**attributes)
         lane = letter.payload["lane"]
         keys: Iterable[str] = (lane,) if lane is not None else ()
         if lane is None:

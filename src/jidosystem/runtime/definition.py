@@ -145,7 +145,7 @@ def migrate_state(*, from_version: int) -> Callable[[F], F]:
     """Mark a static function `dict -> dict` that turns a stored state of `from_version` into the next version's."""
 
     def mark(function: F) -> F:
-        target = function.__func__ if isinstance(function, staticmethod) else function
+        target: Any = getattr(function, "__func__", function)
         target.__jido_migrates__ = from_version  # type: ignore[attr-defined]
         return function
 
@@ -294,14 +294,14 @@ class AgentType:
 
     def new_instance(self) -> Any:
         """An agent with every field at its default."""
-        instance = self.cls.__new__(self.cls)
+        instance = object.__new__(self.cls)
         self.codec.reset(instance)
         self.reset_transients(instance)
         return instance
 
     def blank_instance(self) -> Any:
         """An agent whose durable fields are yet to be decoded."""
-        instance = self.cls.__new__(self.cls)
+        instance = object.__new__(self.cls)
         self.reset_transients(instance)
         return instance
 
