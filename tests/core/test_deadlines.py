@@ -262,18 +262,31 @@ def test_clearing_from_within_leaves_nothing() -> None:
     assert not loop.pending
 
 
-async def test_on_a_real_loop_deadlines_are_kept() -> None:
-    loop = asyncio.get_running_loop()
-    deadlines = Deadlines(loop)
-    done: asyncio.Future[None] = loop.create_future()
-    entries = []
-    for offset in (0.0, 0.01, 0.03, 0.05):
-        entry = Entry(lambda _entry, _now: done.set_result(None) if sum(len(entry.expired) for entry in entries) == 4 else None)
-        entry.deadline = loop.time() + offset
-        deadlines.add(entry.deadline, entry)
-        entries.append(entry)
-    await asyncio.wait_for(done, 10)
-    assert all(entry.expired[0] >= entry.deadline for entry in entries)
+@pytest.mark.parametrize("kind", ["asyncio", "uvloop"])
+def test_on_a_real_loop_deadlines_are_kept(kind: str) -> None:
+    new_loop = asyncio.new_event_loop if kind == "asyncio" else pytest.importorskip("uvloop").new_event_loop
+
+    async def wait() -> list[Entry]:
+        loop = asyncio.get_running_loop()
+        deadlines = Deadlines(loop)
+        done: asyncio.Future[None] = loop.create_future()
+        entries: list[Entry] = []
+
+        def count(_entry: Entry, _now: float) -> None:
+            if all(entry.expired for entry in entries):
+                done.set_result(None)
+
+        for number in range(40):
+            entry = Entry(count)
+            entry.deadline = loop.time() + number * 0.0017
+            entries.append(entry)
+            deadlines.add(entry.deadline, entry)
+        await asyncio.wait_for(done, 10)
+        return entries
+
+    with contextlib.closing(new_loop()) as loop:
+        entries = loop.run_until_complete(wait())
+    assert all(len(entry.expired) == 1 and entry.expired[0] >= entry.deadline for entry in entries)
 
 
 def test_on_virtual_time_five_minutes_pass_at_once() -> None:

@@ -56,12 +56,11 @@ class Deadlines:
         entry.slot = slot
         try:
             self._slots[slot].add(entry)
-            return
         except KeyError:
             self._slots[slot] = {entry}
-        heappush(self._heap, slot)
-        if self._handle is None or slot < self._next:
-            self._arm()
+            heappush(self._heap, slot)
+            if self._handle is None or slot < self._next:
+                self._arm()
 
     def discard(self, entry: Expires) -> None:
         """Take an entry out; nothing happens if it isn't in."""
