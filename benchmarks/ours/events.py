@@ -86,7 +86,7 @@ async def follow(run: Run) -> None:
 
         async def read() -> None:
             seen = 0
-            async for _event in platform.events.follow("bench.*"):
+            async for _event in platform.events.follow("bench.*", after=0):
                 seen += 1
                 if seen == n:
                     return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import perf_counter
 
 from examples.flights.agents import AGENTS, BATCH
-from examples.flights.load import Job, cast_of, close_books, feed, read
+from examples.flights.load import Feeder, Job, cast_of, close_books, read
 from jidosystem import Platform
 
 from ..measure import Run
@@ -17,19 +17,18 @@ CALLERS = 64
 async def year(run: Run) -> None:
     """Flights a second, from the first call until every airport and airline has closed its books; a new file each time."""
     months = frozenset(range(1, 13)) if not run.quick else frozenset({1})
-    flights, refused = read(Job("", months, CALLERS, 0, 0))
+    flights, refused = read(Job("", months, days=31, callers=CALLERS, corrupt=0, seed=0))
     assert not refused
     if run.quick:
         flights = flights[:2_000]
-    cast = cast_of(flights)
     run.note(f"{len(flights):,} flights, {CALLERS} callers, batch={BATCH}")
     for repetition in range(run.repetitions + 1):
         some = flights[:5_000] if repetition == 0 else flights
         async with Platform(on_disk(run.scratch / f"flights-{repetition}.db"), agents=AGENTS) as platform:
             began = perf_counter()
-            await feed(platform, some, CALLERS)
+            await Feeder(platform, some).run(CALLERS)
             fed = perf_counter()
-            await close_books(platform, cast)
+            await close_books(platform, cast_of(some))
             if repetition:
                 run.record(len(some) / (perf_counter() - began))
                 run.record(len(some) / (fed - began), "calls alone")
