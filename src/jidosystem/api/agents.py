@@ -84,7 +84,7 @@ class Agents:
 
     def _hosts(self, kind: type[Agent] | str | None) -> builtins.list[Host]:
         if kind is None:
-            return list(self._node.hosts.values())
+            return [host for name, host in self._node.hosts.items() if not name.startswith("jido.")]
         if isinstance(kind, str):
             host = self._node.hosts.get(kind)
             return [host] if host is not None else []

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Any, Self, TypeVar, TypeVarTuple, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, TypeVarTuple, Unpack
 
 from ..core.bus import EventBus, Forwarder
 from ..core.clock import Clock, SystemClock
@@ -19,7 +19,9 @@ from ..core.config import Config
 from ..core.dead_letters import DeadLetters
 from ..core.errors import InvalidConfig, ShuttingDown
 from ..core.ids import Ids, check_key
-from ..core.observability import Meters, logger
+from ..core.logs import logger
+from ..core.observability import Meters
+from ..core.tracing import Tracing
 from ..runtime import calls
 from ..runtime.agent import Agent
 from ..runtime.node import Node
@@ -28,6 +30,9 @@ from ..runtime.sender import Sender, durable_cast
 from ..runtime.subscriptions import Subscriptions
 from . import assembly
 from .agents import Agents
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import TracerProvider
 
 A = TypeVar("A", bound=Agent)
 R = TypeVar("R")
@@ -40,6 +45,7 @@ class Platform:
     `url`: "memory://" (the default: nothing survives), "sqlite:///relative.db" or "sqlite:////absolute.db".
     `agents`: the classes to host from the start; a class that is referenced later is hosted then.
     `config`: values by path, `{"agents.default_timeout": 10}`. `forwarders`: send matching events to the outside.
+    `tracer_provider`: OpenTelemetry's; by default the one that the application has set up, if any.
     `checking`: encode and compare at every border, to find what would break on another node (slower; for tests).
     """
 
@@ -53,6 +59,7 @@ class Platform:
         clock: Clock | None = None,
         checking: bool | None = None,
         name: str | None = None,
+        tracer_provider: TracerProvider | None = None,
     ) -> None:
         self._url = url
         self._classes = tuple(agents)
@@ -60,6 +67,7 @@ class Platform:
         self._forwarders = tuple(forwarders)
         self._clock = clock or SystemClock()
         self._checking = checking
+        self._tracer_provider = tracer_provider
         self._name = name or f"{socket.gethostname()}-{os.getpid()}"
         self._stack: AsyncExitStack | None = None
         self._node: Node | None = None
@@ -102,7 +110,7 @@ class Platform:
         checking = config.agents.checking_mode if self._checking is None else self._checking
         node = self._node = Node(
             loop, name=self._name, records=records, limits=config.agents, clock=self._clock, ids=ids, meters=self._meters, log=log,
-            letters=letters, checking=checking,
+            letters=letters, checking=checking, tracing=Tracing(self._tracer_provider),
         )  # fmt: skip
         self._config, self._agents = config, Agents(node)
         stack.push_async_callback(self._close_node, node, config)

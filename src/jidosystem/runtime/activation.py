@@ -222,6 +222,8 @@ class Activation:
             host.guards.release(turn)
             turn.fail(InvalidArguments(f"{self.address}.{spec.name}{spec.signature.signature}: {error}", path="$"))
             return
+        if host.node.tracing.enabled:
+            endings.begin_span(self, turn)
         if host.type.hook_change is not None and not spec.readonly:
             coro = endings.with_change_hook(self, turn, coro)
         self.run(turn, coro)
@@ -273,6 +275,8 @@ class Activation:
         if error is None:
             error = self._read(turn, value) if spec.readonly else self._wrote(turn, value)
         host.meter.observe(perf_counter() - turn.started)
+        if turn.span is not None:
+            turn.span.end(error)
         if error is not None:
             endings.failed(self, turn, error)
         if host.after_turn is not None:
@@ -372,6 +376,8 @@ class Activation:
             marks = self.extra.marks if self.extra is not None else None
             if self.extra is not None and self.extra.outbox is not None:
                 self.extra.outbox.note(batch)
+            if host.node.tracing.enabled:
+                batch.span = host.node.tracing.start("jido.commit", {"jido.agent": self.address, "jido.turns": len(batch.turns)}, batch.traceparent)
             batch.head = None if batch.deleted else encode_head(host.type.version, self.turns, self.state, marks)
             future = host.node.records.commit(self.address, self.revision, batch.head, tuple(batch.rows.values()), batch.events)
         except (StoreError, TypeError, ValueError, OverflowError) as error:
@@ -392,6 +398,8 @@ class Activation:
     def _committed(self, future: asyncio.Future[Committed]) -> None:
         batch = self.inflight
         assert batch is not None
+        if batch.span is not None:
+            batch.span.end(None if future.cancelled() else future.exception())
         if future.cancelled():
             self._commit_failed(batch, CommitUnknown(f"the commit of {self.address} was cancelled"))
             return

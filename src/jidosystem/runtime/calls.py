@@ -45,7 +45,7 @@ async def call(
                 deadline = above.deadline
             above = above.caller
         await caller.activation.durable_so_far()
-    args, kwargs = cross(spec, args, kwargs)
+    args, kwargs = cross(spec, args, kwargs, checking=node.checking)
     if idempotency_key is not None and not spec.readonly:
         return await _keyed_call(host, key, spec, args, kwargs, caller, deadline, idempotency_key)
     activation = host.find(key)
@@ -54,8 +54,10 @@ async def call(
     return await submit_and_wait(activation, turn)
 
 
-def cross(spec: ActionSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
-    """Arguments on their way in: copies of what could be changed."""
+def cross(spec: ActionSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, checking: bool = False) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    """Arguments on their way in: copies of what could be changed; in checking mode of everything, as on the way to another node."""
+    if checking and spec.copy:
+        return (), spec.signature.from_plain(spec.signature.to_plain(args, kwargs))
     if spec.copy:
         for value in args:
             if type(value) not in IMMUTABLE and not is_immutable(value):
@@ -126,7 +128,7 @@ async def _room(activation: Activation, turn: Turn) -> None:
 
 async def cast(host: Host, key: str, spec: ActionSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any], idempotency_key: str | None = None) -> None:
     """Put a message from outside into the agent's mailbox; its answer is nobody's."""
-    args, kwargs = cross(spec, args, kwargs)
+    args, kwargs = cross(spec, args, kwargs, checking=host.node.checking)
     activation = host.find(key)
     turn = Turn(activation, spec, args, None)
     turn.kind, turn.kwargs = CAST, kwargs
@@ -247,6 +249,7 @@ async def _first_keyed(host: Host, key: str, turn: Turn) -> None:
         activation = host.find(key)
         if activation.status is Status.LOADING:
             activation = await activation.ready()
+        await _make_room_for_keys(activation)
         stored = None
         if activation.extra is not None and activation.extra.marks.keys:
             stored = await host.node.records.read_row(activation.address, "key", turn.key)
@@ -266,6 +269,13 @@ async def _first_keyed(host: Host, key: str, turn: Turn) -> None:
             turn.fail(error)
     finally:
         del host.joins[key, turn.key]
+
+
+async def _make_room_for_keys(activation: Activation) -> None:
+    """At the limit, count anew: keys expire."""
+    extra, limits = activation.extra, activation.host.node.limits
+    if extra is not None and extra.marks.keys >= limits.idempotency_max_keys:
+        extra.marks.keys = len(await activation.host.node.records.read_rows(activation.address, "key"))
 
 
 async def _join(first: Turn, deadline: float) -> Any:

@@ -146,7 +146,7 @@ def migrate_state(*, from_version: int) -> Callable[[F], F]:
 
     def mark(function: F) -> F:
         target: Any = getattr(function, "__func__", function)
-        target.__jido_migrates__ = from_version  # type: ignore[attr-defined]
+        target.__jido_migrates__ = from_version
         return function
 
     return mark
@@ -294,14 +294,14 @@ class AgentType:
 
     def new_instance(self) -> Any:
         """An agent with every field at its default."""
-        instance = object.__new__(self.cls)
+        instance: Any = object.__new__(self.cls)
         self.codec.reset(instance)
         self.reset_transients(instance)
         return instance
 
     def blank_instance(self) -> Any:
         """An agent whose durable fields are yet to be decoded."""
-        instance = object.__new__(self.cls)
+        instance: Any = object.__new__(self.cls)
         self.reset_transients(instance)
         return instance
 
@@ -380,7 +380,10 @@ def define(cls: type, name: str | None, version: int, resident: bool, members: f
             )
         if not field.name.startswith("_"):
             check_carried(f"{cls.__name__}.{field.name}", field.hint)
-    return AgentType(cls, check_type_name(name or cls.__name__), version, resident, hints, fields)
+    type_name = check_type_name(name or cls.__name__)
+    if type_name.startswith("jido.") and not cls.__module__.startswith("jidosystem."):
+        raise DefinitionError(f"{cls.__name__}: names that begin with 'jido.' are the platform's own; choose another than {type_name!r}")
+    return AgentType(cls, type_name, version, resident, hints, fields)
 
 
 def _check_blocks(cls: type) -> None:

@@ -33,6 +33,17 @@ async def with_change_hook(activation: Activation, turn: Turn, coro: Coroutine[A
     return result
 
 
+def begin_span(activation: Activation, turn: Turn) -> None:
+    """A turn begins: its span is the child of whatever caused it."""
+    caller = turn.caller
+    cause = turn.traceparent or (caller.traceparent if caller is not None else None)
+    kind = activation.host.type.name
+    turn.span = activation.host.node.tracing.start(
+        f"{kind}.{turn.spec.name}", {"jido.agent": activation.address, "jido.action": turn.spec.name}, cause
+    )
+    turn.traceparent = turn.span.traceparent
+
+
 # -- turns that take their time ----------------------------------------------------------------------------------
 
 

@@ -14,6 +14,7 @@ import msgspec
 from ..core.errors import RecordUnreadable
 from ..core.events import Event
 from ..core.records import Row
+from ..core.tracing import Span
 
 if TYPE_CHECKING:
     from .turn import Turn
@@ -69,7 +70,7 @@ def decode_head(blob: bytes, address: str) -> Head:
 class Batch:
     """The turns that the next commit carries, in order, and what goes with them."""
 
-    __slots__ = ("after", "before", "before_turns", "deleted", "events", "head", "marks_before", "rows", "size_bytes", "turns", "waiters")
+    __slots__ = ("after", "before", "before_turns", "deleted", "events", "head", "marks_before", "rows", "size_bytes", "span", "turns", "waiters")
 
     def __init__(self, before: bytes | None, before_turns: int, marks_before: Marks | None) -> None:
         self.before = before  # the state that a failed commit falls back to
@@ -81,8 +82,14 @@ class Batch:
         self.events: list[Event] = []
         self.after: list[Callable[[], None]] = []  # what is released once the commit is durable
         self.size_bytes = 0
+        self.span: Span | None = None
         self.deleted = False
         self.head: bytes | None = None  # as it was handed to the store
+
+    @property
+    def traceparent(self) -> str | None:
+        """Where the commit belongs in a trace: with the first turn that it carries."""
+        return self.turns[0][0].traceparent if self.turns else None
 
     @property
     def full(self) -> bool:

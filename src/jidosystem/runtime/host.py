@@ -47,7 +47,7 @@ class Host:
         self.dummy = Activation(self, "")  # stands in until a turn has found its agent
         self.bulkhead = self.guards.bulkhead
         self.after_turn = self.guards.after_turn if self.guards.watches else None
-        self.plain = not self.guards.watches and kind.hook_change is None and not node.checking
+        self.plain = not self.guards.watches and kind.hook_change is None and not node.checking and not node.tracing.enabled
 
     # -- coming ----------------------------------------------------------------------------------------------
 

@@ -18,10 +18,11 @@ from ..core.clock import Clock
 from ..core.codec import encode
 from ..core.deadlines import Deadlines
 from ..core.eager import start_eagerly
-from ..core.errors import DefinitionError, JidoError, NoHost, ShuttingDown
+from ..core.errors import DefinitionError, JidoError, NoHost, ShuttingDown, StoreError, describe
 from ..core.ids import Ids, split_address
 from ..core.observability import Meters
 from ..core.records import Records
+from ..core.tracing import Tracing
 from . import calls
 from .control import Control
 from .definition import ActionSpec, AgentType
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from .activation import Activation
 
 SWEEP_EVERY_S = 1.0
+CLEAN_EVERY_S = 60.0
 FREEZE_EVERY = 5_000
 """Agents that come to life between two looks at what the garbage collector may leave alone."""
 
@@ -79,7 +81,7 @@ class Node:
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, *, name: str, records: Records, limits: Limits, clock: Clock, ids: Ids, meters: Meters, log: Any,
-        letters: DeadLetterBox, checking: bool = False, random: Callable[[], float] = random_module.random,
+        letters: DeadLetterBox, checking: bool = False, tracing: Tracing | None = None, random: Callable[[], float] = random_module.random,
     ) -> None:  # fmt: skip
         self.loop = loop
         self.name = name
@@ -91,11 +93,15 @@ class Node:
         self.log = log
         self.letters = letters
         self.checking = checking
+        self.tracing = tracing if tracing is not None else Tracing()
+        meters.gauge("live_agents", "Agents in memory on this node", lambda: self.live_count)
+        meters.gauge("waiting_turns", "Messages in the mailboxes of this node", self._waiting_turns)
         self.random = random
         self.closing = False
         self.hosts: dict[str, Host] = {}
         self.live_count = 0
         self._frozen = 0
+        self._cleaned = perf_counter()
         self.deadlines = Deadlines(loop)
         self.threads = Threads(loop)
         self.reminders = Reminders(self)
@@ -207,8 +213,11 @@ class Node:
         """One fewer lives."""
         self.live_count -= 1
 
+    def _waiting_turns(self) -> int:
+        return sum(len(a.queue) for host in self.hosts.values() for a in tuple(host.live.values()) if a.queue)
+
     def _evict(self, count: int) -> None:
-        idle = [a for host in self.hosts.values() for a in host.live.values() if a.idle]
+        idle = [a for host in self.hosts.values() if not host.type.resident for a in host.live.values() if a.idle]
         for activation in heapq.nsmallest(count, idle, key=_last_used):
             activation.host.passivate(activation)
 
@@ -220,8 +229,17 @@ class Node:
             stale = [a for a in host.live.values() if a.idle and now - a.last_used > limit_s and not host.type.resident]
             for activation in stale:
                 host.passivate(activation)
+        if now - self._cleaned > CLEAN_EVERY_S:
+            self._cleaned = now
+            self.own(self._clean())
         every_s = max(SWEEP_EVERY_S, self.live_count / 100_000)
         self._sweep_handle = self.loop.call_later(every_s, self._sweep)
+
+    async def _clean(self) -> None:
+        try:
+            await self.records.remove_expired(self.clock.time_s())
+        except StoreError as error:
+            self.log.warning("expired rows couldn't be removed", error=describe(error))
 
     async def close(self, grace_s: float) -> None:
         """No new work; running turns get until `grace_s`, then are cancelled; `on_terminate`; effects stay in their records."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.context import Causality, current
 from ..core.errors import ActionCancelled, ActionFailed, CallTimeout, JidoError, OutsideTurn, ReadOnlyTurn
+from ..core.tracing import Span
 from .definition import ActionSpec
 from .effects import Effects, Reminder
 
@@ -85,7 +86,7 @@ class Turn:
     watchdog: Any = None
     instance: Any = None
     permit: Any = None
-    span: Any = None
+    span: Span | None = None
 
     def __init__(self, activation: Activation, spec: ActionSpec, args: tuple[Any, ...], caller: Turn | None) -> None:
         self.activation = activation
@@ -189,6 +190,8 @@ async def within(turn: Turn, coro: Coroutine[Any, Any, Any]) -> Any:
     What would tear down the event loop (`SystemExit`, `KeyboardInterrupt`) becomes a crash of the agent.
     """
     current.set(turn)
+    if turn.span is not None:
+        turn.span.make_current()
     try:
         return await coro
     except (Exception, asyncio.CancelledError, GeneratorExit):
