@@ -98,6 +98,18 @@ async def test_giving_up_in_the_moment_of_being_served_passes_the_place_on() -> 
     assert state.running == 0
 
 
+async def test_a_place_given_back_passes_by_who_has_just_given_up() -> None:
+    state = bulkhead()
+    await state.acquire()
+    first, second = asyncio.create_task(state.acquire()), asyncio.create_task(state.acquire())
+    await settle()
+    first.cancel()
+    state.release()  # first has been told, but hasn't run yet
+    await asyncio.wait_for(second, 10)
+    assert first.cancelled()
+    assert (state.running, state.waiting) == (1, 0)
+
+
 async def test_a_block_that_raises_gives_its_place_back() -> None:
     state = bulkhead()
     with pytest.raises(ValueError, match="boom"):

@@ -27,7 +27,7 @@ class Expires(Protocol):
 class Deadlines:
     """The wheel of one event loop. Only for that loop's thread."""
 
-    __slots__ = ("_handle", "_heap", "_loop", "_next", "_per_s", "_slots", "_sweep_at", "_tick_s", "_turning")
+    __slots__ = ("_handle", "_heap", "_loop", "_next", "_per_s", "_slots", "_sweep_at", "_tick_s")
 
     def __init__(self, loop: AbstractEventLoop, tick_s: float = 0.02) -> None:
         self._loop = loop
@@ -38,7 +38,6 @@ class Deadlines:
         self._handle: TimerHandle | None = None
         self._next = 0  # the slot that the timer is set for
         self._sweep_at = _SWEEP_AT
-        self._turning = False
 
     def __len__(self) -> int:
         return sum(map(len, self._slots.values()))
@@ -51,8 +50,6 @@ class Deadlines:
             slot = int(deadline * self._per_s) + 1
         except OverflowError:
             return
-        if slot * self._tick_s < deadline:  # rounded
-            slot += 1
         entry.slot = slot
         try:
             self._slots[slot].add(entry)
@@ -92,8 +89,6 @@ class Deadlines:
         self._sweep_at = 2 * len(self._slots) + _SWEEP_AT
 
     def _arm(self) -> None:
-        if self._turning:
-            return
         heap = self._heap
         while heap and not self._slots.get(heap[0]):  # empty, or forgotten
             self._slots.pop(heappop(heap), None)
@@ -110,12 +105,10 @@ class Deadlines:
         heap, due = self._heap, []
         while heap and heap[0] * self._tick_s <= now:
             due.append(heappop(heap))
-        self._turning = True
         try:
             for slot in due:
                 self._expire(slot, now)
         finally:
-            self._turning = False
             for slot in due:
                 # What was added meanwhile with a deadline in the past waits for the next turn of the loop.
                 if self._slots.get(slot):

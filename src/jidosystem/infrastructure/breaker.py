@@ -85,9 +85,9 @@ class BreakerState:
             if probe:
                 self._probe_at = -math.inf  # it told nothing: the next call is the probe
         elif error is None:
+            self._failures = 0
             if probe:
                 self._close()
-            self._failures = 0
         else:
             self._failures += 1
             if probe or self._failures >= self._policy.threshold:
@@ -115,6 +115,7 @@ class BreakerState:
 
     def _open(self, now: float) -> None:
         self._spell += 1
+        self._failures = 0
         self._opened_at, self._probe_at = now, None
 
     def _close(self) -> None:

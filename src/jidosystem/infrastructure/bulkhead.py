@@ -45,8 +45,8 @@ class BulkheadState:
         return len(self._waiters)
 
     def try_acquire(self) -> bool:
-        """Take a place if one is free and nobody waits for it; each True needs one `release`."""
-        if self.running < self._policy.max_concurrent and not self._waiters:
+        """Take a place if one is free, which it only is while nobody waits; each True needs one `release`."""
+        if self.running < self._policy.max_concurrent:
             self.running += 1
             return True
         return False
