@@ -17,6 +17,7 @@ print(await platform.agent(Counter, "home").add(2))
 from __future__ import annotations
 
 from dataclasses import field
+from typing import TYPE_CHECKING, Any
 
 from .api.agents import Agents
 from .api.platform import Platform
@@ -60,12 +61,14 @@ from .core.events import Event
 from .core.restarts import Supervision
 from .infrastructure.breaker import CircuitBreaker
 from .infrastructure.bulkhead import Bulkhead
-from .infrastructure.forwarders import LogFileForwarder, WebhookForwarder
 from .infrastructure.retry import Retry
 from .runtime.agent import Agent
 from .runtime.blocks import Lifecycle, Mailbox, Resilience
 from .runtime.control import AgentInfo
 from .runtime.definition import action, migrate_state, on_child_failed, on_event, on_load, on_start, on_state_change, on_terminate
+
+if TYPE_CHECKING:
+    from .infrastructure.forwarders import LogFileForwarder, WebhookForwarder
 
 __version__ = "0.1.0"
 
@@ -78,3 +81,11 @@ __all__ = [
     "StreamConflict", "Subscription", "Supervision", "Transient", "TurnTimeout", "WebhookForwarder", "action", "errors", "field",
     "migrate_state", "on_child_failed", "on_event", "on_load", "on_start", "on_state_change", "on_terminate",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("LogFileForwarder", "WebhookForwarder"):  # they bring what few programs need
+        from .infrastructure import forwarders
+
+        return getattr(forwarders, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,12 +8,9 @@ registers sections of its own as pydantic models. A wrong value is refused and w
 from __future__ import annotations
 
 import asyncio
-import difflib
 import os
-import tomllib
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
@@ -21,6 +18,9 @@ from .codec import decode, encode
 from .errors import Conflict, InvalidConfig, RecordUnreadable
 from .events import matcher
 from .records import Records
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 ADDRESS = "jido.config/cluster"
 MAX_HISTORY = 1_000
@@ -308,6 +308,8 @@ def _model_keys(model: Any) -> list[str]:
 
 
 def _near(name: str, names: Any) -> str:
+    import difflib  # a mistake may take its time, a start may not
+
     close = difflib.get_close_matches(name, list(names), 1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
@@ -324,8 +326,11 @@ def _pydantic_section(name: str, model: Any, values: dict[str, Any]) -> Any:
 
 
 def _from_file(file: str | Path | None) -> dict[str, Any]:
-    if file is None or not Path(file).is_file():
+    if file is None or not os.path.isfile(file):
         return {}
+    import tomllib
+    from pathlib import Path
+
     try:
         tables = tomllib.loads(Path(file).read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:

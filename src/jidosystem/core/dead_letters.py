@@ -7,7 +7,6 @@ twice stores it once. The list is bounded: at the limit nothing is lost, the sou
 from __future__ import annotations
 
 import builtins
-import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal
 
@@ -70,6 +69,8 @@ class DeadLetters:
             self._count = len(await self.list())
         if self._count >= self._limit:
             raise DeadLettersFull(f"there are {self._count} dead letters, the limit (events.max_dead_letters); redrive or clear some")
+        import hashlib
+
         digest = hashlib.blake2b(encode([source, name, agent, series, number]), digest_size=12).hexdigest()
         letter = DeadLetter(digest, source, name, agent, describe(error), attempts, self._clock.time_s(), series, number, payload)
         address = f"{TYPE}/{digest}"

@@ -6,8 +6,8 @@ runs are a random prefix of the process and a counter: unique without a system c
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 from itertools import count
 
 from .errors import DefinitionError, InvalidKey
@@ -60,7 +60,7 @@ class Ids:
     __slots__ = ("_next", "_prefix")
 
     def __init__(self, prefix: str | None = None) -> None:
-        self._prefix = prefix if prefix is not None else secrets.token_hex(8)
+        self._prefix = prefix if prefix is not None else os.urandom(8).hex()
         self._next = count(1).__next__
 
     def __call__(self) -> str:

@@ -1,111 +1,191 @@
 """Lanes: which events of a log may be handled now. A pure machine; times are passed in.
 
-Each event belongs to any number of lanes (keys). Within a lane one batch is under way at a time, in log order;
-lanes don't wait for each other. The trailing position is below the lowest event that any lane still owes.
+Each event belongs to any number of lanes (keys). Within a lane one batch is under way at a time, in log order; lanes
+don't wait for each other. A lane that fails waits out a growing delay, and an event that has had its last attempt is
+handed back to be buried. The trailing position is below the lowest event that any lane still owes: whoever starts
+again there misses nothing.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from heapq import heappop, heappush
+from typing import Any, NamedTuple
 
 from .events import Event
 
 FIRST_DELAY_S = 0.1
 MAX_DELAY_S = 30.0
+MAX_TOLD_DELAY_S = 600.0
+"""The longest that a receiver's own word ("come again in …") holds a lane up."""
 
 
 class Lane:
     """The events of one key that are still to be handled."""
 
-    __slots__ = ("attempts", "busy", "key", "not_before", "queue", "single")
+    __slots__ = ("attempts", "busy", "key", "queue", "single", "tries", "visitors", "waits")
 
     def __init__(self, key: str) -> None:
         self.key = key
         self.queue: deque[Event] = deque()
-        self.busy = 0  # how many events of the front are under way
-        self.attempts = 0
-        self.not_before = 0.0
+        self.visitors: deque[Visit] | None = None
+        self.busy = 0  # how many events of the front are under way; a visitor counts as one
+        self.attempts = 0  # of the first event, those that count
+        self.tries = 0  # failures in a row, counted or not: what delays grow by
         self.single = 0  # so many events go one by one, to find the one that made their batch fail
+        self.waits = False  # among the delayed
+
+
+class Visit(NamedTuple):
+    """An event that comes from elsewhere than the log and has the lane to itself for once; `token` is its bringer's."""
+
+    event: Event
+    token: Any
+
+
+class Work(NamedTuple):
+    """What may start: a batch of a lane, or a visitor (`token` is then the bringer's)."""
+
+    lane: Lane
+    events: list[Event]
+    token: Any
 
 
 class Lanes:
-    """See the module. `batch`: how many events go together."""
+    """See the module. `batch`: how many events go together; `max_attempts`: how often one event may fail."""
 
-    __slots__ = ("_batch", "_lanes", "_owed", "_ready", "position", "size")
+    __slots__ = ("_batch", "_count", "_delayed", "_lanes", "_max_attempts", "_owed", "_ready", "position", "size")
 
-    def __init__(self, position: int, batch: int = 1) -> None:
+    def __init__(self, position: int, batch: int = 1, max_attempts: int = 5) -> None:
         self._batch = batch
+        self._max_attempts = max_attempts
         self._lanes: dict[str, Lane] = {}
-        self._ready: dict[str, None] = {}  # lanes with work and nothing under way, in order of coming
+        self._ready: deque[Lane] = deque()  # lanes with work and nothing under way, in order of coming
+        self._delayed: list[tuple[float, int, Lane]] = []  # a heap: lanes that wait until a time
+        self._count = 0
         self._owed: dict[int, int] = {}  # position -> lanes that haven't finished it, in log order
         self.position = position  # the last event offered
-        self.size = 0
+        self.size = 0  # events owed, once for each of their lanes
+
+    # -- in --------------------------------------------------------------------------------------------------------
 
     def offer(self, event: Event, keys: Iterable[str]) -> None:
         """The next event of the log, and whose it is."""
         self.position = event.position
         count = 0
-        for key in dict.fromkeys(keys):
+        for key in keys:
             lane = self._lanes.get(key)
             if lane is None:
                 lane = self._lanes[key] = Lane(key)
+                self._ready.append(lane)
+            elif lane.queue and lane.queue[-1] is event:
+                continue  # the same key twice
             lane.queue.append(event)
-            if not lane.busy:
-                self._ready[key] = None
             count += 1
         if count:
             self._owed[event.position] = count
             self.size += count
+
+    def visit(self, key: str, event: Event, token: Any) -> None:
+        """Let an event that was handled before have its lane to itself, as soon as the lane is free. It isn't repeated."""
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = Lane(key)
+            self._ready.append(lane)
+        elif lane.waits:  # a visitor doesn't wait out the delay of the lane's own events
+            self._delayed = [entry for entry in self._delayed if entry[2] is not lane]
+            self._delayed.sort()
+            lane.waits = False
+            self._ready.append(lane)
+        if lane.visitors is None:
+            lane.visitors = deque()
+        lane.visitors.append(Visit(event, token))
+
+    # -- out -------------------------------------------------------------------------------------------------------
+
+    def take(self, now: float) -> Work | None:
+        """The next that may start, under way until `finish` or `fail`; None if nothing may."""
+        delayed = self._delayed
+        while delayed and delayed[0][0] <= now:
+            lane = heappop(delayed)[2]
+            lane.waits = False
+            self._ready.append(lane)
+        if not self._ready:
+            return None
+        lane = self._ready.popleft()
+        if lane.visitors:
+            lane.busy = 1
+            return Work(lane, [lane.visitors[0].event], lane.visitors[0].token)
+        queue = lane.queue
+        if self._batch == 1 or lane.single:
+            lane.busy = 1
+            return Work(lane, [queue[0]], None)
+        count = lane.busy = min(self._batch, len(queue))
+        return Work(lane, [queue[i] for i in range(count)], None)
+
+    def next_time(self) -> float | None:
+        """When the first lane that waits out a delay may go on; None if none does."""
+        return self._delayed[0][0] if self._delayed else None
 
     @property
     def trailing(self) -> int:
         """Everything up to here is finished."""
         return next(iter(self._owed)) - 1 if self._owed else self.position
 
-    def take(self, now: float) -> Iterator[tuple[Lane, list[Event]]]:
-        """Batches that may start now; each is under way until `finish` or `fail`."""
-        for key in list(self._ready):
-            lane = self._lanes[key]
-            if lane.not_before > now:
-                continue
-            del self._ready[key]
-            count = 1 if lane.single else min(self._batch, len(lane.queue))
-            lane.busy = count
-            yield lane, [lane.queue[i] for i in range(count)]
-
-    def next_time(self) -> float | None:
-        """When the first lane that waits out a delay may go on; None if none does."""
-        times = [self._lanes[key].not_before for key in self._ready]
-        return min(times) if times else None
+    # -- outcomes --------------------------------------------------------------------------------------------------
 
     def finish(self, lane: Lane) -> None:
-        """What was under way is done."""
+        """What was under way is done: handled, or buried."""
+        if lane.visitors:
+            lane.visitors.popleft()
+            self._put_back(lane)
+            return
+        owed = self._owed
         for _ in range(lane.busy):
-            event = lane.queue.popleft()
-            left = self._owed[event.position] - 1
+            position = lane.queue.popleft().position
+            left = owed[position] - 1
             if left:
-                self._owed[event.position] = left
+                owed[position] = left
             else:
-                del self._owed[event.position]
-            self.size -= 1
-        lane.single = max(0, lane.single - lane.busy)
-        lane.attempts, lane.not_before = 0, 0.0
+                del owed[position]
+        self.size -= lane.busy
+        if lane.tries or lane.single:
+            lane.single = max(0, lane.single - lane.busy)
+            lane.attempts = lane.tries = 0
         self._put_back(lane)
 
-    def fail(self, lane: Lane, now: float, random01: float, *, counted: bool) -> None:
-        """What was under way failed; it comes again after a growing delay. A batch comes one by one."""
-        if lane.busy > 1:
+    def fail(self, lane: Lane, now: float, random01: float, *, counted: bool = True, final: bool = False, least_s: float = 0.0) -> Event | None:
+        """What was under way failed; it comes again after a growing delay of at least `least_s`.
+
+        A batch comes again one by one. `counted=False`: a passing trouble that isn't the event's fault. Returns the
+        event if this was its last attempt (`final` says so at once): it stays under way, to be buried and then
+        finished; or to be failed once more, uncounted, if it couldn't be.
+        """
+        if lane.visitors:
+            self.finish(lane)  # its bringer is told, and brings it again if it likes
+            return None
+        if counted and lane.busy > 1:
             lane.single = lane.busy
-        else:
-            lane.attempts += counted
-        delay_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** min(max(lane.attempts - 1, 0), 20))
-        lane.not_before = now if lane.busy > 1 and counted else now + delay_s * (0.5 + random01 / 2)
-        self._put_back(lane)
+            self._put_back(lane)
+            return None
+        lane.attempts += counted
+        if counted and (final or lane.attempts >= self._max_attempts):
+            return lane.queue[0]
+        lane.tries += 1
+        delay_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** min(lane.tries - 1, 20)) * (0.5 + random01 / 2)
+        self._delay(lane, now + max(delay_s, min(least_s, MAX_TOLD_DELAY_S)))
+        return None
+
+    def _delay(self, lane: Lane, until: float) -> None:
+        lane.busy = 0
+        lane.waits = True
+        self._count += 1
+        heappush(self._delayed, (until, self._count, lane))
 
     def _put_back(self, lane: Lane) -> None:
         lane.busy = 0
-        if lane.queue:
-            self._ready[lane.key] = None
+        if lane.queue or lane.visitors:
+            self._ready.append(lane)
         else:
             del self._lanes[lane.key]

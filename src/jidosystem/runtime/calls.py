@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -199,6 +198,8 @@ def _submit_delivery(activation: Activation, turn: Turn) -> None:
 
 def request_hash(spec: ActionSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
     """What a key stands for: the action and its arguments."""
+    import hashlib
+
     arguments = spec.signature.with_defaults(spec.signature.bind(args, kwargs))
     return hashlib.blake2b(encode((spec.name, arguments)), digest_size=16).digest()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 from collections.abc import Callable, Coroutine
 from time import perf_counter as clock
@@ -40,6 +39,8 @@ class Ref:
         kind = object.__getattribute__(self, "_host").type
         if name.startswith("__"):
             raise AttributeError(name)
+        import difflib  # a mistake may take its time, a start may not
+
         near = difflib.get_close_matches(name, kind.actions, 1)
         has = f"did you mean {near[0]!r}?" if near else f"its actions are {', '.join(sorted(kind.actions)) or 'none'}"
         what = "is a field" if name in kind.codec.names else "is no action"
