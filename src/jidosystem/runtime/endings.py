@@ -159,7 +159,7 @@ def _again(activation: Activation, turn: Turn, wait_s: float) -> None:
         turn.reply = activation.host.node.loop.create_future()
     again = Turn(activation, turn.spec, turn.args, turn.caller)
     again.kwargs, again.kind, again.reply, again.deadline = turn.kwargs, turn.kind, turn.reply, turn.deadline
-    again.key, again.key_hash, again.attempt = turn.key, turn.key_hash, turn.attempt + 1
+    again.key, again.key_hash, again.attempt, again.permit = turn.key, turn.key_hash, turn.attempt + 1, turn.permit
     again.correlation_id, again.causation_id, again.traceparent = turn.correlation_id, turn.causation_id, turn.traceparent
     again.permit = turn.permit
     turn.successor = again

@@ -65,8 +65,7 @@ class Guards:
             extra = activation.need_extra()
             extra.breaker = BreakerState(self._breaker, activation.address)
         now = self._host.node.loop.time()
-        permit = turn.permit or extra.breaker.admit(now)
-        extra.breaker.settle(permit, error, now)
+        extra.breaker.settle(turn.permit, error, now)  # no permit: it began before there was a breaker
 
     def release(self, turn: Turn) -> None:
         """Give a bulkhead place back."""
