@@ -14,6 +14,7 @@ from itertools import count
 from typing import Any, Literal, Protocol
 
 from .clock import Clock
+from .codec import NOT_CARRIED
 from .context import current
 from .dead_letters import DeadLetters
 from .eager import EagerTask, first_steps
@@ -112,7 +113,7 @@ class EventBus:
         )  # fmt: skip
         try:
             future = self._log.append((event,), expected)
-        except (TypeError, OverflowError, ValueError) as error:
+        except NOT_CARRIED as error:
             raise InvalidArguments(f"the data of event {type!r} can't be carried: {error}", path="$.data") from error
         positions = await future
         set_field(event, "position", positions[0])

@@ -15,6 +15,7 @@ from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from ..core.codec import NOT_CARRIED
 from ..core.eager import start_eagerly
 from ..core.errors import (
     CommitUnknown,
@@ -192,6 +193,8 @@ class Activation:
                     self.host.node.loop.call_soon(self.proceed)
             finally:
                 self.pumping = False
+            if not queue and not queue.room and self.queue is queue:
+                self.queue = None  # a deque weighs as much as an idle agent
             if self.batch is not None and self.inflight is None:
                 self._flush()
         if not self.queue and self.writer is None and self.inflight is None and self.batch is None and self.readers == 0:
@@ -295,6 +298,8 @@ class Activation:
         if seen is None:
             turn.answer(value)
         else:
+            if seen.waiters is None:
+                seen.waiters = []
             seen.waiters.append((turn, value))  # type: ignore[arg-type]
 
     def _wrote(self, turn: Turn, value: Any) -> BaseException | None:
@@ -305,7 +310,7 @@ class Activation:
             after = codec.encode_checked(self.instance, before)
         except StateMismatch as error:
             return InvalidResult(f"{self.address}.{turn.spec.name} left state that doesn't fit its type hints: {error}")
-        except (TypeError, OverflowError, ValueError, AttributeError) as error:
+        except (*NOT_CARRIED, AttributeError) as error:
             return InvalidResult(f"{self.address}.{turn.spec.name} left state that can't be carried: {error}")
         if after is before and turn.effects is None and turn.origin is None and turn.key is None:
             self._answer_when_durable(turn, value)
@@ -379,7 +384,9 @@ class Activation:
             if host.node.tracing.enabled:
                 batch.span = host.node.tracing.start("jido.commit", {"jido.agent": self.address, "jido.turns": len(batch.turns)}, batch.traceparent)
             batch.head = None if batch.deleted else encode_head(host.type.version, self.turns, self.state, marks)
-            future = host.node.records.commit(self.address, self.revision, batch.head, tuple(batch.rows.values()), batch.events)
+            staged = batch.staged
+            rows, events = ((), ()) if staged is None else (tuple(staged.rows.values()), staged.events)
+            future = host.node.records.commit(self.address, self.revision, batch.head, rows, events)
         except (StoreError, TypeError, ValueError, OverflowError) as error:
             self._commit_failed(batch, error if isinstance(error, StoreError) else TooLarge(f"{self.address}: {error}"))
             return
@@ -419,8 +426,8 @@ class Activation:
         if batch.waiters:
             for waiter, value in batch.waiters:
                 waiter.answer(value)
-        if batch.after:
-            for release in batch.after:
+        if batch.staged is not None:
+            for release in batch.staged.after:
                 release()
 
     def _commit_failed(self, batch: Batch, error: BaseException) -> None:
@@ -445,12 +452,12 @@ class Activation:
             turn.doomed = error
         if isinstance(error, Conflict):
             endings.lost(self, error)
-        elif extra.has_rows or batch.rows:
+        elif extra.has_rows or batch.staged is not None:
             self.host.drop_and_requeue(self)  # what is in memory of its rows may be wrong now: read them again
         elif self.writer is None and self.readers == 0:
             self.restore()
         for failed in failing:
-            for turn, _value in (*failed.turns, *failed.waiters):
+            for turn, _value in (*failed.turns, *(failed.waiters or ())):
                 turn.fail(error)
 
     async def durable_so_far(self) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
 from typing import Any, ClassVar, TypeVar, TypeVarTuple, Unpack
 
-from ..core.codec import plain
+from ..core.codec import NOT_CARRIED, plain
 from ..core.errors import DefinitionError, InvalidArguments, NoPlatform, OutsideTurn
 from ..core.events import Event, check_event_type
 from ..core.ids import Ids, check_key
@@ -170,7 +170,7 @@ class Agent:
         try:
             carried = data if data is None or (is_immutable(data) and not hasattr(data, "__dict__") and not isinstance(data, tuple)) else plain(data)
             carried_metadata = plain(dict(metadata)) if metadata else {}
-        except (TypeError, OverflowError, ValueError) as error:
+        except NOT_CARRIED as error:
             raise InvalidArguments(f"the data of event {type!r} can't be carried: {error}", path="$.data") from error
         link = self._link()
         if turn is None:

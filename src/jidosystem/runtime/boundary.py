@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from ..core.codec import decoder_for, encode, from_builtins
+from ..core.codec import NOT_CARRIED, decoder_for, encode, from_builtins
 from ..core.errors import InvalidArguments, InvalidResult
 
 IMMUTABLE: frozenset[type] = frozenset(
@@ -131,7 +131,7 @@ class Signature:
         bound = self.bind(args, kwargs)
         try:
             return encode(bound)
-        except (TypeError, OverflowError, ValueError) as error:
+        except NOT_CARRIED as error:
             for name, value in bound.items():
                 self._encoded(name, value)
             raise InvalidArguments(f"{self._where}: {error}", path="$") from error
@@ -142,7 +142,7 @@ class Signature:
             raise InvalidArguments(f"args={named!r}: a mapping from parameter names to values", path="$.args")
         try:
             return encode(dict(named))
-        except (TypeError, OverflowError, ValueError) as error:
+        except NOT_CARRIED as error:
             for name, value in named.items():
                 self._encoded(str(name), value)
             raise InvalidArguments(f"{self._where}: {error}", path="$") from error
@@ -168,14 +168,14 @@ class Signature:
             self._result = decoder_for(self._result_hint)
         try:
             return self._result.decode(encode(value))
-        except (TypeError, OverflowError, ValueError, msgspec.MsgspecError) as error:
+        except (*NOT_CARRIED, msgspec.MsgspecError) as error:
             raise InvalidResult(f"{self._where} returned what can't be carried as {self._result_hint!r}: {error}") from error
 
     def encode_result(self, value: Any) -> bytes:
         """The result as it is stored and sent; `InvalidResult` if it can't be carried."""
         try:
             return encode(value)
-        except (TypeError, OverflowError, ValueError) as error:
+        except NOT_CARRIED as error:
             raise InvalidResult(f"{self._where} returned what can't be carried: {error}") from error
 
     def decode_result(self, blob: bytes) -> Any:
@@ -190,7 +190,7 @@ class Signature:
     def _encoded(self, name: str, value: Any) -> bytes:
         try:
             return encode(value)
-        except (TypeError, OverflowError, ValueError) as error:
+        except NOT_CARRIED as error:
             raise InvalidArguments(f"{self._where}: argument {name!r} can't be carried: {error}", path=f"$.{name}") from error
 
     def _decode(self, name: str, blob: bytes) -> Any:

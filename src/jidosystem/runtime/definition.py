@@ -198,7 +198,7 @@ class AgentType:
     """Everything the platform knows of an agent class."""
 
     __slots__ = (
-        "actions", "cls", "codec", "crash_on", "description", "events", "hook_change", "hook_child_failed", "hook_load", "hook_start",
+        "actions", "cls", "codec", "description", "events", "hook_change", "hook_child_failed", "hook_load", "hook_start",
         "hook_terminate", "lifecycle", "mailbox", "migrations", "name", "reader", "resident", "resilience", "supervision", "transients", "version",
     )  # fmt: skip
 
@@ -214,7 +214,6 @@ class AgentType:
         self.mailbox: Mailbox = getattr(cls, "mailbox", None) or Mailbox()
         self.resilience: Resilience = getattr(cls, "resilience", None) or Resilience()
         self.supervision: Supervision | None = getattr(cls, "supervision", None)
-        self.crash_on: tuple[type[BaseException], ...] = self.supervision.crash_on if self.supervision else ()
         self.actions: dict[str, ActionSpec] = {}
         self.events: dict[str, tuple[ActionSpec, EventOptions]] = {}
         self.migrations: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}

@@ -136,7 +136,7 @@ def failed(activation: Activation, turn: Turn, error: BaseException) -> None:
         )
         crash(activation, error.cause)
         return
-    if host.type.crash_on and isinstance(error, host.type.crash_on):
+    if host.type.supervision is not None and host.type.supervision.is_crash(error):
         turn.fail(error)
         crash(activation, error)
         return

@@ -67,24 +67,39 @@ def decode_head(blob: bytes, address: str) -> Head:
     return head
 
 
+class Staged:
+    """What turns bring to a commit beside their state."""
+
+    __slots__ = ("after", "events", "rows")
+
+    def __init__(self) -> None:
+        self.rows: dict[tuple[str, str], Row] = {}
+        self.events: list[Event] = []
+        self.after: list[Callable[[], None]] = []  # what is released once the commit is durable
+
+
 class Batch:
     """The turns that the next commit carries, in order, and what goes with them."""
 
-    __slots__ = ("after", "before", "before_turns", "deleted", "events", "head", "marks_before", "rows", "size_bytes", "span", "turns", "waiters")
+    __slots__ = ("before", "before_turns", "deleted", "head", "marks_before", "size_bytes", "span", "staged", "turns", "waiters")
 
     def __init__(self, before: bytes | None, before_turns: int, marks_before: Marks | None) -> None:
         self.before = before  # the state that a failed commit falls back to
         self.before_turns = before_turns
         self.marks_before = marks_before
         self.turns: list[tuple[Turn, Any]] = []
-        self.waiters: list[tuple[Turn, Any]] = []  # answers that have seen this batch's state
-        self.rows: dict[tuple[str, str], Row] = {}
-        self.events: list[Event] = []
-        self.after: list[Callable[[], None]] = []  # what is released once the commit is durable
+        self.waiters: list[tuple[Turn, Any]] | None = None  # answers that have seen this batch's state
+        self.staged: Staged | None = None
         self.size_bytes = 0
         self.span: Span | None = None
         self.deleted = False
         self.head: bytes | None = None  # as it was handed to the store
+
+    def stage(self) -> Staged:
+        """What goes with the turns; made when the first of them brings something."""
+        if self.staged is None:
+            self.staged = Staged()
+        return self.staged
 
     @property
     def traceparent(self) -> str | None:

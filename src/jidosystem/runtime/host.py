@@ -94,8 +94,10 @@ class Host:
                     await load(activation)
                     await self.run_hook(activation, self.type.hook_start)
         except (RecordUnreadable, NoHost, AgentFailed, StoreError) as error:
+            await asyncio.sleep(0)  # whoever has just asked for the agent waits for it first
             self.refuse(activation, error)
         except Exception as error:
+            await asyncio.sleep(0)
             if isinstance(error, TimeoutError):
                 error = TimeoutError(f"{activation.address} didn't start within its startup_timeout of {timeout_s:g} s")
             self.node.log.error("an agent couldn't start", agent=activation.address, error=describe(error))

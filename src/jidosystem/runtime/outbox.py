@@ -77,9 +77,9 @@ class Outbox:
         for row in self._acked:
             left = self._rows[row]
             if left:
-                batch.rows["pending", row] = Row("pending", row, encode(list(left.values())))
+                batch.stage().rows["pending", row] = Row("pending", row, encode(list(left.values())))
             else:
-                batch.rows["pending", row] = Row("pending", row, None)
+                batch.stage().rows["pending", row] = Row("pending", row, None)
                 del self._rows[row]
                 self._activation.need_extra().marks.pending -= 1
         self._acked.clear()

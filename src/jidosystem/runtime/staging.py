@@ -57,7 +57,7 @@ def stage(activation: Activation, turn: Turn, value: Any, batch: Batch) -> None:
         _stage_origin(activation, extra, turn.origin, batch)
     if turn.key is not None:
         expires = activation.host.node.clock.time_s() + agents.idempotency_retention
-        batch.rows["key", turn.key] = Row("key", turn.key, encode(KeyRow(turn.key_hash, reply)), expires, create=True)
+        batch.stage().rows["key", turn.key] = Row("key", turn.key, encode(KeyRow(turn.key_hash, reply)), expires, create=True)
         batch.size_bytes += len(reply)
         extra.marks.keys += 1
     if effects is not None:
@@ -71,13 +71,13 @@ def _stage_origin(activation: Activation, extra: Extra, origin: Origin, batch: B
             stage_reminder(activation, extra, origin.name, origin.following, batch)
         return
     expires = None if origin.kind == "sub" else node.clock.time_s() + node.limits.idempotency_retention
-    batch.rows[origin.kind, origin.name] = Row(origin.kind, origin.name, encode(origin.number), expires)
+    batch.stage().rows[origin.kind, origin.name] = Row(origin.kind, origin.name, encode(origin.number), expires)
     extra.remember(origin.kind, origin.name, origin.number)
 
 
 def _stage_effects(activation: Activation, extra: Extra, effects: Effects, batch: Batch) -> None:
     if effects.events:
-        batch.events.extend(effects.events)
+        batch.stage().events.extend(effects.events)
         activation.host.meter.events += len(effects.events)
     if effects.casts:
         _stage_casts(activation, extra, effects.casts, batch)
@@ -87,16 +87,16 @@ def _stage_effects(activation: Activation, extra: Extra, effects: Effects, batch
         if child not in extra.children:
             extra.children.append(child)
             extra.marks.children += 1
-            batch.rows["child", f"{extra.marks.children:09d}"] = Row("child", f"{extra.marks.children:09d}", child.encode())
+            batch.stage().rows["child", f"{extra.marks.children:09d}"] = Row("child", f"{extra.marks.children:09d}", child.encode())
     for timer in effects.timers:
-        batch.after.append(partial(activation.host.start_timer, activation, timer))
+        batch.stage().after.append(partial(activation.host.start_timer, activation, timer))
     if effects.deleted:
         batch.deleted = True
-        batch.rows = {name: row for name, row in batch.rows.items() if row.kind == "pending" and row.value is not None}
-        batch.after.append(partial(activation.host.deleted, activation))
+        batch.stage().rows = {name: row for name, row in batch.stage().rows.items() if row.kind == "pending" and row.value is not None}
+        batch.stage().after.append(partial(activation.host.deleted, activation))
         activation.leave()
     elif effects.stopped:
-        batch.after.append(partial(activation.host.stop_soon, activation))
+        batch.stage().after.append(partial(activation.host.stop_soon, activation))
 
 
 def _stage_casts(activation: Activation, extra: Extra, casts: list[CastEffect], batch: Batch) -> None:
@@ -107,13 +107,13 @@ def _stage_casts(activation: Activation, extra: Extra, casts: list[CastEffect], 
         numbered.append(msgspec.structs.replace(cast, number=marks.effects))
     row = f"{marks.effects:016d}"
     blob = encode(numbered)
-    batch.rows["pending", row] = Row("pending", row, blob)
+    batch.stage().rows["pending", row] = Row("pending", row, blob)
     batch.size_bytes += len(blob)
     marks.pending += 1
     if extra.outbox is None:
         extra.outbox = Outbox(activation)
     extra.outbox.expect(len(numbered))
-    batch.after.append(partial(extra.outbox.release, row, numbered))
+    batch.stage().after.append(partial(extra.outbox.release, row, numbered))
 
 
 def stage_reminder(activation: Activation, extra: Extra, name: str, reminder: Reminder | None, batch: Batch) -> None:
@@ -121,11 +121,11 @@ def stage_reminder(activation: Activation, extra: Extra, name: str, reminder: Re
     old = extra.reminders.pop(name, None)
     if old is not None:
         extra.marks.due -= 1
-        batch.rows["due", due_row(old)] = Row("due", due_row(old), None)
+        batch.stage().rows["due", due_row(old)] = Row("due", due_row(old), None)
     if reminder is not None:
         extra.reminders[name] = reminder
         extra.marks.due += 1
         blob = encode(reminder)
-        batch.rows["due", due_row(reminder)] = Row("due", due_row(reminder), blob)
+        batch.stage().rows["due", due_row(reminder)] = Row("due", due_row(reminder), blob)
         batch.size_bytes += len(blob)
-        batch.after.append(partial(activation.host.node.reminders.add, activation.address, reminder))
+        batch.stage().after.append(partial(activation.host.node.reminders.add, activation.address, reminder))

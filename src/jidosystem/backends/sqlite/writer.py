@@ -20,8 +20,8 @@ from .file import UNLISTED, translate
 
 MAX_BATCH = 2_000
 MAX_BATCH_BYTES = 16 * 1024 * 1024
-CHUNKS = (256, 64, 16, 4, 1)
-"""Rows a statement carries: few sizes, so that all of them stay prepared."""
+SIZES = (1, 4, 16, 64, 256, 1024)
+"""Rows a statement carries: few sizes, so that all of them stay prepared; what is missing is filled with NULLs that do nothing."""
 
 
 class Write(NamedTuple):
@@ -207,15 +207,13 @@ class Writer:
         return outcomes
 
     def _many(self, statements: dict[int, str], values: list[Any], width: int, tail: tuple[Any, ...] = ()) -> None:
-        execute = self._connection.execute
-        start, count = 0, len(values) // width
-        for chunk in CHUNKS:
-            while count >= chunk:
-                changed = execute(statements[chunk], (*values[start : start + chunk * width], *tail)).rowcount
-                if changed != chunk:
-                    raise _Mismatch
-                start += chunk * width
-                count -= chunk
+        rows = len(values) // width
+        for start in range(0, rows, SIZES[-1]):
+            count = min(rows - start, SIZES[-1])
+            size = next(size for size in SIZES if size >= count)
+            padded = (*values[start * width : (start + count) * width], *(None,) * ((size - count) * width), *tail)
+            if self._connection.execute(statements[size], padded).rowcount != count:
+                raise _Mismatch
 
     # -- one at a time, when somebody conflicts ----------------------------------------------------------------
 
@@ -276,7 +274,7 @@ class Writer:
 
 
 def _sized(template: str, row: str) -> dict[int, str]:
-    return {chunk: template.format(values=", ".join([row] * chunk)) for chunk in CHUNKS}
+    return {size: template.format(values=", ".join([row] * size)) for size in SIZES}
 
 
 # Written without WITH: the driver counts changed rows only for statements that begin with their verb.
@@ -286,18 +284,16 @@ _UPDATE = _sized(
     "(?, ?, ?)",
 )
 _UPDATE[1] = "UPDATE heads SET revision = ?2 + 1, head = ?3 WHERE agent = ?1 AND revision = ?2"
-_CREATE = _sized("INSERT INTO heads (agent, revision, head) VALUES {values} ON CONFLICT (agent) DO NOTHING", "(?, 1, ?)")
-_PUT = _sized(
-    "INSERT INTO rows (agent, kind, name, value, expires, listed) VALUES {values}"
-    " ON CONFLICT (agent, kind, name) DO UPDATE SET value = excluded.value, expires = excluded.expires",
-    "(?, ?, ?, ?, ?, ?)",
+_CREATE = _sized(
+    "INSERT INTO heads (agent, revision, head) SELECT column1, 1, column2 FROM (VALUES {values}) WHERE column1 IS NOT NULL"
+    " ON CONFLICT (agent) DO NOTHING",
+    "(?, ?)",
 )
-_NEW_ROW = _sized(
-    "INSERT INTO rows (agent, kind, name, value, expires, listed) VALUES {values}"
-    " ON CONFLICT (agent, kind, name) DO UPDATE SET value = excluded.value, expires = excluded.expires WHERE rows.expires <= ?",
-    "(?, ?, ?, ?, ?, ?)",
-)
-_EVENT = _sized("INSERT INTO events (position, stream, event) VALUES {values}", "(?, ?, ?)")
+_COLUMNS = "INSERT INTO rows (agent, kind, name, value, expires, listed) SELECT * FROM (VALUES {values}) WHERE column1 IS NOT NULL"
+_OVERWRITE = " ON CONFLICT (agent, kind, name) DO UPDATE SET value = excluded.value, expires = excluded.expires"
+_PUT = _sized(_COLUMNS + _OVERWRITE, "(?, ?, ?, ?, ?, ?)")
+_NEW_ROW = _sized(_COLUMNS + _OVERWRITE + " WHERE rows.expires <= ?", "(?, ?, ?, ?, ?, ?)")
+_EVENT = _sized("INSERT INTO events (position, stream, event) SELECT * FROM (VALUES {values}) WHERE column1 IS NOT NULL", "(?, ?, ?)")
 
 
 def size_of(head: bytes | None, rows: Iterable[Row], events: Iterable[tuple[str, bytes]]) -> int:
