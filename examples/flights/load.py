@@ -24,7 +24,7 @@ from .rows import Flight, RefusedRow, open_lines, read_flights
 
 SAY_EVERY = 250
 """Flights between two messages."""
-END_TIMEOUT_S = 120.0
+END_TIMEOUT_S = 60.0
 """How long the airports and airlines may take to close their books after the last flight."""
 
 
@@ -118,7 +118,8 @@ async def close_books(platform: Platform, cast: Cast) -> None:
                 if not awaited:
                     return
     except TimeoutError:
-        raise SystemExit(f"after {END_TIMEOUT_S:.0f} s these haven't closed their books: {', '.join(sorted(awaited))}") from None
+        some = ", ".join(sorted(awaited)[:10])
+        raise SystemExit(f"after {END_TIMEOUT_S:.0f} s {len(awaited)} agents haven't closed their books: {some} …") from None
 
 
 async def gather_books(platform: Platform, cast: Cast) -> dict[str, dict[str, int]]:
@@ -146,7 +147,7 @@ def parse_job(arguments: Sequence[str]) -> Job:
     parser.add_argument("--store", default="sqlite:///flights.db")
     parser.add_argument("--months", default="1", help="numbers with commas between them")
     parser.add_argument("--days", type=int, default=31)
-    parser.add_argument("--callers", type=int, default=64)
+    parser.add_argument("--callers", type=int, default=256)
     parser.add_argument("--corrupt", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
