@@ -13,6 +13,7 @@ from zlib import crc32
 import msgspec
 
 _CRC_BYTES = 4
+from_bytes = int.from_bytes
 
 
 def seal(payload: bytes) -> bytes:
@@ -23,7 +24,7 @@ def seal(payload: bytes) -> bytes:
 def unseal(blob: bytes) -> memoryview:
     """The payload of a sealed blob; `ValueError` if its checksum doesn't fit."""
     payload = memoryview(blob)[_CRC_BYTES:]
-    if len(blob) < _CRC_BYTES or crc32(payload) != int.from_bytes(blob[:_CRC_BYTES], "big"):
+    if len(blob) < _CRC_BYTES or crc32(payload) != from_bytes(blob[:_CRC_BYTES], "big"):
         raise ValueError("the checksum doesn't fit the bytes: they were damaged after they were written")
     return payload
 

@@ -78,7 +78,7 @@ class Records(Protocol):
         resolved on the event loop, after the write is durable, in the order in which commits became durable."""
         ...
 
-    async def read(self, agent: str) -> Record | None:
+    def read(self, agent: str) -> Future[Record | None]:
         """The newest head, or None if there was never one. Reads asked for together are answered together."""
         ...
 

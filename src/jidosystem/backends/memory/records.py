@@ -115,10 +115,14 @@ class MemoryRecords(Records):
         if self._closed:
             raise StoreUnavailable("the store is closed")
 
-    async def read(self, agent: str) -> Record | None:
-        self._check_open()
+    def read(self, agent: str) -> Future[Record | None]:
+        future: Future[Record | None] = (self._new_future or self._bind())()
+        if self._closed:
+            future.set_exception(StoreUnavailable("the store is closed"))
+            return future
         present = self._heads.get(agent)
-        return None if present is None else Record(agent, *present)
+        future.set_result(None if present is None else Record(agent, *present))
+        return future
 
     async def read_row(self, agent: str, kind: str, name: str) -> bytes | None:
         self._check_open()

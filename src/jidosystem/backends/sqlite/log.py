@@ -14,7 +14,7 @@ from ...core.log import EventLog
 from .reader import Reader
 from .writer import Write
 
-PAGE = 1_000
+PAGE = 2_000
 
 
 class SqliteLog(EventLog):
@@ -52,12 +52,15 @@ class SqliteLog(EventLog):
             yield page
 
     async def _pages(self, after: int, end: int, stream: str | None) -> AsyncIterator[Sequence[Event]]:
-        while after < end:
-            rows = await self._reader.call(_page_query(after, end, stream))
-            if not rows:
+        asked = self._reader.ask("call", _page_query(after, end, stream)) if after < end else None
+        while asked is not None:
+            sizes, blobs = await asked
+            if sizes is None:
                 return
-            yield [decode_event(blob, position) for position, blob in rows]
-            after = rows[-1][0]
+            numbers = [*map(int, sizes.split())]
+            after = numbers[-2]  # the next page is read while this one is decoded and used
+            asked = self._reader.ask("call", _page_query(after, end, stream)) if after < end else None
+            yield _decode_page(numbers, blobs)
 
     async def follow(self, after: int = 0, *, stream: str | None = None) -> AsyncIterator[Sequence[Event]]:
         grown = asyncio.Event()
@@ -93,13 +96,22 @@ class SqliteLog(EventLog):
         self.grew()
 
 
-def _page_query(after: int, end: int, stream: str | None) -> Callable[[sqlite3.Connection], list[tuple[int, bytes]]]:
-    def ask(connection: sqlite3.Connection) -> list[tuple[int, bytes]]:
-        if stream is None:
-            query, values = "SELECT position, event FROM events WHERE position > ? AND position <= ? ORDER BY position LIMIT ?", (after, end, PAGE)
-        else:
-            query = "SELECT position, event FROM events WHERE stream = ? AND position > ? AND position <= ? ORDER BY position LIMIT ?"
-            values = (stream, after, end, PAGE)  # type: ignore[assignment]
-        return connection.execute(query, values).fetchall()
+def _page_query(after: int, end: int, stream: str | None) -> Callable[[sqlite3.Connection], Any]:
+    where = "position > ? AND position <= ?" if stream is None else "stream = ? AND position > ? AND position <= ?"
+    query = (
+        "SELECT group_concat(position || ' ' || length(event), ' '), CAST(group_concat(event, x'') AS BLOB)"
+        f" FROM (SELECT position, event FROM events WHERE {where} ORDER BY position LIMIT {PAGE})"
+    )
+    values = (after, end) if stream is None else (stream, after, end)
+    return lambda connection: connection.execute(query, values).fetchone()
 
-    return ask
+
+def _decode_page(numbers: list[int], blobs: bytes) -> list[Event]:
+    """The events of a page that was packed into one row (see the reader for why): position and size of each, and all their bytes."""
+    events: list[Event] = []
+    start = 0
+    pairs = iter(numbers)
+    for position, size in zip(pairs, pairs, strict=True):
+        events.append(decode_event(blobs[start : start + size], position))
+        start += size
+    return events

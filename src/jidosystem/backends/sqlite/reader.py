@@ -1,4 +1,8 @@
-"""The one thread that reads: questions asked within one turn of the event loop are answered by a few statements together."""
+"""The one thread that reads: questions asked within one turn of the event loop are answered by a few statements together.
+
+The interpreter's lock is lost and won again for every row that a statement returns, and a busy event loop gives it
+back only every few milliseconds. What many rows hold is therefore packed into one row, with their sizes beside it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,9 @@ from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
-from ...core.errors import StoreError, StoreUnavailable
+from ...core.codec import unseal
+from ...core.errors import RecordUnreadable, StoreError, StoreUnavailable
+from ...core.records import Record
 from .file import connect, translate
 
 T = TypeVar("T")
@@ -36,9 +42,11 @@ class Reader:
         if self._closed:
             future.set_exception(StoreUnavailable(f"{self._path} is closed"))
             return future
-        if not self._waiting:
-            self._loop.call_soon(self._hand_over)
         self._waiting.append((kind, what, future))
+        if kind == "call":  # on its way at once, so that it is under way while the loop is busy
+            self._hand_over()
+        elif len(self._waiting) == 1:
+            self._loop.call_soon(self._hand_over)
         return future
 
     async def call(self, function: Callable[[sqlite3.Connection], T]) -> T:
@@ -65,7 +73,7 @@ class Reader:
             heads = [q for q in questions if q[0] == "head"]
             rows = [q for q in questions if q[0] == "row"]
             for start in range(0, len(heads), CHUNK):
-                answers += self._many(heads[start : start + CHUNK], self._heads)
+                answers += self._records(heads[start : start + CHUNK])
             for start in range(0, len(rows), CHUNK):
                 answers += self._many(rows[start : start + CHUNK], self._rows)
             for kind, function, future in questions:
@@ -96,11 +104,39 @@ class Reader:
         except StoreError as error:
             return future, None, error
 
+    def _records(self, questions: Sequence[Question]) -> list[tuple[asyncio.Future[Any], Any, BaseException | None]]:
+        answers = self._many(questions, self._heads)
+        told: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
+        for (_kind, agent, _future), (future, found, error) in zip(questions, answers, strict=True):
+            if found is None:
+                told.append((future, None, error))
+                continue
+            try:
+                told.append((future, Record(agent, found[0], unsealed(found[1], f"the record of {agent}")), None))
+            except RecordUnreadable as damaged:
+                told.append((future, None, damaged))
+        return told
+
     def _heads(self, agents: list[str]) -> dict[Any, Any]:
         marks = ", ".join("?" * _padded(len(agents)))
         padded = agents + agents[:1] * (_padded(len(agents)) - len(agents))
-        found = self._connection.execute(f"SELECT agent, revision, head FROM heads WHERE agent IN ({marks})", padded).fetchall()
-        return {agent: (revision, head) for agent, revision, head in found}
+        sizes, names, heads = self._connection.execute(
+            "SELECT group_concat(length(CAST(agent AS BLOB)) || ' ' || revision || ' ' || coalesce(length(head), -1), ' '),"
+            " CAST(group_concat(agent, '') AS BLOB), CAST(group_concat(coalesce(head, x''), x'') AS BLOB)"
+            f" FROM heads WHERE agent IN ({marks})",
+            padded,
+        ).fetchone()
+        if sizes is None:
+            return {}
+        found: dict[Any, Any] = {}
+        numbers = iter(map(int, sizes.split()))
+        at_name = at_head = 0
+        for name_bytes, revision, head_bytes in zip(numbers, numbers, numbers, strict=True):
+            name = names[at_name : at_name + name_bytes].decode()
+            at_name += name_bytes
+            found[name] = (revision, None if head_bytes < 0 else heads[at_head : at_head + head_bytes])
+            at_head += max(head_bytes, 0)
+        return found
 
     def _rows(self, places: list[tuple[str, str, str]]) -> dict[Any, Any]:
         count = _padded(len(places))
@@ -113,6 +149,16 @@ class Reader:
             [part for place in padded for part in place],
         ).fetchall()
         return {(agent, kind, name): (value, expires) for agent, kind, name, value, expires in found}
+
+
+def unsealed(blob: bytes | None, what: str) -> bytes | None:
+    """The payload of a sealed blob; `RecordUnreadable` saying what it was, if it is damaged."""
+    if blob is None:
+        return None
+    try:
+        return bytes(unseal(blob))
+    except (ValueError, TypeError) as error:
+        raise RecordUnreadable(f"{what} can't be read: {error}; nothing was changed") from error
 
 
 def _padded(count: int) -> int:

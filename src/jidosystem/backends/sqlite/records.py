@@ -16,7 +16,7 @@ from ...core.events import Event, decode_event
 from ...core.records import Committed, Record, Records, Row, StoredRow
 from .file import UNLISTED, FileLock, open_file
 from .log import SqliteLog
-from .reader import Reader
+from .reader import Reader, unsealed
 from .writer import Call, Outcome, Write, Writer, size_of
 
 PAGE = 1_000
@@ -115,15 +115,14 @@ class SqliteRecords(Records):
 
     # -- reading -----------------------------------------------------------------------------------------------
 
-    async def read(self, agent: str) -> Record | None:
-        found = await self._reader.ask("head", agent)
-        return None if found is None else Record(agent, found[0], _unsealed(found[1], f"the record of {agent}"))
+    def read(self, agent: str) -> Future[Record | None]:
+        return self._reader.ask("head", agent)
 
     async def read_row(self, agent: str, kind: str, name: str) -> bytes | None:
         found = await self._reader.ask("row", (agent, kind, name))
         if found is None or (found[1] is not None and found[1] <= self._clock.time_s()):
             return None
-        return _unsealed(found[0], f"the row {kind}/{name} of {agent}")
+        return unsealed(found[0], f"the row {kind}/{name} of {agent}")
 
     async def read_rows(self, agent: str, kind: str) -> Sequence[StoredRow]:
         now_s = self._clock.time_s()
@@ -157,7 +156,7 @@ class SqliteRecords(Records):
         while True:
             found = await self._reader.call(_query(query, (after, end, PAGE)))
             if found:
-                yield [Record(agent, revision, _unsealed(head, f"the record of {agent}")) for agent, revision, head in found]
+                yield [Record(agent, revision, unsealed(head, f"the record of {agent}")) for agent, revision, head in found]
                 after = found[-1][0]
             if len(found) < PAGE:
                 return
@@ -229,18 +228,9 @@ def _query(query: str, values: tuple[Any, ...]) -> Callable[[sqlite3.Connection]
 
 
 def _stored_row(agent: str, kind: str, name: str, value: bytes) -> StoredRow:
-    unsealed = _unsealed(value, f"the row {kind}/{name} of {agent}")
-    assert unsealed is not None
-    return StoredRow(agent, kind, name, unsealed)
-
-
-def _unsealed(blob: bytes | None, what: str) -> bytes | None:
-    if blob is None:
-        return None
-    try:
-        return bytes(unseal(blob))
-    except (ValueError, TypeError) as error:
-        raise RecordUnreadable(f"{what} can't be read: {error}; nothing was changed") from error
+    payload = unsealed(value, f"the row {kind}/{name} of {agent}")
+    assert payload is not None
+    return StoredRow(agent, kind, name, payload)
 
 
 def _verify(connection: sqlite3.Connection) -> list[str]:
@@ -259,7 +249,7 @@ def _verify(connection: sqlite3.Connection) -> list[str]:
 
 def _checked(blob: bytes, what: str) -> list[str]:
     try:
-        _unsealed(blob, what)
+        unsealed(blob, what)
     except RecordUnreadable as error:
         return [str(error)]
     return []
