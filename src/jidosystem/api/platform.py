@@ -21,6 +21,7 @@ from ..core.errors import InvalidConfig, ShuttingDown
 from ..core.ids import Ids, check_key
 from ..core.logs import logger
 from ..core.observability import Meters
+from ..core.records import Records
 from ..core.tracing import Tracing
 from ..runtime import calls
 from ..runtime.agent import Agent
@@ -99,7 +100,7 @@ class Platform:
         log = logger("jidosystem").bind(node=self._name)
         ids = Ids()
         config = Config(self._given, url=self._url)
-        records = self._records = await assembly.open_records(self._url, config, self._clock)
+        records = self._records = await self._open_records(config)
         stack.push_async_callback(records.close)
         log_of_events = records.log
         assert log_of_events is not None
@@ -129,6 +130,10 @@ class Platform:
             from ..operations.metrics import serve_metrics
 
             stack.push_async_callback(serve_metrics(self._meters, port=config.infrastructure.metrics_port).aclose)
+
+    async def _open_records(self, config: Config) -> Records:
+        """The store that the URL names; what is derived from this class may bring another."""
+        return await assembly.open_records(self._url, config, self._clock)
 
     async def _close_node(self, node: Node, config: Config) -> None:
         graces = [host.type.lifecycle.shutdown_grace_period for host in node.hosts.values()]
