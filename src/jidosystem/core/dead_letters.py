@@ -1,13 +1,14 @@
 """What keeps failing: one list for events, casts and reminders, to look at, to run again and to clear.
 
-A letter is a record of its own (`jido.dead_letter/<id>`), its id made from where it comes from, so that moving the same thing
-twice stores it once. The list is bounded: at the limit nothing is lost, the source keeps what it has and says so.
+A letter is a record of its own (`jido.dead_letter/<id>`), its id made from where it comes from, so that moving the same
+thing twice stores it once. The list is bounded: at the limit nothing is lost, the source keeps what it has and says so.
 """
 
 from __future__ import annotations
 
-import builtins
-from collections.abc import Awaitable, Callable
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -15,10 +16,13 @@ import msgspec
 from .clock import Clock
 from .codec import decode, encode
 from .errors import Conflict, InvalidArguments, RecordUnreadable, RefusedError, describe
+from .events import Event
 from .records import Records
 
 TYPE = "jido.dead_letter"
 Source = Literal["event", "cast", "reminder"]
+SOURCES: tuple[Source, ...] = ("event", "cast", "reminder")
+TOGETHER = 1_000
 Redriver = Callable[["DeadLetter"], Awaitable[None]]
 
 
@@ -29,7 +33,12 @@ class DeadLettersFull(RefusedError):
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """`name`: the subscription, receiver or reminder. `series` and `number`: its place there. `payload`: plain builtins."""
+    """Something that was given up.
+
+    `name`: the subscription, the receiver of a cast or the reminder. `agent`: the address that it was for, if it was for
+    an agent. `error`: type and message of its last failure. `time_s`: when, seconds since the epoch. `series` and
+    `number`: its place where it comes from. `payload`: what it was, plain builtins.
+    """
 
     id: str
     source: Source
@@ -42,19 +51,29 @@ class DeadLetter(msgspec.Struct, frozen=True):
     number: int
     payload: dict[str, Any]
 
+    @property
+    def event(self) -> Event | None:
+        """The event, if it was one."""
+        stored = self.payload.get("event")
+        return Event(**stored) if self.source == "event" and isinstance(stored, Mapping) else None
+
 
 class DeadLetters:
-    """See the module."""
+    """See the module. `limit`: how many letters there may be; a function of no arguments is asked each time."""
 
-    def __init__(self, records: Records, *, clock: Clock, limit: int = 100_000) -> None:
+    def __init__(self, records: Records, *, clock: Clock, limit: int | Callable[[], int] = 100_000) -> None:
         self._records = records
         self._clock = clock
         self._limit = limit
         self._count: int | None = None
+        self._counting = asyncio.Lock()
         self._redrivers: dict[tuple[str, str], Redriver] = {}
+        self._redriving: dict[str, asyncio.Task[None]] = {}
+
+    # -- for those who have letters --------------------------------------------------------------------------------
 
     def register(self, source: Source, name: str, redriver: Redriver) -> None:
-        """Who runs letters of a source again; `name` "" for all of that source."""
+        """Who runs letters of a source again; `name` "" for all of that source that nobody else takes."""
         self._redrivers[source, name] = redriver
 
     def forget(self, source: Source, name: str) -> None:
@@ -65,43 +84,70 @@ class DeadLetters:
         self, source: Source, name: str, agent: str | None, payload: dict[str, Any], *, series: str, number: int, attempts: int, error: BaseException
     ) -> str:
         """Store a letter and return its id; the same (source, name, agent, series, number) is stored once. `DeadLettersFull` at the limit."""
-        if self._count is None:
-            self._count = len(await self.list())
-        if self._count >= self._limit:
-            raise DeadLettersFull(f"there are {self._count} dead letters, the limit (events.max_dead_letters); redrive or clear some")
-        import hashlib
-
         digest = hashlib.blake2b(encode([source, name, agent, series, number]), digest_size=12).hexdigest()
-        letter = DeadLetter(digest, source, name, agent, describe(error), attempts, self._clock.time_s(), series, number, payload)
         address = f"{TYPE}/{digest}"
+        blob = encode(DeadLetter(digest, source, name, agent, describe(error), attempts, self._clock.time_s(), series, number, payload))
         for _ in range(10):
             record = await self._records.read(address)
             if record is not None and record.head is not None:
                 return digest
+            await self._take_room()
             try:
-                await self._records.commit(address, 0 if record is None else record.revision, encode(letter))
+                await self._records.commit(address, 0 if record is None else record.revision, blob)
             except Conflict:
-                continue
-            self._count += 1
-            return digest
-        raise Conflict(f"{address} keeps changing", expected=0, actual=0)
+                self._give_room()
+            except BaseException:  # it may have been stored all the same: count again
+                self._count = None
+                raise
+            else:
+                return digest
+        raise Conflict(f"{address} keeps changing", agent=address, expected=0, actual=0)
 
-    async def list(self, source: Source | None = None, *, name: str | None = None, limit: int | None = None) -> builtins.list[DeadLetter]:
-        """The letters, the oldest first."""
+    # -- for people ------------------------------------------------------------------------------------------------
+
+    async def list(self, source: Source | None = None, *, name: str | None = None, limit: int | None = None) -> list[DeadLetter]:
+        """The letters, the oldest first: of one source ("event", "cast", "reminder") or all, of one name or all."""
+        _check_source(source)
         found: list[DeadLetter] = []
-        async for page in self._records.scan_agents(TYPE):
-            for record in page:
-                letter = _letter(record.agent, record.head or b"")
-                if (source is None or letter.source == source) and (name is None or letter.name == name):
-                    found.append(letter)
-        found.sort(key=lambda letter: (letter.time_s, letter.id))
-        return found[:limit]
+        async for letter, _revision in self._letters():
+            if (source is None or letter.source == source) and (name is None or letter.name == name):
+                found.append(letter)
+        found.sort(key=lambda letter: (letter.time_s, letter.number, letter.id))
+        return found if limit is None else found[: max(0, limit)]
 
     async def redrive(self, id: str) -> None:  # noqa: A002 - the contract's name
-        """Run a letter again; it is removed once that has worked, else its error is raised and it stays."""
-        record = await self._records.read(f"{TYPE}/{id}")
+        """Run a letter again; it is removed once that has worked, else its error is raised and it stays.
+
+        Asked for twice at the same time it runs once. A handler must not redrive letters of the lane that it is handling:
+        they wait for the lane to be free.
+        """
+        going = self._redriving.get(id)
+        if going is None:
+            going = self._redriving[id] = asyncio.create_task(self._redrive(id))
+        await asyncio.shield(going)
+
+    async def clear(self, source: Source | None = None) -> int:
+        """Remove letters for good, of one source or all; how many."""
+        _check_source(source)
+        chosen = [(letter.id, revision) async for letter, revision in self._letters() if source is None or letter.source == source]
+        removed = 0
+        for start in range(0, len(chosen), TOGETHER):
+            some = chosen[start : start + TOGETHER]
+            removed += sum(await asyncio.gather(*(self._remove(f"{TYPE}/{letter_id}", revision) for letter_id, revision in some)))
+        return removed
+
+    # -- inside ----------------------------------------------------------------------------------------------------
+
+    async def _redrive(self, letter_id: str) -> None:
+        try:
+            await self._redrive_once(letter_id)
+        finally:
+            del self._redriving[letter_id]
+
+    async def _redrive_once(self, letter_id: str) -> None:
+        record = await self._records.read(f"{TYPE}/{letter_id}")
         if record is None or record.head is None:
-            raise InvalidArguments(f"there is no dead letter {id!r}", path="$.id")
+            raise InvalidArguments(f"there is no dead letter {letter_id!r}", path="$.id")
         letter = _letter(record.agent, record.head)
         redriver = self._redrivers.get((letter.source, letter.name)) or self._redrivers.get((letter.source, ""))
         if redriver is None:
@@ -111,24 +157,36 @@ class DeadLetters:
         await redriver(letter)
         await self._remove(record.agent, record.revision)
 
-    async def clear(self, source: Source | None = None) -> int:
-        """Remove letters for good; how many."""
-        letters = await self.list(source)
-        removed = 0
-        for letter in letters:
-            record = await self._records.read(f"{TYPE}/{letter.id}")
-            if record is not None and record.head is not None:
-                removed += await self._remove(record.agent, record.revision)
-        return removed
+    async def _letters(self) -> AsyncIterator[tuple[DeadLetter, int]]:
+        async for page in self._records.scan_agents(TYPE):
+            for record in page:
+                if record.head is not None:
+                    yield _letter(record.agent, record.head), record.revision
 
     async def _remove(self, address: str, revision: int) -> bool:
         try:
             await self._records.commit(address, revision, None)
         except Conflict:  # somebody else has removed it
             return False
+        self._give_room()
+        return True
+
+    async def _take_room(self) -> None:
+        async with self._counting:
+            if self._count is None:
+                count = 0
+                async for page in self._records.scan_agents(TYPE):
+                    count += len(page)
+                self._count = count
+            limit = self._limit if isinstance(self._limit, int) else self._limit()
+            if self._count >= limit:
+                told = f"there are {self._count} dead letters, the limit (events.max_dead_letters) is {limit}: redrive or clear some"
+                raise DeadLettersFull(told, limit=limit)
+            self._count += 1
+
+    def _give_room(self) -> None:
         if self._count is not None:
             self._count -= 1
-        return True
 
 
 def _letter(address: str, head: bytes) -> DeadLetter:
@@ -136,3 +194,8 @@ def _letter(address: str, head: bytes) -> DeadLetter:
         return msgspec.convert(decode(head), DeadLetter)
     except (msgspec.MsgspecError, ValueError) as error:
         raise RecordUnreadable(f"the dead letter {address} can't be read: {error}", agent=address) from error
+
+
+def _check_source(source: object) -> None:
+    if source is not None and source not in SOURCES:
+        raise InvalidArguments(f"source={source!r}: one of {', '.join(map(repr, SOURCES))}, or None for all", path="$.source")

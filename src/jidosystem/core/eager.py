@@ -13,6 +13,7 @@ import sys
 from asyncio.tasks import current_task
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextvars import Context, copy_context
+from sys import getrefcount
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -187,41 +188,42 @@ else:
 
 
 def first_steps(
-    coros: Iterable[Coroutine[Any, Any, Any]], loop: asyncio.AbstractEventLoop, failed: Callable[[int, BaseException], None]
+    coros: Iterable[Coroutine[Any, Any, Any]],
+    loop: asyncio.AbstractEventLoop,
+    failed: Callable[[int, BaseException], None],
+    new_task: Callable[..., EagerTask[Any]] = EagerTask,
 ) -> list[tuple[int, EagerTask[Any]]]:
     """Take the first step of many coroutines, each as a task of its own, and return (index, task) of those that wait.
 
-    A task object is only used up by a coroutine that really waits, so that a coroutine which doesn't costs a
-    third of a task. `failed` is told of those that raise in their first step.
+    A task object is only used up by a coroutine that really waits, or that has given it to somebody, so that one which
+    does neither costs a third of a task. `failed` is told of those that raise in their first step, whatever they raise.
     """
     waiting: list[tuple[int, EagerTask[Any]]] = []
     outer = current_task(loop)
     if outer is not None:
         _leave_task(loop, outer)
-    task: EagerTask[Any] = EagerTask(loop=loop)
+    task = new_task(loop=loop)
     _enter_task(loop, task)
+    alone = getrefcount(task)
     try:
         for index, coro in enumerate(coros):
             context = copy_context()
             try:
                 waits_for = context.run(coro.send, None)
-            except StopIteration:
-                if task._cancels:  # it asked itself to stop in its only step; its task is spent
-                    _leave_task(loop, task)
-                    task = EagerTask(loop=loop)
-                    _enter_task(loop, task)
-                continue
-            except (KeyboardInterrupt, SystemExit):
-                raise
-            except BaseException as error:  # the handler's own, whatever it is
-                failed(index, error)
-                continue
-            task._coro, task._context = coro, context
-            _register_task(task)
-            _leave_task(loop, task)
-            task._wait_for(waits_for)
-            waiting.append((index, task))
-            task = EagerTask(loop=loop)
+            except BaseException as end:  # the coroutine's own, whatever it is
+                if not isinstance(end, StopIteration):
+                    failed(index, end)
+                if getrefcount(task) == alone and not task._cancels:
+                    continue
+                _set_result(task, None)
+                _leave_task(loop, task)
+            else:
+                task._coro, task._context = coro, context
+                _register_task(task)
+                _leave_task(loop, task)
+                task._wait_for(waits_for)
+                waiting.append((index, task))
+            task = new_task(loop=loop)
             _enter_task(loop, task)
     finally:
         _leave_task(loop, task)

@@ -24,16 +24,17 @@ MAX_TOLD_DELAY_S = 600.0
 class Lane:
     """The events of one key that are still to be handled."""
 
-    __slots__ = ("attempts", "busy", "key", "queue", "single", "tries", "visitors", "waits")
+    __slots__ = ("attempts", "busy", "key", "queue", "single", "tries", "visiting", "visitors", "waits")
 
     def __init__(self, key: str) -> None:
         self.key = key
         self.queue: deque[Event] = deque()
         self.visitors: deque[Visit] | None = None
-        self.busy = 0  # how many events of the front are under way; a visitor counts as one
+        self.busy = 0  # how many events of the front are under way
         self.attempts = 0  # of the first event, those that count
         self.tries = 0  # failures in a row, counted or not: what delays grow by
         self.single = 0  # so many events go one by one, to find the one that made their batch fail
+        self.visiting = False  # what is under way is a visitor
         self.waits = False  # among the delayed
 
 
@@ -88,12 +89,15 @@ class Lanes:
             self.size += count
 
     def visit(self, key: str, event: Event, token: Any) -> None:
-        """Let an event that was handled before have its lane to itself, as soon as the lane is free. It isn't repeated."""
+        """Let an event that was handled before have its lane to itself, as soon as the lane is free. It isn't repeated.
+
+        A lane that waits out a delay doesn't wait any longer: the visitor shows whether the trouble is over.
+        """
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = Lane(key)
             self._ready.append(lane)
-        elif lane.waits:  # a visitor doesn't wait out the delay of the lane's own events
+        elif lane.waits:
             self._delayed = [entry for entry in self._delayed if entry[2] is not lane]
             self._delayed.sort()
             lane.waits = False
@@ -115,7 +119,7 @@ class Lanes:
             return None
         lane = self._ready.popleft()
         if lane.visitors:
-            lane.busy = 1
+            lane.visiting = True
             return Work(lane, [lane.visitors[0].event], lane.visitors[0].token)
         queue = lane.queue
         if self._batch == 1 or lane.single:
@@ -137,9 +141,8 @@ class Lanes:
 
     def finish(self, lane: Lane) -> None:
         """What was under way is done: handled, or buried."""
-        if lane.visitors:
-            lane.visitors.popleft()
-            self._put_back(lane)
+        if lane.visiting:
+            self._end_visit(lane)
             return
         owed = self._owed
         for _ in range(lane.busy):
@@ -162,8 +165,8 @@ class Lanes:
         event if this was its last attempt (`final` says so at once): it stays under way, to be buried and then
         finished; or to be failed once more, uncounted, if it couldn't be.
         """
-        if lane.visitors:
-            self.finish(lane)  # its bringer is told, and brings it again if it likes
+        if lane.visiting:
+            self._end_visit(lane)  # its bringer is told, and brings it again if it likes
             return None
         if counted and lane.busy > 1:
             lane.single = lane.busy
@@ -176,6 +179,12 @@ class Lanes:
         delay_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** min(lane.tries - 1, 20)) * (0.5 + random01 / 2)
         self._delay(lane, now + max(delay_s, min(least_s, MAX_TOLD_DELAY_S)))
         return None
+
+    def _end_visit(self, lane: Lane) -> None:
+        lane.visiting = False
+        if lane.visitors:
+            lane.visitors.popleft()
+        self._put_back(lane)
 
     def _delay(self, lane: Lane, until: float) -> None:
         lane.busy = 0
