@@ -18,11 +18,12 @@ from ..core.errors import (
     describe,
 )
 from ..core.observability import TurnMeter
+from ..core.records import Record
 from .activation import Activation, nothing
 from .definition import ActionSpec, AgentType
 from .effects import Timer
 from .guards import Guards
-from .loading import is_paused, load
+from .loading import fill, is_paused, load_rows
 from .status import Status
 from .turn import HOOK, TIMER, ActivationCrash, Turn
 
@@ -58,7 +59,8 @@ class Host:
             if self.node.closing:
                 raise ShuttingDown(f"{self.type.name}/{key}: the platform is closing and takes no new work", agent=f"{self.type.name}/{key}")
             activation = self.live[key] = Activation(self, key)
-            self._start(activation)
+            self.node.count_in(activation)
+            self._begin_loading(activation)
         return activation
 
     def revive(self, key: str, waiting: list[Turn], delay_s: float) -> None:
@@ -75,34 +77,52 @@ class Host:
 
     def _begin_loading(self, activation: Activation) -> None:
         if activation.status == Status.LOADING:
-            task = start_eagerly(self._load(activation), self.node.loop)
-            if not task.done():
-                self.node.adopt(task)
+            read = self.node.records.read(activation.address)
+            if read.done():
+                self._loaded(activation, read)
+            else:
+                read.add_done_callback(partial(self._loaded, activation))
 
-    def _start(self, activation: Activation) -> None:
-        self.node.count_in(activation)
-        self._begin_loading(activation)
+    def _loaded(self, activation: Activation, read: asyncio.Future[Record | None]) -> None:
+        """The head is here: most agents live from now on; the others have rows or hooks, or can't."""
+        if activation.status is not Status.LOADING:
+            return
+        error: Exception | None = None
+        complete = False
+        try:
+            complete = fill(activation, read.result())
+        except Exception as problem:  # whatever it is, `_finish_loading` sorts it
+            error = problem
+        if complete and self.type.hook_start is None:
+            self.meter.activations += 1
+            activation.begin_life()
+            return
+        task = start_eagerly(self._finish_loading(activation, error, complete=complete), self.node.loop)
+        if not task.done():
+            self.node.adopt(task)
 
-    async def _load(self, activation: Activation) -> None:
-        """Load, start and let the first call in; whatever goes wrong is told to everybody who waits."""
+    async def _finish_loading(self, activation: Activation, error: Exception | None, *, complete: bool) -> None:
+        """Read rows, run `on_start` and let the first call in; whatever goes wrong is told to everybody who waits."""
         timeout_s = self.type.lifecycle.startup_timeout
         try:
-            if self.type.hook_start is None:
-                await load(activation)
-            else:
-                async with asyncio.timeout(timeout_s):
-                    await load(activation)
+            if error is not None:
+                raise error
+            async with asyncio.timeout(timeout_s):
+                if not complete:
+                    await load_rows(activation)
+                if self.type.hook_start is not None:
                     await self.run_hook(activation, self.type.hook_start)
-        except (RecordUnreadable, NoHost, AgentFailed, StoreError) as error:
+        except (RecordUnreadable, NoHost, AgentFailed, StoreError) as refused:
             await asyncio.sleep(0)  # whoever has just asked for the agent waits for it first
-            self.refuse(activation, error)
-        except Exception as error:
+            self.refuse(activation, refused)
+        except Exception as failed:
             await asyncio.sleep(0)
-            if isinstance(error, TimeoutError):
-                error = TimeoutError(f"{activation.address} didn't start within its startup_timeout of {timeout_s:g} s")
-            self.node.log.error("an agent couldn't start", agent=activation.address, error=describe(error))
+            cause: BaseException = failed
+            if isinstance(failed, TimeoutError):
+                cause = TimeoutError(f"{activation.address} didn't start within its startup_timeout of {timeout_s:g} s")
+            self.node.log.error("an agent couldn't start", agent=activation.address, error=describe(cause))
             self.meter.crashes += 1
-            self.crashed(activation, error.cause if isinstance(error, ActivationCrash) else error)
+            self.crashed(activation, failed.cause if isinstance(failed, ActivationCrash) else cause)
         else:
             if activation.status != Status.LOADING:
                 return

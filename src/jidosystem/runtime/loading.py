@@ -11,6 +11,7 @@ import msgspec
 
 from ..core.codec import decode
 from ..core.errors import AgentFailed, NoHost, RecordUnreadable, StateMismatch, describe
+from ..core.records import Record
 from .definition import AgentType
 from .effects import CastEffect, Reminder
 from .head import FAILED, PAUSED, Head, Marks, decode_head
@@ -24,28 +25,41 @@ _casts = msgspec.msgpack.Decoder(list[CastEffect])
 _reminder = msgspec.msgpack.Decoder(Reminder)
 
 
-async def load(activation: Activation) -> None:
-    """Fill an activation from its record. Raises what keeps it from living."""
+def fill(activation: Activation, record: Record | None) -> bool:
+    """Fill an activation from its head. False: rows stand behind it that `load_rows` must read. Raises what keeps it from living."""
     host = activation.host
-    record = await host.node.records.read(activation.address)
     activation.revision = record.revision if record is not None else 0
+    marks: Marks | None = None
     if record is None or record.head is None:
         activation.instance = host.type.new_instance()
         activation.state = host.default_state
         if record is not None:
-            await _load_last_words(activation)
+            marks = Marks()
     else:
         head = decode_head(record.head, activation.address)
         check_version(host.type, head, activation.address)
         activation.turns = head.turns
-        if head.marks is not None:
-            await _load_marks(activation, head.marks)
+        marks = head.marks
         activation.instance = host.type.blank_instance()
         activation.state = current_state(host.type, head, activation.address) if head.state is not None else host.default_state
         host.type.codec.apply(activation.instance, activation.state)
     activation.instance._jido = activation
     if host.type.hook_load is not None:
         host.type.hook_load(activation.instance)
+    if marks is None:
+        return True
+    activation.need_extra().marks = marks
+    return False
+
+
+async def load_rows(activation: Activation) -> None:
+    """Read the rows that the head says exist."""
+    assert activation.extra is not None
+    marks = activation.extra.marks
+    if activation.turns == 0 and marks == Marks():
+        await _load_last_words(activation)
+    else:
+        await _load_marks(activation, marks)
 
 
 def check_version(kind: AgentType, head: Head, address: str) -> None:
