@@ -22,8 +22,8 @@ from .agents import AGENTS, Aircraft, Airline, Airport
 from .corrupt import corrupted
 from .rows import Flight, RefusedRow, open_lines, read_flights
 
-SAY_EVERY = 250
-"""Flights between two messages."""
+MESSAGES = 200
+"""How often a run says how far it is."""
 END_TIMEOUT_S = 60.0
 """How long the airports and airlines may take to close their books after the last flight."""
 
@@ -74,6 +74,7 @@ class Feeder:
         self._flights = flights
         self._behind: dict[str, deque[Flight]] = {}
         self._done = 0
+        self._say_every = max(1, len(flights) // MESSAGES)
 
     async def run(self, callers: int) -> None:
         """Feed all flights, day by day: a day begins when the day before is committed, so in the log the days are in order."""
@@ -98,7 +99,7 @@ class Feeder:
     async def _call(self, flight: Flight) -> None:
         await self._platform.call(self._aircraft[flight.tail].fly, flight, idempotency_key=flight.key)
         self._done += 1
-        if self._done % SAY_EVERY == 0:
+        if self._done % self._say_every == 0:
             say(done=self._done)
 
 
