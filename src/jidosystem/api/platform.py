@@ -99,7 +99,7 @@ class Platform:
         loop = asyncio.get_running_loop()
         log = logger("jidosystem").bind(node=self._name)
         ids = Ids()
-        config = Config(self._given, url=self._url)
+        config = await asyncio.to_thread(Config, self._given, url=self._url)  # it reads jido.toml
         records = self._records = await self._open_records(config)
         stack.push_async_callback(records.close)
         log_of_events = records.log
