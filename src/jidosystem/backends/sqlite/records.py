@@ -40,7 +40,7 @@ async def open_store(
     try:
         connection = await loop.run_in_executor(None, open_file, path, durability, max_page_count)
         try:
-            return SqliteRecords(path, lock, connection, loop, clock or SystemClock())
+            return await loop.run_in_executor(None, SqliteRecords, path, lock, connection, loop, clock or SystemClock())
         except sqlite3.Error as error:
             from .file import translate
 
