@@ -27,9 +27,11 @@ class Agents:
     def __init__(self, node: Node) -> None:
         self._node = node
 
-    async def start(self, cls: type[A], key: str, *, resources: object = None, placement: object = None, constraints: object = None) -> A:
+    async def start(
+        self, cls: type[A], key: str, *, resources: object = None, placement: object = None, constraints: object = None, isolation: object = None
+    ) -> A:
         """Activate an agent now and return its reference; `AgentCrashed`, `AgentFailed` or the store's error if it can't live."""
-        for name, value in (("resources", resources), ("placement", placement), ("constraints", constraints)):
+        for name, value in (("resources", resources), ("placement", placement), ("constraints", constraints), ("isolation", isolation)):
             if value is not None:
                 raise NotYetAvailable(f"agents.start({name}=…) comes with the resource manager; leave it out for now")
         host = self._node.host_of(cls)

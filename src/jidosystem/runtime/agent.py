@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, ClassVar, TypeVar, TypeVarTuple, Unpack
 
 from ..core.codec import NOT_CARRIED, plain
-from ..core.errors import DefinitionError, InvalidArguments, NoPlatform, OutsideTurn
+from ..core.errors import DefinitionError, InvalidArguments, NoPlatform, NotYetAvailable, OutsideTurn
 from ..core.events import Event, check_event_type
 from ..core.ids import Ids, check_key
 from ..core.schedule import first_due, make_schedule
@@ -41,6 +41,8 @@ class Agent:
     def __init_subclass__(cls, *, name: str | None = None, version: int = 1, resident: bool = False, **kwargs: Any) -> None:
         if "__jido_reader__" in cls.__dict__:
             return
+        if "isolation" in kwargs:
+            raise NotYetAvailable(f"class {cls.__name__}(isolation=…) comes with worker processes; leave it out for now")
         if kwargs:
             raise DefinitionError(f"class {cls.__name__}({', '.join(kwargs)}=…): an agent class takes name=, version= and resident=")
         super().__init_subclass__()

@@ -14,12 +14,13 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
-from ..core.errors import DefinitionError, NotYetAvailable
+from ..core.errors import DefinitionError, InvalidArguments, NotYetAvailable
 from ..core.events import Event, matcher
 from ..core.ids import check_type_name
+from ..core.subscriptions import lane_path
 from .blocks import LATER, Lifecycle, Mailbox, Resilience, Supervision
 from .boundary import Signature
-from .state import Field, StateCodec, check_carried, collect_fields
+from .state import Field, StateCodec, check_carried, check_default, collect_fields
 
 S = TypeVar("S")
 P = ParamSpec("P")
@@ -174,6 +175,11 @@ def on_event(
         raise DefinitionError(f'@on_event(start={start!r}): "beginning", "new" or a position')
     if not (isinstance(key, str) and key) and not callable(key):
         raise DefinitionError(f"@on_event(key={key!r}): a path into the event or a function of it")
+    if isinstance(key, str):
+        try:
+            lane_path(key)
+        except InvalidArguments as error:
+            raise DefinitionError(f"@on_event(key={key!r}): {error}") from None
     options = EventOptions(pattern, key, batch, start, max_attempts)
     return lambda function: _mark("__jido_on_event__", _awaited(function), options)
 
@@ -202,7 +208,7 @@ class AgentType:
         "hook_terminate", "lifecycle", "mailbox", "migrations", "name", "reader", "resident", "resilience", "supervision", "transients", "version",
     )  # fmt: skip
 
-    def __init__(self, cls: type, name: str, version: int, resident: bool, hints: Mapping[str, Any], fields: Mapping[str, Field]) -> None:
+    def __init__(self, cls: type, name: str, version: int, resident: bool, members: frozenset[str], fields: Mapping[str, Field]) -> None:
         self.cls = cls
         self.name = name
         self.version = version
@@ -222,11 +228,11 @@ class AgentType:
         self.hook_load: Callable[[Any], None] | None = None
         self.hook_change: Callable[..., Coroutine[Any, Any, None]] | None = None
         self.hook_child_failed: ActionSpec | None = None
-        self._collect_members(hints)
+        self._collect_members(members)
         self._check_migrations()
         self.reader = _make_reader(cls, self.codec.names)
 
-    def _collect_members(self, hints: Mapping[str, Any]) -> None:
+    def _collect_members(self, members: frozenset[str]) -> None:
         for name in dir(self.cls):
             member = inspect.getattr_static(self.cls, name)
             function = member.__func__ if isinstance(member, staticmethod) else member
@@ -234,24 +240,30 @@ class AgentType:
                 continue
             where = f"{self.cls.__name__}.{name}"
             if (options := getattr(function, "__jido_action__", None)) is not None:
+                if name in members:
+                    raise DefinitionError(f"{where}: an action can't be named {name!r}: every agent has a member `Agent.{name}`")
                 self.actions[name] = self._spec(name, function, where, options)
             if (event := getattr(function, "__jido_on_event__", None)) is not None:
+                _check_takes(where, function, 1)
                 self.events[name] = (self._internal(name, function), event)
             if (from_version := getattr(function, "__jido_migrates__", None)) is not None:
+                if not isinstance(member, staticmethod):
+                    raise DefinitionError(f"{where}: a migration is a @staticmethod of a dict: there is no agent yet")
                 if from_version in self.migrations:
                     raise DefinitionError(f"{where}: a second @migrate_state(from_version={from_version})")
                 self.migrations[from_version] = function
             self._collect_hook(name, function)
 
     def _collect_hook(self, name: str, function: Any) -> None:
-        for mark, attribute in (
-            ("__jido_on_start__", "hook_start"),
-            ("__jido_on_terminate__", "hook_terminate"),
-            ("__jido_on_load__", "hook_load"),
-            ("__jido_on_state_change__", "hook_change"),
-            ("__jido_on_child_failed__", "hook_child_failed"),
+        for mark, attribute, takes in (
+            ("__jido_on_start__", "hook_start", 0),
+            ("__jido_on_terminate__", "hook_terminate", 0),
+            ("__jido_on_load__", "hook_load", 0),
+            ("__jido_on_state_change__", "hook_change", 2),
+            ("__jido_on_child_failed__", "hook_child_failed", 2),
         ):
             if hasattr(function, mark):
+                _check_takes(f"{self.cls.__name__}.{name}", function, takes)
                 if getattr(self, attribute) is not None:
                     raise DefinitionError(
                         f"{self.cls.__name__}.{name}: a second @{mark.removeprefix('__jido_').removesuffix('__')}; an agent has one"
@@ -286,9 +298,9 @@ class AgentType:
 
     def _check_migrations(self) -> None:
         for version in self.migrations:
-            if not 1 <= version < self.version:
+            if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version < self.version:
                 raise DefinitionError(
-                    f"{self.cls.__name__}: @migrate_state(from_version={version}) leads nowhere: the class is version {self.version}"
+                    f"{self.cls.__name__}: @migrate_state(from_version={version!r}) leads nowhere: the class is version {self.version}"
                 )
 
     def new_instance(self) -> Any:
@@ -308,6 +320,14 @@ class AgentType:
         """Set the transient fields to their defaults."""
         for field in self.transients:
             setattr(instance, field.name, field.fresh())
+
+
+def _check_takes(where: str, function: Any, count: int) -> None:
+    """`DefinitionError` unless a hook can be called with so many arguments beside self."""
+    try:
+        inspect.signature(function).bind(None, *(None,) * count)
+    except TypeError as error:
+        raise DefinitionError(f"{where}{inspect.signature(function)}: the platform calls it with {count} arguments beside self: {error}") from None
 
 
 def _make_reader(cls: type, names: tuple[str, ...]) -> type:
@@ -362,7 +382,7 @@ def define(cls: type, name: str | None, version: int, resident: bool, members: f
         raise DefinitionError(f"{cls.__name__}: version={version!r}: a whole number, at least 1")
     try:
         hints = typing.get_type_hints(cls, localns=_caller_locals(), include_extras=True)
-    except NameError as error:
+    except (NameError, TypeError) as error:
         raise DefinitionError(f"{cls.__name__}: a type hint of a field can't be resolved: {error}; import the name at module level") from error
     _check_blocks(cls)
     inherited: dict[str, Field] = {}
@@ -379,10 +399,11 @@ def define(cls: type, name: str | None, version: int, resident: bool, members: f
             )
         if not field.name.startswith("_"):
             check_carried(f"{cls.__name__}.{field.name}", field.hint)
+            check_default(f"{cls.__name__}.{field.name}", field)
     type_name = check_type_name(name or cls.__name__)
     if type_name.startswith("jido.") and not cls.__module__.startswith("jidosystem."):
         raise DefinitionError(f"{cls.__name__}: names that begin with 'jido.' are the platform's own; choose another than {type_name!r}")
-    return AgentType(cls, type_name, version, resident, hints, fields)
+    return AgentType(cls, type_name, version, resident, members, fields)
 
 
 def _check_blocks(cls: type) -> None:

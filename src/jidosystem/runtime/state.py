@@ -19,7 +19,7 @@ from typing import Any, ClassVar, get_origin
 
 import msgspec
 
-from ..core.codec import decoder_for, from_builtins, is_pydantic_model, to_builtins
+from ..core.codec import NOT_CARRIED, decoder_for, encode, from_builtins, is_pydantic_model, to_builtins
 from ..core.errors import DefinitionError, StateMismatch
 
 _MISSING: Any = object()
@@ -74,6 +74,15 @@ def collect_fields(cls: type, hints: Mapping[str, Any], inherited: Mapping[str, 
                 f"{cls.__name__}.{name}: a durable field needs a default, for example `{name}: … = …`: agents begin to exist by being called"
             )
     return fields
+
+
+def check_default(where: str, field: Field) -> None:
+    """`DefinitionError` if a default isn't of its field's type: no turn of such an agent could be committed."""
+    if field.factory is None:
+        try:
+            decoder_for(field.hint).decode(encode(field.default))
+        except (*NOT_CARRIED, msgspec.MsgspecError) as error:
+            raise DefinitionError(f"{where} = {field.default!r} doesn't fit its type hint: {error}") from error
 
 
 def check_carried(where: str, hint: Any) -> None:
