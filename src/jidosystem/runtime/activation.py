@@ -573,6 +573,7 @@ class Activation:
             self.extra.stale = False
         try:
             host.type.codec.apply(self.instance, self.state)
+            self.state = host.type.codec.encode(self.instance)  # a set that was decoded may have another order
             if host.type.hook_load is not None:
                 host.type.hook_load(self.instance)
         except Exception as error:

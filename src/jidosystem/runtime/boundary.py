@@ -41,6 +41,11 @@ def is_immutable(value: Any) -> bool:
     return _is_frozen_class(cls)
 
 
+def is_immutable_type(hint: Any) -> bool:
+    """Whether every value of a type is immutable, judged by its annotations; unsure is no."""
+    return _judge(hint, frozenset())
+
+
 def _is_frozen_class(cls: type) -> bool:
     known = _frozen_classes.get(cls)
     if known is None:

@@ -28,11 +28,12 @@ _reminder = msgspec.msgpack.Decoder(Reminder)
 def fill(activation: Activation, record: Record | None) -> bool:
     """Fill an activation from its head. False: rows stand behind it that `load_rows` must read. Raises what keeps it from living."""
     host = activation.host
+    codec = host.type.codec
     activation.revision = record.revision if record is not None else 0
     marks: Marks | None = None
     if record is None or record.head is None:
         activation.instance = host.type.new_instance()
-        activation.state = host.default_state
+        activation.state = host.default_state if codec.constant else codec.encode(activation.instance)
         if record is not None:
             marks = Marks()
     else:
@@ -41,8 +42,11 @@ def fill(activation: Activation, record: Record | None) -> bool:
         activation.turns = head.turns
         marks = head.marks
         activation.instance = host.type.blank_instance()
-        activation.state = current_state(host.type, head, activation.address) if head.state is not None else host.default_state
-        host.type.codec.apply(activation.instance, activation.state)
+        if head.state is not None:
+            codec.apply(activation.instance, current_state(host.type, head, activation.address))
+        else:
+            codec.reset(activation.instance)
+        activation.state = codec.encode(activation.instance)  # with fields that the class has gained, and sets in the order of this process
     activation.instance._jido = activation
     if host.type.hook_load is not None:
         host.type.hook_load(activation.instance)

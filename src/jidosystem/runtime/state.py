@@ -21,8 +21,10 @@ import msgspec
 
 from ..core.codec import NOT_CARRIED, decoder_for, encode, from_builtins, is_pydantic_model, to_builtins
 from ..core.errors import DefinitionError, StateMismatch
+from .boundary import is_immutable, is_immutable_type
 
 _MISSING: Any = object()
+_EMPTY = (list, dict, set, frozenset, tuple, bytearray)
 _SCALARS = frozenset(
     {int, str, float, bool, bytes, types.NoneType, datetime.datetime, datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID}
 )
@@ -120,7 +122,7 @@ def _told(hint: Any) -> str:
 class StateCodec:
     """Encodes and decodes the durable fields of one agent class."""
 
-    __slots__ = ("_checked", "_decode", "_kinds", "_struct", "_type_name", "encode_struct", "fields", "gather", "names", "version")
+    __slots__ = ("_checked", "_decode", "_kinds", "_mutable", "_struct", "_type_name", "constant", "encode_struct", "fields", "gather", "names", "version")
 
     def __init__(self, type_name: str, version: int, fields: Mapping[str, Field]) -> None:
         self.fields = tuple(f for f in fields.values() if not f.name.startswith("_"))
@@ -141,6 +143,8 @@ class StateCodec:
         scalar = all(_is_scalar(f.hint) for f in self.fields)
         self._kinds: Callable[[Any], tuple[type, ...]] | None = eval(f"lambda s: ({kinds})", names_used) if scalar else None
         self._checked: set[tuple[type, ...]] = set()
+        self._mutable = tuple((f"f{i}", f.name) for i, f in enumerate(self.fields) if not is_immutable_type(f.hint))
+        self.constant = all(f.factory in (None, *_EMPTY) for f in self.fields)  # every new agent begins with the same bytes
 
     def encode(self, instance: object) -> bytes:
         """The durable fields of an agent as bytes. `TypeError` or `OverflowError` if one can't be carried."""
@@ -153,13 +157,25 @@ class StateCodec:
         if after == before:
             return before
         if self._kinds is None:
-            self._decode_or_mismatch(after)
+            readable = self._decode_or_mismatch(after)
+            if len(self._mutable) > 1:
+                self._part(instance, struct, readable)
         else:
             kinds = self._kinds(struct)
             if kinds not in self._checked:
                 self._decode_or_mismatch(after)
                 self._checked.add(kinds)
         return after
+
+    def _part(self, instance: object, struct: Any, readable: Any) -> None:
+        """Two fields that hold the same object hold the same value, no more: the later one gets an object of its own."""
+        seen: set[int] = set()
+        for place, name in self._mutable:
+            value = getattr(struct, place)
+            if id(value) not in seen:
+                seen.add(id(value))
+            elif not is_immutable(value):
+                setattr(instance, name, getattr(readable, place))
 
     def is_known_good(self, instance: object) -> bool:
         """Whether values of exactly these classes were proved to be readable before; proves it now if not (False: they aren't)."""
@@ -193,7 +209,10 @@ class StateCodec:
 
     def from_plain(self, state: Mapping[str, Any]) -> bytes:
         """Bytes from a dictionary of plain builtins, as migrations return it; checked."""
-        blob = self.encode_struct(dict(state))
+        try:
+            blob = self.encode_struct(dict(state))
+        except NOT_CARRIED as error:
+            raise StateMismatch(f"a migrated state of {self._type_name} can't be carried: {error}", field="", agent_type=self._type_name) from error
         struct = self._decode_or_mismatch(blob)
         return self.encode_struct(struct)
 
