@@ -6,7 +6,6 @@ Everything hangs off this value; there is no global. `Platform` makes one and ha
 from __future__ import annotations
 
 import asyncio
-import gc
 import heapq
 import random as random_module
 from collections.abc import Callable, Coroutine
@@ -24,6 +23,7 @@ from ..core.observability import Meters
 from ..core.records import Records
 from ..core.tracing import Tracing
 from . import calls
+from .collector import Collector
 from .control import Control
 from .definition import ActionSpec, AgentType
 from .effects import CastEffect, Reminder
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 
 SWEEP_EVERY_S = 1.0
 CLEAN_EVERY_S = 60.0
-FREEZE_EVERY = 5_000
-"""Agents that come to life between two looks at what the garbage collector may leave alone."""
 
 
 class Limits(Protocol):
@@ -100,7 +98,7 @@ class Node:
         self.closing = False
         self.hosts: dict[str, Host] = {}
         self.live_count = 0
-        self._frozen = 0
+        self._collector = Collector()
         self._cleaned = perf_counter()
         self.deadlines = Deadlines(loop)
         self.threads = Threads(loop)
@@ -162,6 +160,7 @@ class Node:
     async def start(self) -> None:
         """Recover what a crash left behind: unreleased effects, due reminders, resident agents. Calls are served meanwhile."""
         self._started = True
+        self._collector.relax()
         self._sweep_handle = self.loop.call_later(SWEEP_EVERY_S, self._sweep)
         self.own(self._recover())
 
@@ -201,11 +200,7 @@ class Node:
     def count_in(self, activation: Activation) -> None:
         """One more lives; over the limit the least recently used idle ones go."""
         self.live_count += 1
-        if self.live_count > self._frozen + FREEZE_EVERY:
-            # What lives long is of no interest to the garbage collector: it would walk all of it, again and again.
-            self._frozen = self.live_count
-            gc.collect(1)
-            gc.freeze()
+        self._collector.came_to_life(self.live_count)
         if self.live_count > self.limits.max_live:
             self._evict(max(1, self.limits.max_live // 100))
 
@@ -266,6 +261,7 @@ class Node:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.deadlines.clear()
         self.threads.close()
+        self._collector.restore()
 
     async def _terminate(self, activation: Activation) -> None:
         extra = activation.extra
