@@ -1,86 +1,54 @@
 """Configuration: typed sections, several sources, validated before anything changes, hot where it can be.
 
 Strength, weakest first: defaults, `jido.toml` in the working directory, `JIDO_*` variables, keyword arguments, stored
-updates. The platform's own sections are msgspec Structs, since pydantic costs 70 ms to import; an application
-registers sections of its own as pydantic models. A wrong value is refused and what runs keeps the old one.
+updates. A wrong value is refused and what runs keeps the old one. Stored updates are versions in one record, written by
+compare-and-set: a node that is told of a newer record takes it as it takes its own.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .codec import decode, encode
-from .errors import Conflict, InvalidConfig, RecordUnreadable
-from .events import matcher
-from .records import Records
+from .clock import Clock
+from .codec import NOT_CARRIED, decode, encode, plain
+from .config_schema import (
+    FIXED,
+    SECTIONS,
+    AgentsSection,
+    EventsSection,
+    InfrastructureSection,
+    PlatformSection,
+    Setting,
+    built,
+    keys_of_model,
+    near,
+    refused,
+    split,
+    value_at,
+)
+from .config_sources import from_environment, from_file, from_keywords
+from .errors import Conflict, InvalidConfig, RecordUnreadable, describe
+from .events import matcher, set_field
+from .observability import logger
+from .records import Record, Records
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 ADDRESS = "jido.config/cluster"
-MAX_HISTORY = 1_000
-_Positive = Annotated[float, msgspec.Meta(gt=0)]
-_NotNegative = Annotated[float, msgspec.Meta(ge=0)]
-_Count = Annotated[int, msgspec.Meta(ge=1)]
-
-
-class PlatformSection(msgspec.Struct, forbid_unknown_fields=True):
-    """Where this runs."""
-
-    cluster_name: Annotated[str, msgspec.Meta(min_length=1)] = "jido"
-    environment: Literal["production", "staging", "development", "test"] = "production"
-    deployment_type: Literal["local"] = "local"
-    shutdown_timeout: _NotNegative = 20.0
-
-
-class AgentsSection(msgspec.Struct, forbid_unknown_fields=True):
-    """Limits and defaults of all agents; times in seconds."""
-
-    default_timeout: _Positive = 30.0
-    max_queue_size: _Count = 10_000
-    supervision_strategy: Literal["one_for_one", "one_for_all", "rest_for_one"] = "one_for_one"
-    idempotency_retention: _Positive = 86_400.0
-    idempotency_max_keys: _Count = 100_000
-    max_pending_effects: _Count = 1_000
-    max_live: _Count = 1_000_000
-    idle_timeout: _Positive = 600.0
-    checking_mode: bool = False
-
-
-class InfrastructureSection(msgspec.Struct, forbid_unknown_fields=True):
-    """What the platform stands on."""
-
-    event_store_backend: Literal["memory", "sqlite"] = "memory"
-    circuit_breaker_threshold: _Count = 5
-    durability: Literal["full", "relaxed"] = "full"
-    metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] | None = None
-
-
-class EventsSection(msgspec.Struct, forbid_unknown_fields=True):
-    """Limits of the event bus."""
-
-    max_dead_letters: _Count = 100_000
-
-
-SECTIONS: dict[str, type[msgspec.Struct]] = {
-    "platform": PlatformSection, "agents": AgentsSection, "infrastructure": InfrastructureSection, "events": EventsSection,
-}  # fmt: skip
-FIXED = frozenset(
-    {
-        "platform.cluster_name", "platform.deployment_type", "infrastructure.event_store_backend", "infrastructure.durability",
-        "infrastructure.metrics_port", "agents.checking_mode", "agents.max_queue_size",
-    }
-)  # fmt: skip
-"""Keys that can't change while a platform runs."""
+MAX_HISTORY = 200
+OnChange = Callable[[str, Any, Any], Awaitable[None] | None]
+Change = tuple[str, Any, Any]
 
 
 class ConfigVersion(msgspec.Struct, frozen=True):
-    """One stored update: its number, when (seconds since the epoch), and all stored updates as they were then."""
+    """One stored update: its number, when (seconds since the epoch), what was changed, and all stored updates from then on."""
 
     version: int
     time_s: float
@@ -88,7 +56,9 @@ class ConfigVersion(msgspec.Struct, frozen=True):
     values: dict[str, Any]
 
 
-class _Watch:
+class ConfigWatch:
+    """What `on_change` returns."""
+
     __slots__ = ("_callbacks", "_entry")
 
     def __init__(self, callbacks: list[Any], entry: Any) -> None:
@@ -119,227 +89,259 @@ class Config:
     ) -> None:
         """Read everything but stored updates; `InvalidConfig` naming path, value and source. `models`: sections of the application's own."""
         self._models: dict[str, Any] = dict(SECTIONS)
-        for name, model in (models or {}).items():
-            if name in SECTIONS:
-                raise InvalidConfig(f"section {name!r} is the platform's own", path=name, value=model, allowed="another name")
-            self._models[name] = model
-        engine = "sqlite" if str(url).startswith("sqlite") else "memory"
-        self._base: dict[str, Any] = {"infrastructure.event_store_backend": engine}
-        self._sources: dict[str, str] = {}
-        self._take(_from_file(file), f"{file}")
-        self._take(self._from_environment(os.environ if environ is None else environ), "the environment")
-        self._take(dict(given or {}), "keyword arguments")
+        self._given = [*from_file(file), *from_environment(os.environ if environ is None else environ), *from_keywords(given or {})]
         self._stored: dict[str, Any] = {}
         self._history: list[ConfigVersion] = []
         self._revision = 0
-        self._callbacks: list[tuple[Callable[[str], bool], Callable[[str, Any, Any], Any]]] = []
+        self._callbacks: list[tuple[Callable[[str], bool], OnChange]] = []
         self._records: Records | None = None
-        self._clock: Any = None
+        self._clock: Clock | None = None
         self._lock = asyncio.Lock()
+        self._lines = logger("jidosystem.config")
         self._live: dict[str, Any] = {}
-        for name, section in self._validated({}).items():
-            self._live[name] = section
-            if name in SECTIONS:
-                setattr(self, name, section)
+        for setting in self._given:
+            self._check_given(setting, models or {})
+        self._take_engine(url)
+        for name in SECTIONS:
+            self._live[name] = section = self._built(name, {})
+            setattr(self, name, section)
+        for name, model in (models or {}).items():
+            self.register(name, model)
 
-    # -- reading -----------------------------------------------------------------------------------------------
+    # -- reading ---------------------------------------------------------------------------------------------------
 
     def get(self, path: str) -> Any:
         """The value of `section.key`; `InvalidConfig` suggesting a near name if there is none."""
-        section, key = self._split(path)
-        return getattr(self._live[section], key)
+        section, key, rest = self._known(path)
+        return self._found(path, self._live[section], key, rest)
 
     def section(self, name: str) -> Any:
-        """A whole section; the application's own come as their pydantic model."""
-        if name not in self._live:
-            raise InvalidConfig(f"there is no section {name!r}{_near(name, self._live)}", path=name, value=None, allowed=", ".join(self._live))
+        """A whole section as it is now; the application's own come as their pydantic model."""
+        self._known_section(name, name, "")
         return self._live[name]
 
     def history(self) -> list[ConfigVersion]:
-        """Stored updates, the oldest first; at most the last 1,000."""
-        return list(self._history)
+        """Stored updates, the oldest first; at most the last 200."""
+        return [msgspec.structs.replace(version, values=dict(version.values)) for version in self._history]
 
-    # -- changing ----------------------------------------------------------------------------------------------
+    def register(self, name: str, model: type[Any]) -> Any:
+        """Add a section of the application's own, a pydantic model, and return it as it is now.
+
+        It takes what `jido.toml`, `JIDO_*`, keyword arguments and stored updates say of it. `InvalidConfig` if that doesn't fit.
+        """
+        if not isinstance(name, str) or not name.isidentifier() or name != name.lower():
+            raise InvalidConfig(f"{name!r} can't name a section: a word in lower case", path=str(name), value=name, allowed="a word in lower case")
+        if name in SECTIONS or self._models.get(name, model) is not model:
+            raise InvalidConfig(f"there is a section {name!r} already", path=name, value=model, allowed="another name")
+        if not (isinstance(model, type) and (hasattr(model, "model_fields") or issubclass(model, msgspec.Struct))):
+            raise InvalidConfig(
+                f"section {name!r}: {model!r} isn't derived from pydantic's BaseModel",
+                path=name,
+                value=model,
+                allowed="a class derived from BaseModel",
+            )
+        self._models[name] = model
+        try:
+            self._built(name, {})
+            section = self._built(name, self._fitting(name))
+        except InvalidConfig:
+            del self._models[name]
+            raise
+        self._live[name] = section
+        return section
+
+    # -- changing --------------------------------------------------------------------------------------------------
 
     async def update(self, path: str, value: Any) -> int:
-        """Validate, store, apply and tell; the version's number. What is refused changes nothing."""
-        self._split(path)
-        async with self._lock:
-            return await self._store({**self._stored, path: value}, path)
+        """Validate, store, apply and tell; the version's number. What is refused changes nothing.
+
+        Returns after the callbacks of `on_change`.
+        """
+        self._known(path)
+        if path in FIXED:
+            told = f"{path} can't change while the platform runs: set it in jido.toml, JIDO_* or Platform(config=…)"
+            raise InvalidConfig(told, path=path, value=value, allowed="a value set before the start")
+        try:
+            value = plain(value)
+        except NOT_CARRIED as error:
+            raise InvalidConfig(f"{path}: {value!r} can't be stored: {error}", path=path, value=value, allowed="what can be stored") from None
+        return await self._change(path, lambda stored: {**_without_below(stored, path), path: value})
 
     async def rollback(self, version: int) -> int:
         """Make the stored updates what they were at a version (0: none); that is a new version."""
-        async with self._lock:
+
+        def back(_stored: dict[str, Any]) -> dict[str, Any]:
             found = {} if version == 0 else next((v.values for v in self._history if v.version == version), None)
             if found is None:
                 raise InvalidConfig(f"there is no version {version}", path="version", value=version, allowed="0 or one of history()")
-            return await self._store(dict(found), f"rollback to {version}")
+            return dict(found)
 
-    def on_change(self, pattern: str, callback: Callable[[str, Any, Any], Any]) -> _Watch:
-        """Call `callback(path, old, new)` after a change of a path that fits (`agents.*`, `**`); `close()` the result to stop."""
+        return await self._change(f"rollback to {version}", back)
+
+    def on_change(self, pattern: str, callback: OnChange) -> ConfigWatch:
+        """Call `callback(path, old, new)`, a function or coroutine function, after a change of a path that fits (`agents.*`, `**`).
+
+        What it raises is logged and undoes nothing. `close()` the result to stop.
+        """
         entry = (matcher(pattern), callback)
         self._callbacks.append(entry)
-        return _Watch(self._callbacks, entry)
+        return ConfigWatch(self._callbacks, entry)
 
-    # -- the store ---------------------------------------------------------------------------------------------
+    # -- the store -------------------------------------------------------------------------------------------------
 
-    async def load(self, records: Records, clock: Any) -> None:
-        """Read stored updates and apply them."""
+    async def load(self, records: Records, clock: Clock) -> None:
+        """Read stored updates and apply them. One that doesn't fit any longer is named in the log and left aside."""
         self._records, self._clock = records, clock
-        await self._reload()
-        self._apply(self._validated(self._stored), tell=False)
+        record = await records.read(ADDRESS)
+        if record is not None:
+            self.take(record)
+        for name in sorted({split(setting.path)[0] for setting in self._given} - set(self._models)):
+            self._lines.warning("a section of the configuration belongs to nobody until it is registered", section=name)
 
     async def close(self) -> None:
         """Forget the callbacks."""
         self._callbacks.clear()
 
-    async def _reload(self) -> None:
-        assert self._records is not None
-        record = await self._records.read(ADDRESS)
-        if record is None or record.head is None:
-            return
+    def take(self, record: Record) -> list[Change]:
+        """Apply a record that was read or watched, if it is newer than what is known; what has changed by it."""
+        if record.revision <= self._revision:
+            return []
         try:
-            self._history = msgspec.convert(decode(record.head), list[ConfigVersion])
+            history = msgspec.convert(decode(record.head), list[ConfigVersion]) if record.head is not None else []
         except (msgspec.MsgspecError, ValueError) as error:
             raise RecordUnreadable(f"the stored configuration can't be read: {error}; nothing was changed", agent=ADDRESS) from error
-        self._revision = record.revision
-        self._stored = dict(self._history[-1].values) if self._history else {}
+        self._revision, self._history = record.revision, history
+        self._stored = dict(history[-1].values) if history else {}
+        return self._apply({name: self._built(name, self._fitting(name)) for name in self._models})
 
-    async def _store(self, values: dict[str, Any], path: str) -> int:
-        if self._records is None:
+    async def _change(self, path: str, decide: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
+        async with self._lock:
+            number, changes = await self._store(path, decide)
+        await self._tell(changes)
+        return number
+
+    async def _store(self, path: str, decide: Callable[[dict[str, Any]], dict[str, Any]]) -> tuple[int, list[Change]]:
+        records, clock = self._records, self._clock
+        if records is None or clock is None:
             raise InvalidConfig("the configuration can be changed once its platform runs", path=path, value=None, allowed="")
+        changes: list[Change] = []
         for _ in range(10):
-            for changed in {p for p in {*values, *self._stored} if values.get(p, _NONE) != self._stored.get(p, _NONE)} & FIXED:
-                raise InvalidConfig(f"{changed} can't change while the platform runs; set it in jido.toml, JIDO_* or Platform(config=…)",
-                                    path=changed, value=values.get(changed), allowed="a value set before the start")  # fmt: skip
-            sections = self._validated(values)
+            values = decide(self._stored)
+            sections = {name: self._built(name, _of(name, values)) for name in self._models}
+            self._check_found(path, values, sections)
             number = self._history[-1].version + 1 if self._history else 1
-            history = [*self._history, ConfigVersion(number, self._clock.time_s(), path, values)][-MAX_HISTORY:]
+            history = [*self._history, ConfigVersion(number, clock.time_s(), path, values)][-MAX_HISTORY:]
             try:
-                committed = await self._records.commit(ADDRESS, self._revision, encode(history))
-            except Conflict:
-                before = dict(self._stored)
-                await self._reload()
-                values = {**self._stored, **{p: v for p, v in values.items() if before.get(p, _NONE) != v}}
+                committed = await records.commit(ADDRESS, self._revision, encode(history))
+            except Conflict:  # another node was first: decide again on what it wrote
+                record = await records.read(ADDRESS)
+                if record is not None:
+                    changes += self.take(record)
                 continue
             self._revision, self._history, self._stored = committed.revision, history, values
-            self._apply(sections, tell=True)
-            return number
-        raise Conflict(f"{ADDRESS} keeps changing", expected=self._revision, actual=0)
+            return number, changes + self._apply(sections)
+        raise Conflict(f"{ADDRESS} keeps changing", agent=ADDRESS, expected=self._revision, actual=0)
 
-    def _apply(self, sections: Mapping[str, Any], *, tell: bool) -> None:
-        """Put new values into the live sections, in place: whoever holds a section sees them."""
-        changes: list[tuple[str, Any, Any]] = []
+    def _apply(self, sections: Mapping[str, Any]) -> list[Change]:
+        """Put new values into the live sections. The platform's own change in place: whoever holds one sees them."""
+        changes: list[Change] = []
         for name, fresh in sections.items():
-            live = self._live[name]
-            for key in _keys(live):
-                old, new = getattr(live, key), getattr(fresh, key)
+            live: Any = self._live.get(name)
+            for key in keys_of_model(type(fresh)):
+                old, new = getattr(live, key, None), getattr(fresh, key)
                 if old != new:
-                    setattr(live, key, new)
                     changes.append((f"{name}.{key}", old, new))
-        if tell:
-            for path, old, new in changes:
-                for fits, callback in tuple(self._callbacks):
-                    if fits(path):
-                        callback(path, old, new)
+                    if name in SECTIONS:
+                        set_field(live, key, new)
+            if name not in SECTIONS:
+                self._live[name] = fresh
+        return changes
 
-    # -- sources -----------------------------------------------------------------------------------------------
+    async def _tell(self, changes: Sequence[Change]) -> None:
+        for path, old, new in changes:
+            for fits, callback in tuple(self._callbacks):
+                if not fits(path):
+                    continue
+                try:
+                    result = callback(path, old, new)
+                    if inspect.isawaitable(result):
+                        await result
+                except Exception as error:  # the change stands, and the others are told all the same
+                    self._lines.error("a callback of a change failed", path=path, callback=repr(callback), error=describe(error))
 
-    def _take(self, values: Mapping[str, Any], source: str) -> None:
-        for path, value in values.items():
-            self._split(path, source)
-            self._base[path] = value
-            self._sources[path] = source
+    # -- checking --------------------------------------------------------------------------------------------------
 
-    def _from_environment(self, environ: Mapping[str, str]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for name, text in environ.items():
-            if name.startswith("JIDO_") and "__" in name:
-                section, _, key = name.removeprefix("JIDO_").lower().partition("__")
-                found[f"{section}.{key}"] = text
-        return found
+    def _check_given(self, setting: Setting, models: Mapping[str, Any]) -> None:
+        """An unknown key of the platform's own, or a section that is nearly one of them, is a mistake; others may be registered later."""
+        section, key, _rest = split(setting.path)
+        if section in SECTIONS:
+            self._known(setting.path, setting.source)
+        elif section not in models and (not key or near(section, SECTIONS)):
+            self._known_section(section, setting.path, setting.source)
 
-    def _split(self, path: str, source: str = "") -> tuple[str, str]:
-        section, _, key = str(path).partition(".")
-        where = f" (in {source})" if source else ""
+    def _take_engine(self, url: str) -> None:
+        path = "infrastructure.event_store_backend"
+        engine = "sqlite" if str(url).startswith("sqlite") else "memory"
+        for setting in self._given:
+            if setting.path == path and setting.value != engine:
+                raise refused(path, setting, f"{engine!r}, as the platform's URL is {url!r}")
+        self._given.insert(0, Setting(path, engine, "the URL"))
+
+    def _known_section(self, section: str, path: str, source: str) -> None:
         if section not in self._models:
-            raise InvalidConfig(
-                f"there is no section {section!r}{_near(section, self._models)}{where}", path=path, value=None, allowed=", ".join(self._models)
-            )
-        keys = _model_keys(self._models[section])
+            told = f"there is no section {section!r}{near(section, self._models)}{f' ({source})' if source else ''}"
+            raise InvalidConfig(told, path=path, value=None, allowed=", ".join(self._models))
+
+    def _known(self, path: str, source: str = "") -> tuple[str, str, list[str]]:
+        section, key, rest = split(path)
+        self._known_section(section, path, source)
+        keys = keys_of_model(self._models[section])
         if key not in keys:
-            raise InvalidConfig(
-                f"there is no {path!r}{_near(key, keys)}{where}", path=path, value=None, allowed=", ".join(f"{section}.{k}" for k in keys)
-            )
-        return section, key
+            told = f"there is no {path!r}{near(key, keys)}{f' ({source})' if source else ''}"
+            raise InvalidConfig(told, path=path, value=None, allowed=", ".join(f"{section}.{k}" for k in keys))
+        if rest and section in SECTIONS:
+            told = f"there is no {path!r}: {section}.{key} has nothing below it{f' ({source})' if source else ''}"
+            raise InvalidConfig(told, path=path, value=None, allowed=f"{section}.{key}")
+        return section, key, rest
 
-    def _validated(self, stored: Mapping[str, Any]) -> dict[str, Any]:
-        """All sections from all sources; `InvalidConfig` for the first value that doesn't fit."""
-        by_section: dict[str, dict[str, Any]] = {name: {} for name in self._models}
-        for path, value in {**self._base, **stored}.items():
-            section, _, key = path.partition(".")
-            by_section[section][key] = value
-        return {name: self._one_section(name, values) for name, values in by_section.items()}
+    def _found(self, path: str, section: Any, key: str, rest: list[str]) -> Any:
+        try:
+            return value_at(section, key, rest)
+        except (KeyError, TypeError):
+            raise InvalidConfig(f"there is no {path!r}", path=path, value=None, allowed="a path that is there") from None
 
-    def _one_section(self, name: str, values: dict[str, Any]) -> Any:
+    def _check_found(self, path: str, values: Mapping[str, Any], sections: Mapping[str, Any]) -> None:
+        """What was stored is where it can be read: a model may ignore what it doesn't know."""
+        if path in values:
+            section, key, rest = split(path)
+            self._found(path, sections[section], key, rest)
+
+    def _built(self, name: str, stored: Mapping[str, Any]) -> Any:
+        """A section from all its sources."""
         model = self._models[name]
-        if not (isinstance(model, type) and issubclass(model, msgspec.Struct)):
-            return _pydantic_section(name, model, values)
-        for key, value in values.items():
-            path = f"{name}.{key}"
-            hint = next(f.type for f in msgspec.structs.fields(model) if f.name == key)
-            try:  # text is parsed only where it comes from the environment
-                values[key] = msgspec.convert(value, hint, strict=self._sources.get(path) != "the environment" or value != self._base.get(path))
-            except msgspec.ValidationError as error:
-                source = f" (from {self._sources[path]})" if path in self._sources else ""
-                raise InvalidConfig(f"{path} = {value!r}{source}: {error}", path=path, value=value, allowed=str(error)) from None
-        return model(**values)
+        given = [setting for setting in self._given if split(setting.path)[0] == name]
+        for setting in given:
+            self._known(setting.path, setting.source)
+        return built(name, model, [*given, *(Setting(path, value, "stored update") for path, value in stored.items())])
+
+    def _fitting(self, name: str) -> dict[str, Any]:
+        """The stored updates of a section that fit what it is today."""
+        fitting: dict[str, Any] = {}
+        for path, value in _of(name, self._stored).items():
+            try:
+                self._known(path)
+                self._built(name, {**fitting, path: value})
+            except InvalidConfig as error:
+                self._lines.error("a stored update of the configuration doesn't fit any longer and is left aside", path=path, error=str(error))
+            else:
+                fitting[path] = value
+        return fitting
 
 
-_NONE: Any = object()
+def _of(section: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    return {path: value for path, value in values.items() if split(path)[0] == section}
 
 
-def _keys(section: Any) -> list[str]:
-    return list(section.__struct_fields__) if isinstance(section, msgspec.Struct) else list(type(section).model_fields)
-
-
-def _model_keys(model: Any) -> list[str]:
-    return list(model.__struct_fields__) if isinstance(model, type) and issubclass(model, msgspec.Struct) else list(model.model_fields)
-
-
-def _near(name: str, names: Any) -> str:
-    import difflib  # a mistake may take its time, a start may not
-
-    close = difflib.get_close_matches(name, list(names), 1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _pydantic_section(name: str, model: Any, values: dict[str, Any]) -> Any:
-    from pydantic import ValidationError
-
-    try:
-        return model(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join([name, *(str(part) for part in first["loc"])])
-        raise InvalidConfig(f"{path} = {first.get('input')!r}: {first['msg']}", path=path, value=first.get("input"), allowed=first["msg"]) from None
-
-
-def _from_file(file: str | Path | None) -> dict[str, Any]:
-    if file is None or not os.path.isfile(file):
-        return {}
-    import tomllib
-    from pathlib import Path
-
-    try:
-        tables = tomllib.loads(Path(file).read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise InvalidConfig(f"{file} can't be read: {error}", path=str(file), value=None, allowed="TOML in UTF-8") from error
-    found: dict[str, Any] = {}
-    for section, table in tables.items():
-        if not isinstance(table, dict):
-            raise InvalidConfig(
-                f"{file}: {section!r} stands outside a section; write it under [agents] or another", path=section, value=table, allowed="a section"
-            )
-        found.update({f"{section}.{key}": value for key, value in table.items()})
-    return found
+def _without_below(stored: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """Updates below a path that is set as a whole are history; the path itself moves to the end."""
+    return {other: value for other, value in stored.items() if other != path and not other.startswith(f"{path}.")}
