@@ -220,7 +220,9 @@ async def show(plan: Plan, screen: Screen) -> bool:
     screen.say(f"Flights from New York, {months}: each one a durable call, fsynced, by {plan.callers} callers at a time (seed {plan.seed})", "bold")
     for _ in range(plan.kills):
         await live(plan, screen, random, kill=True)
-        screen.say("Started again on the same file. The loader died with the node and feeds from the first row; each call takes effect once.")
+        screen.say(
+            "Started again on the same file. The loader died too and feeds from the first row: what took effect before is answered from its key."
+        )
     life = await live(plan, screen, random, kill=False)
     assert life.books is not None
     expected = reckon(plan.months, plan.days)
