@@ -1,0 +1,1 @@
+"""For tests: what adapters must keep (`conformance`)."""

@@ -2,5 +2,6 @@
 
 from .log import MemoryLog
 from .records import MemoryRecords
+from .wire import MemoryWire
 
-__all__ = ["MemoryLog", "MemoryRecords"]
+__all__ = ["MemoryLog", "MemoryRecords", "MemoryWire"]

@@ -36,7 +36,7 @@ async def open_store(
             f"durability={durability!r}: 'full' or 'relaxed'", path="infrastructure.durability", value=durability, allowed="'full', 'relaxed'"
         )
     loop = asyncio.get_running_loop()
-    lock = FileLock(path)
+    lock = await loop.run_in_executor(None, FileLock, path)
     try:
         connection = await loop.run_in_executor(None, open_file, path, durability, max_page_count)
         try:

@@ -1,0 +1,277 @@
+"""What every adapter of `Records` must keep."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from itertools import pairwise
+
+import pytest
+
+from ...core.clock import Clock
+from ...core.errors import Conflict, RowExists, StoreUnavailable, TooLarge
+from ...core.events import Event
+from ...core.records import Committed, Record, Records, Row, StoredRow
+
+
+class HandClock:
+    """A clock that a test sets."""
+
+    def __init__(self, now_s: float = 1_000_000.0) -> None:
+        self.now_s = now_s
+
+    def time_s(self) -> float:
+        """Wall clock."""
+        return self.now_s
+
+    def monotonic_s(self) -> float:
+        """The same."""
+        return self.now_s
+
+
+def event(stream: str = "s", number: int = 0) -> Event:
+    """An event whose data is a number."""
+    return Event(f"e{number}", "test.happened", "test", "", 1.0, {"number": number}, stream)
+
+
+async def rows_of(records: Records, kind: str, start: str = "", end: str | None = None) -> list[StoredRow]:
+    """Everything that a scan finds."""
+    return [row async for page in records.scan(kind, start, end) for row in page]
+
+
+class RecordsConformance(ABC):
+    """See the package."""
+
+    @abstractmethod
+    def open(self, clock: Clock) -> AbstractAsyncContextManager[Records]:
+        """An empty adapter, closed at the end."""
+
+    async def test_a_record_is_read_as_it_was_written(self) -> None:
+        async with self.open(HandClock()) as records:
+            assert await records.read("Counter/a") is None
+            done = await records.commit("Counter/a", 0, b"one")
+            assert done.revision > 0
+            assert await records.read("Counter/a") == Record("Counter/a", done.revision, b"one")
+
+    async def test_an_empty_head_is_no_tombstone(self) -> None:
+        async with self.open(HandClock()) as records:
+            done = await records.commit("Counter/a", 0, b"")
+            assert await records.read("Counter/a") == Record("Counter/a", done.revision, b"")
+
+    @pytest.mark.parametrize("key", ["a/b/c", "ключ", "日本", "a'b\"c;--", "x" * 500, " ", "%_", "\U0001f600"])
+    async def test_any_key_will_do(self, key: str) -> None:
+        async with self.open(HandClock()) as records:
+            await records.commit(f"Counter/{key}", 0, b"h", [Row("due", key, b"v")])
+            assert await records.read_row(f"Counter/{key}", "due", key) == b"v"
+            assert [row.agent for row in await rows_of(records, "due")] == [f"Counter/{key}"]
+
+    async def test_the_wrong_revision_is_a_conflict_that_tells_the_right_one(self) -> None:
+        async with self.open(HandClock()) as records:
+            done = await records.commit("Counter/a", 0, b"one")
+            for expected in (0, done.revision + 1):
+                with pytest.raises(Conflict) as raised:
+                    await records.commit("Counter/a", expected, b"two", [Row("due", "x", b"v")])
+                assert (raised.value.expected, raised.value.actual) == (expected, done.revision)
+            assert await records.read("Counter/a") == Record("Counter/a", done.revision, b"one")
+            assert await rows_of(records, "due") == []
+
+    async def test_a_record_that_never_was_has_revision_zero(self) -> None:
+        async with self.open(HandClock()) as records:
+            with pytest.raises(Conflict):
+                await records.commit("Counter/a", 7, b"one")
+            assert await records.read("Counter/a") is None
+
+    async def test_of_many_racers_one_wins(self) -> None:
+        async with self.open(HandClock()) as records:
+            first = await records.commit("Counter/a", 0, b"start")
+            racers = [records.commit("Counter/a", first.revision, str(i).encode()) for i in range(2_000)]
+            ended = await asyncio.gather(*racers, return_exceptions=True)
+            winners = [i for i, end in enumerate(ended) if isinstance(end, Committed)]
+            assert len(winners) == 1
+            assert all(isinstance(end, Conflict) for i, end in enumerate(ended) if i != winners[0])
+            present = await records.read("Counter/a")
+            assert present is not None and present.head == str(winners[0]).encode()
+
+    async def test_racers_over_many_agents_never_lose_or_double_a_count(self) -> None:
+        async with self.open(HandClock()) as records:
+
+            async def count_up(agent: str, times: int) -> None:
+                done = 0
+                while done < times:
+                    present = await records.read(agent)
+                    revision, value = (0, 0) if present is None else (present.revision, int(present.head or b"0"))
+                    try:
+                        await records.commit(agent, revision, str(value + 1).encode())
+                    except Conflict:
+                        continue
+                    done += 1
+
+            await asyncio.gather(*(count_up(f"Counter/{i % 5}", 20) for i in range(25)))
+            for i in range(5):
+                present = await records.read(f"Counter/{i}")
+                assert present is not None and present.head == b"100"
+
+    async def test_thousands_wait_at_once(self) -> None:
+        async with self.open(HandClock()) as records:
+            done = await asyncio.gather(*(records.commit(f"Counter/{i}", 0, str(i).encode()) for i in range(5_000)))
+            assert all(committed.revision > 0 for committed in done)
+            found = await asyncio.gather(*(records.read(f"Counter/{i}") for i in range(5_000)))
+            assert [record.head for record in found if record is not None] == [str(i).encode() for i in range(5_000)]
+
+    async def test_revisions_grow_also_over_a_deletion(self) -> None:
+        async with self.open(HandClock()) as records:
+            revisions = [0]
+            for head in (b"one", None, b"three", b"four", None, b"six"):
+                revisions.append((await records.commit("Counter/a", revisions[-1], head)).revision)
+            assert all(before < after for before, after in pairwise(revisions))
+
+    async def test_a_deletion_leaves_a_tombstone_and_takes_the_rows(self) -> None:
+        async with self.open(HandClock()) as records:
+            done = await records.commit("Counter/a", 0, b"h", [Row("due", "1", b"x"), Row("key", "k", b"y"), Row("pending", "1", b"p")])
+            gone = await records.commit("Counter/a", done.revision, None, [Row("pending", "2", b"last words")])
+            assert await records.read("Counter/a") == Record("Counter/a", gone.revision, None)
+            assert await rows_of(records, "due") == []
+            assert await records.read_row("Counter/a", "key", "k") is None
+            assert [row.value for row in await rows_of(records, "pending")] == [b"last words"]
+            with pytest.raises(Conflict):
+                await records.commit("Counter/a", done.revision, b"late")
+            with pytest.raises(Conflict):
+                await records.commit("Counter/a", 0, b"fresh")
+
+    async def test_rows_are_put_replaced_and_removed_with_the_head(self) -> None:
+        async with self.open(HandClock()) as records:
+            done = await records.commit("A/x", 0, b"h", [Row("child", "2", b"b"), Row("child", "1", b"a"), Row("sub", "s", b"5")])
+            assert [(row.name, row.value) for row in await records.read_rows("A/x", "child")] == [("1", b"a"), ("2", b"b")]
+            done = await records.commit("A/x", done.revision, b"h", [Row("child", "1", None), Row("child", "2", b"B"), Row("child", "none", None)])
+            assert [(row.name, row.value) for row in await records.read_rows("A/x", "child")] == [("2", b"B")]
+            assert await records.read_row("A/x", "sub", "s") == b"5"
+            assert await records.read_row("A/y", "sub", "s") is None
+
+    async def test_a_row_that_must_be_new_is_refused_if_it_is_there(self) -> None:
+        async with self.open(HandClock()) as records:
+            done = await records.commit("A/x", 0, b"one", [Row("key", "k", b"first", create=True)])
+            with pytest.raises(RowExists):
+                await records.commit("A/x", done.revision, b"two", [Row("due", "1", b"d"), Row("key", "k", b"second", create=True)])
+            assert await records.read("A/x") == Record("A/x", done.revision, b"one")
+            assert await records.read_row("A/x", "key", "k") == b"first"
+            assert await rows_of(records, "due") == []
+
+    async def test_an_expired_row_is_as_if_it_were_not_there(self) -> None:
+        clock = HandClock()
+        async with self.open(clock) as records:
+            row = Row("key", "k", b"v", clock.now_s + 10, create=True)
+            done = await records.commit("A/x", 0, b"h", [row, Row("due", "d", b"v", clock.now_s + 10)])
+            assert await records.read_row("A/x", "key", "k") == b"v"
+            clock.now_s += 10
+            assert await records.read_row("A/x", "key", "k") is None
+            assert await records.read_rows("A/x", "key") == []
+            assert await rows_of(records, "due") == []
+            await records.commit("A/x", done.revision, b"h", [Row("key", "k", b"again", clock.now_s + 10, create=True)])
+            assert await records.read_row("A/x", "key", "k") == b"again"
+            assert await records.remove_expired(clock.now_s) == 1
+            assert await records.read_row("A/x", "key", "k") == b"again"
+
+    async def test_a_scan_goes_by_name_over_all_agents_and_pages(self) -> None:
+        async with self.open(HandClock()) as records:
+            commits = [records.commit(f"A/{i:04d}", 0, b"h", [Row("due", f"{i % 7:03d}", b"%d" % i)]) for i in range(2_500)]
+            await asyncio.gather(*commits, records.commit("A/other", 0, b"h", [Row("pending", "001", b"p")]))
+            found = await rows_of(records, "due")
+            assert [(row.name, row.agent) for row in found] == sorted((f"{i % 7:03d}", f"A/{i:04d}") for i in range(2_500))
+            some = await rows_of(records, "due", "002", "004")
+            assert {row.name for row in some} == {"002", "003"}
+            assert len(some) == sum(i % 7 in (2, 3) for i in range(2_500))
+
+    async def test_agents_of_a_type_are_found_without_those_of_others(self) -> None:
+        async with self.open(HandClock()) as records:
+            for agent in ("A/1", "A/2", "A.b/1", "AB/1", "A/3"):
+                await records.commit(agent, 0, agent.encode())
+            gone = await records.read("A/2")
+            assert gone is not None
+            await records.commit("A/2", gone.revision, None)
+            found = [record.agent async for page in records.scan_agents("A") for record in page]
+            assert found == ["A/1", "A/3"]
+            assert [r.agent async for page in records.scan_agents("A", after="A/1") for r in page] == ["A/3"]
+
+    async def test_a_watcher_sees_the_present_and_then_each_change(self) -> None:
+        async with self.open(HandClock()) as records:
+            first = await records.commit("A/x", 0, b"0")
+            seen: list[Record] = []
+            here = asyncio.Event()
+
+            async def watch() -> None:
+                async for record in records.watch("A/x"):
+                    seen.append(record)
+                    here.set()
+                    if record.head == b"100":
+                        return
+
+            task = asyncio.create_task(watch())
+            await here.wait()
+            revision = first.revision
+            for i in range(1, 101):
+                revision = (await records.commit("A/x", revision, str(i).encode())).revision
+            await asyncio.wait_for(task, 20)
+            assert [record.head for record in seen] == [str(i).encode() for i in range(101)]
+            assert all(before.revision < after.revision for before, after in pairwise(seen))
+
+    async def test_a_slow_watcher_never_misses_the_last_change(self) -> None:
+        async with self.open(HandClock()) as records:
+            revision = (await records.commit("A/x", 0, b"0")).revision
+            watcher = aiter(records.watch("A/x"))
+            assert (await anext(watcher)).head == b"0"
+            for i in range(1, 2_501):
+                revision = (await records.commit("A/x", revision, str(i).encode())).revision
+            last, seen = b"", 0
+            while last != b"2500":
+                record = await asyncio.wait_for(anext(watcher), 20)
+                assert record.revision > seen
+                last, seen = record.head or b"", record.revision
+
+    async def test_events_commit_with_the_record_or_not_at_all(self) -> None:
+        async with self.open(HandClock()) as records:
+            log = records.log
+            if log is None:
+                pytest.skip("records and log are apart in this adapter")
+            done = await records.commit("A/x", 0, b"1", [Row("key", "k", b"")], [event("s", 1), event("t", 2)])
+            assert len(done.positions) == 2 and 0 < done.positions[0] < done.positions[1]
+            with pytest.raises(Conflict):
+                await records.commit("A/x", 0, b"2", (), [event("s", 3)])
+            with pytest.raises(RowExists):
+                await records.commit("A/x", done.revision, b"2", [Row("key", "k", b"", create=True)], [event("s", 4)])
+            found = [e async for page in log.read() for e in page]
+            assert [(e.position, e.data) for e in found] == [(done.positions[0], {"number": 1}), (done.positions[1], {"number": 2})]
+
+    async def test_what_one_caller_gives_up_harms_no_other(self) -> None:
+        async with self.open(HandClock()) as records:
+            commits = [records.commit(f"A/{i}", 0, b"h") for i in range(300)]
+            for commit in commits[::3]:
+                commit.cancel()
+            ended = await asyncio.gather(*commits, return_exceptions=True)
+            assert all(isinstance(end, Committed) for i, end in enumerate(ended) if i % 3)
+            for i in range(300):
+                record = await records.read(f"A/{i}")
+                assert record is not None or i % 3 == 0
+
+    async def test_too_large_a_head_is_named_and_changes_nothing(self) -> None:
+        async with self.open(HandClock()) as records:
+            with pytest.raises(TooLarge, match="A/x"):
+                await records.commit("A/x", 0, bytes(records.max_head_bytes + 1))
+            assert await records.read("A/x") is None
+
+    async def test_closing_finishes_what_was_accepted_and_refuses_the_rest(self) -> None:
+        async with self.open(HandClock()) as records:
+            commits = [records.commit(f"A/{i}", 0, b"h") for i in range(500)]
+            await records.close()
+            ended: Sequence[Committed | BaseException] = await asyncio.gather(*commits, return_exceptions=True)
+            assert all(isinstance(end, Committed) for end in ended)
+            with pytest.raises(StoreUnavailable):
+                await records.commit("A/late", 0, b"h")
+            with pytest.raises(StoreUnavailable):
+                await records.read("A/1")
+
+    async def test_a_store_that_is_well_says_so(self) -> None:
+        async with self.open(HandClock()) as records:
+            await records.commit("A/x", 0, b"h", [Row("due", "1", b"v")])
+            assert list(await records.verify()) == []

@@ -1,0 +1,231 @@
+"""The SQLite adapter keeps the contracts, and what only a file can go through."""
+
+import asyncio
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from jidosystem.backends.sqlite import open_store
+from jidosystem.core.clock import SystemClock
+from jidosystem.core.errors import RecordUnreadable, StoreCorrupt, StoreError, StoreFull, StoreLocked, StoreUnavailable, StoreVersion
+from jidosystem.core.records import Row
+from jidosystem.testing.conformance import EventLogConformance, RecordsConformance
+from jidosystem.testing.conformance.records import event
+
+
+@pytest.fixture
+def path(tmp_path):
+    return str(tmp_path / "store.db")
+
+
+class TestSqliteRecords(RecordsConformance):
+    @pytest.fixture(autouse=True)
+    def _path(self, path):
+        self.path = path
+
+    @asynccontextmanager
+    async def open(self, clock):
+        records = await open_store(self.path, clock=clock)
+        yield records
+        await records.close()
+
+
+class TestSqliteLog(EventLogConformance):
+    @pytest.fixture(autouse=True)
+    def _path(self, path):
+        self.path = path
+
+    @asynccontextmanager
+    async def open_log(self):
+        self.records = await open_store(self.path, clock=SystemClock())
+        yield self.records.log
+        await self.records.close()
+
+    async def close_log(self, log):
+        await self.records.close()
+
+
+async def test_everything_is_there_after_a_restart(path):
+    records = await open_store(path)
+    done = await records.commit("A/x", 0, b"h", [Row("due", "1", b"v")], [event("s", 1)])
+    await records.close()
+    records = await open_store(path)
+    assert (await records.read("A/x")).revision == done.revision
+    assert await records.read_row("A/x", "due", "1") == b"v"
+    assert (await records.log.append([event("s", 2)]))[0] > done.positions[0]
+    await records.close()
+
+
+async def test_a_second_owner_is_refused_and_told_who_the_first_is(path):
+    records = await open_store(path)
+    with pytest.raises(StoreLocked) as raised:
+        await open_store(path)
+    assert raised.value.pid == os.getpid()
+    code = "import asyncio,sys\nfrom jidosystem.backends.sqlite import open_store\nasyncio.run(open_store(sys.argv[1]))"
+    other = await asyncio.create_subprocess_exec(sys.executable, "-c", code, path, stderr=asyncio.subprocess.PIPE)
+    _out, told = await other.communicate()
+    assert other.returncode != 0
+    assert f"process {os.getpid()}" in told.decode()
+    await records.close()
+    await (await open_store(path)).close()
+
+
+async def test_a_file_of_another_program_is_left_alone(path):
+    with sqlite3.connect(path) as foreign:
+        foreign.execute("CREATE TABLE notes (text)")
+    foreign.close()
+    before = Path(path).read_bytes()
+    with pytest.raises(StoreVersion):
+        await open_store(path)
+    assert Path(path).read_bytes() == before
+
+
+async def test_a_newer_format_is_refused(path):
+    await (await open_store(path)).close()
+    with sqlite3.connect(path) as newer:
+        newer.execute("PRAGMA user_version = 99")
+    newer.close()
+    with pytest.raises(StoreVersion, match="99"):
+        await open_store(path)
+
+
+async def test_what_is_no_database_is_named(path):
+    Path(path).write_bytes(b"not a database, not at all, whatever its name says" * 100)
+    with pytest.raises(StoreCorrupt, match=r"store\.db"):
+        await open_store(path)
+
+
+async def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(StoreUnavailable, match="nowhere"):
+        await open_store(str(tmp_path / "nowhere" / "x.db"))
+
+
+async def test_a_full_store_refuses_whole_commits_and_works_again_with_room(path):
+    records = await open_store(path, max_page_count=60)
+    kept, refused = {}, 0
+    for i in range(200):
+        try:
+            kept[f"A/{i}"] = (await records.commit(f"A/{i}", 0, bytes(4000), [Row("due", f"{i}", bytes(500))], [event("s", i)])).revision
+        except StoreFull:
+            refused += 1
+    assert kept and refused
+    there = [e.data["number"] async for page in records.log.read() for e in page]
+    assert [f"A/{number}" for number in there] == list(kept)
+    assert sorted(row.agent for page in [p async for p in records.scan("due")] for row in page) == sorted(kept)
+    await records.close()
+    records = await open_store(path)
+    await records.commit("A/late", 0, bytes(4000))
+    assert list(await records.verify()) == []
+    await records.close()
+
+
+async def test_a_damaged_record_is_named_and_its_neighbours_are_well(path):
+    records = await open_store(path)
+    for name in "abc":
+        await records.commit(f"A/{name}", 0, b"state of " + name.encode())
+    await records.close()
+    with sqlite3.connect(path) as file:
+        file.execute("UPDATE heads SET head = CAST(replace(head, 'state of b', 'state of B') AS BLOB) WHERE agent = 'A/b'")
+    file.close()
+    records = await open_store(path)
+    with pytest.raises(RecordUnreadable, match="A/b"):
+        await records.read("A/b")
+    good = await asyncio.gather(records.read("A/a"), records.read("A/b"), records.read("A/c"), return_exceptions=True)
+    assert [getattr(r, "head", None) for r in good] == [b"state of a", None, b"state of c"]
+    assert any("A/b" in problem for problem in await records.verify())
+    await records.close()
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_flipped_bytes_are_found_or_harmless_never_served(path, seed):
+    records = await open_store(path)
+    heads = {f"A/{i}": os.urandom(300) for i in range(100)}
+    await asyncio.gather(*(records.commit(agent, 0, head) for agent, head in heads.items()))
+    await records.close()
+    data = bytearray(Path(path).read_bytes())
+    chance = random.Random(seed)
+    for _ in range(20):
+        data[chance.randrange(100, len(data))] ^= 1 << chance.randrange(8)
+    Path(path).write_bytes(data)
+    try:
+        records = await open_store(path)
+    except StoreError:
+        return
+    for agent, head in heads.items():
+        try:
+            record = await records.read(agent)
+        except StoreError:
+            continue
+        assert record is None or record.head == head
+    await records.close()
+
+
+async def test_a_truncated_file_is_found(path):
+    records = await open_store(path)
+    await asyncio.gather(*(records.commit(f"A/{i}", 0, os.urandom(2000)) for i in range(200)))
+    await records.close()
+    os.truncate(path, os.path.getsize(path) // 2)
+    with pytest.raises(StoreError):
+        records = await open_store(path)
+        try:
+            problems = await records.verify()
+            if problems:
+                raise StoreCorrupt("; ".join(problems))
+        finally:
+            await records.close()
+
+
+CHILD = """
+import asyncio, sys
+from jidosystem.backends.sqlite import open_store
+from jidosystem.core.errors import Conflict
+from jidosystem.core.records import Row
+from jidosystem.testing.conformance.records import event
+
+async def main():
+    records = await open_store(sys.argv[1])
+    async def count(i):
+        agent = f"A/{i}"
+        record = await records.read(agent)
+        revision, value = (0, 0) if record is None else (record.revision, int(record.head))
+        while True:
+            value += 1
+            rows = [Row("due", f"{value}", b"x"), Row("due", f"{value - 1}", None)]
+            done = await records.commit(agent, revision, str(value).encode(), rows, [event(agent, value)])
+            revision = done.revision
+            sys.stdout.write(f"{i} {value}\\n")
+            sys.stdout.flush()
+    await asyncio.gather(*(count(i) for i in range(20)))
+
+asyncio.run(main())
+"""
+
+
+async def test_what_was_acknowledged_survives_kill_9(path):
+    acknowledged = {}
+    for _ in range(int(os.environ.get("JIDO_TORTURE", "5"))):
+        child = await asyncio.create_subprocess_exec(sys.executable, "-c", CHILD, path, stdout=subprocess.PIPE)
+        first = await child.stdout.readline()
+        await asyncio.sleep(random.uniform(0.0, 0.3))
+        child.send_signal(signal.SIGKILL)
+        for line in [first, *(await child.stdout.read()).splitlines()]:
+            number, _, value = line.decode().strip().partition(" ")
+            if value:
+                acknowledged[f"A/{number}"] = max(acknowledged.get(f"A/{number}", 0), int(value))
+        await child.wait()
+        records = await open_store(path)
+        for agent, value in acknowledged.items():
+            present = int((await records.read(agent)).head)
+            assert present >= value
+            assert [row.name for row in await records.read_rows(agent, "due")] == [str(present)]
+            assert [e.data["number"] async for page in records.log.read(stream=agent) for e in page] == list(range(1, present + 1))
+        assert list(await records.verify()) == []
+        await records.close()
+    assert acknowledged
