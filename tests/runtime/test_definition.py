@@ -157,7 +157,7 @@ def test_a_parameter_needs_a_hint() -> None:
 
         class Hintless(Agent):
             @action
-            async def go(self, amount) -> None:  # type: ignore[no-untyped-def] # noqa: ANN001
+            async def go(self, amount) -> None:  # type: ignore[no-untyped-def]
                 pass
 
 
@@ -166,7 +166,7 @@ def test_a_result_needs_a_hint() -> None:
 
         class Hintless(Agent):
             @action
-            async def go(self):  # type: ignore[no-untyped-def] # noqa: ANN202
+            async def go(self):  # type: ignore[no-untyped-def]
                 pass
 
 
@@ -338,11 +338,11 @@ def test_a_hook_that_takes_the_wrong_arguments_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"key": ""}, {"key": 3}, {"key": "data.x", "batch": 0}, {"key": "data.x", "max_attempts": 0}, {"key": "data.x", "start": -1}, {"key": "data.x", "start": "now"}],
-)  # fmt: skip
+    [{"key": ""}, {"key": 3}, {"batch": 0}, {"max_attempts": 0}, {"start": -1}, {"start": "now"}],
+)
 def test_a_subscription_is_checked_when_it_is_written(options: dict[str, Any]) -> None:
     with pytest.raises(DefinitionError, match="@on_event"):
-        on_event("orders.*", **options)
+        on_event("orders.*", **{"key": "data.x", **options})
 
 
 def test_the_key_of_a_subscription_starts_at_an_attribute_of_events() -> None:
