@@ -27,7 +27,7 @@ class JidoError(Exception):
     code: ClassVar[str] = "JIDO"
     outcome_known: ClassVar[bool] = True
 
-    def __init__(self, message: str, **fields: Any) -> None:
+    def __init__(self, message: str, /, **fields: Any) -> None:
         super().__init__(message)
         self.fields: dict[str, Any] = fields
         for name, value in fields.items():
@@ -214,6 +214,12 @@ class NodeUnreachable(RefusedError):
     code = "NODE_UNREACHABLE"
 
 
+class InvalidFrame(RefusedError, ValueError):
+    """Bytes that came over a wire are no frame of ours: damaged, of another version, or none at all. Nothing was done."""
+
+    code = "INVALID_FRAME"
+
+
 # -- the agent's own code --------------------------------------------------------------------------------------
 
 
@@ -228,7 +234,7 @@ class Rejected(ActionError):
 
     code = "REJECTED"
 
-    def __init__(self, reason: str, **fields: Any) -> None:
+    def __init__(self, reason: str, /, **fields: Any) -> None:
         super().__init__(reason, **fields)
 
     @property
@@ -242,7 +248,7 @@ class Transient(ActionError):
 
     code = "TRANSIENT"
 
-    def __init__(self, message: str = "a passing fault", **fields: Any) -> None:
+    def __init__(self, message: str = "a passing fault", /, **fields: Any) -> None:
         super().__init__(message, **fields)
 
 

@@ -333,7 +333,7 @@ class Activation:
             self._flush()
         return None
 
-    def commit_one(self, turn: Turn, value: Any, instance: Any, after: bytes) -> bool:
+    def commit_one(self, turn: Turn, value: Any, struct: Any, after: bytes) -> bool:
         """The short way's end for a turn without effects that changed state, nothing else being under way.
 
         True: it is durable already (a store that needn't wait). False with `turn.committing`: its commit is on the way
@@ -343,7 +343,7 @@ class Activation:
         if extra is not None and extra.outbox is not None and extra.outbox.unnoted:
             return False
         codec = host.type.codec
-        if not codec.is_known_good(instance):
+        if not codec.is_known_good(struct):
             return False
         marks = extra.marks if extra is not None else None
         head = encode_head(host.type.version, self.turns + 1, after, marks)

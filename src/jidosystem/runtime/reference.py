@@ -126,6 +126,7 @@ def _short_way(host: Host, spec: ActionSpec) -> Callable[..., Coroutine[Any, Any
             activation.readers = 1
         else:
             activation.writer = turn
+        struct: Any = None
         task = start_eagerly(within(turn, coro), loop)
         if not task.done():
             turn.task, turn.started = task, started
@@ -134,11 +135,15 @@ def _short_way(host: Host, spec: ActionSpec) -> Callable[..., Coroutine[Any, Any
         if turn.effects is None and not activation.queue and activation.status is LIVE:
             try:
                 value = task.result()
-                after = activation.state if readonly else encode(gather(instance))
+                if readonly:
+                    after = activation.state
+                else:
+                    struct = gather(instance)
+                    after = encode(struct)
             except BaseException:  # sorted out below, the long way
                 value, after = _MUTABLE, b""
             if type(value) in IMMUTABLE:
-                if after == activation.state or activation.commit_one(turn, value, instance, after):
+                if after == activation.state or activation.commit_one(turn, value, struct, after):
                     turn.open = False
                     activation.writer = None
                     activation.readers = 0

@@ -122,7 +122,20 @@ def _told(hint: Any) -> str:
 class StateCodec:
     """Encodes and decodes the durable fields of one agent class."""
 
-    __slots__ = ("_checked", "_decode", "_kinds", "_mutable", "_struct", "_type_name", "constant", "encode_struct", "fields", "gather", "names", "version")
+    __slots__ = (
+        "_checked",
+        "_decode",
+        "_kinds",
+        "_mutable",
+        "_struct",
+        "_type_name",
+        "constant",
+        "encode_struct",
+        "fields",
+        "gather",
+        "names",
+        "version",
+    )
 
     def __init__(self, type_name: str, version: int, fields: Mapping[str, Field]) -> None:
         self.fields = tuple(f for f in fields.values() if not f.name.startswith("_"))
@@ -177,11 +190,10 @@ class StateCodec:
             elif not is_immutable(value):
                 setattr(instance, name, getattr(readable, place))
 
-    def is_known_good(self, instance: object) -> bool:
+    def is_known_good(self, struct: Any) -> bool:
         """Whether values of exactly these classes were proved to be readable before; proves it now if not (False: they aren't)."""
         if self._kinds is None:
             return False
-        struct = self.gather(instance)
         kinds = self._kinds(struct)
         if kinds not in self._checked:
             try:

@@ -19,6 +19,7 @@ from .log import SqliteLog
 from .reader import Reader, unsealed
 from .writer import Call, Outcome, Write, Writer, size_of
 
+_make = tuple.__new__
 PAGE = 1_000
 WATCH_BEHIND = 1_000
 
@@ -83,7 +84,8 @@ class SqliteRecords(Records):
                 return future
             head = seal(head)
         if not rows and not events:
-            self._put(Write(future, agent, expected, head, (), (), None, 0 if head is None else len(head)))
+            # Past the Python of NamedTuple's constructor: this runs in every durable turn.
+            self._put(_make(Write, (future, agent, expected, head, (), (), None, 0 if head is None else len(head))))
             return future
         sealed = [row if row.value is None else Row(row.kind, row.name, seal(row.value), row.expires_s, row.create) for row in rows]
         encoded = self._log.encode(events) if events else ()

@@ -1,0 +1,150 @@
+"""What nodes say to each other: a call, its answer or its error, as bytes that are checked before they are believed.
+
+A frame is a version byte, a checksum and MessagePack. Whatever arrives is either a frame or one `InvalidFrame` that says
+what is wrong with it; nothing is guessed, nothing is done. Pure: bytes in, values out.
+"""
+
+from __future__ import annotations
+
+import traceback
+from typing import Any, TypeAlias
+
+import msgspec
+
+from ..core import errors
+from ..core.codec import NOT_CARRIED, encode, plain, seal, unseal
+from ..core.errors import ActionFailed, InvalidFrame, JidoError, TooLarge
+
+VERSION = 1
+MAX_FRAME_BYTES = 64 * 1024 * 1024
+MAX_CHAIN = 1_000
+"""Agents that a chain of calls may pass through."""
+MAX_TRACEBACK_CHARS = 16_000
+MAX_MESSAGE_CHARS = 16_000
+
+
+class CallFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="call"):
+    """A request to run an action. `args` are encoded by name; `timeout_s` is what is left of the caller's patience, since
+    clocks of different machines can't be compared; `chain` names the agents in mid-turn behind the call, first caller first."""
+
+    to: str
+    action: str
+    args: bytes
+    timeout_s: float
+    idempotency_key: str | None = None
+    chain: tuple[str, ...] = ()
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    traceparent: str | None = None
+
+
+class ReplyFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="reply"):
+    """The durable answer of a call, encoded."""
+
+    result: bytes
+
+
+class ErrorFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="error"):
+    """Why there is no answer: an error of ours by its code and fields."""
+
+    code: str
+    message: str
+    fields: dict[str, Any] = {}
+
+
+Frame: TypeAlias = CallFrame | ReplyFrame | ErrorFrame
+_decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
+
+
+def encode_frame(frame: Frame, max_bytes: int = MAX_FRAME_BYTES) -> bytes:
+    """The bytes of a frame; `TooLarge` naming the limit, `InvalidFrame` if it holds what can't be carried."""
+    try:
+        blob = bytes((VERSION,)) + seal(encode(frame))
+    except NOT_CARRIED as error:
+        raise InvalidFrame(f"a {type(frame).__name__} can't be carried: {error}") from error
+    if len(blob) > max_bytes:
+        raise TooLarge(f"a {type(frame).__name__} of {len(blob)} bytes is over the limit of {max_bytes}; nothing was sent", limit=max_bytes)
+    return blob
+
+
+def decode_frame(blob: bytes, max_bytes: int = MAX_FRAME_BYTES) -> Frame:
+    """The frame that the bytes are, or `InvalidFrame` saying why they are none."""
+    if len(blob) > max_bytes:
+        raise InvalidFrame(f"not a frame: {len(blob)} bytes are over the limit of {max_bytes}", limit=max_bytes)
+    if not blob:
+        raise InvalidFrame("not a frame: no bytes at all")
+    if blob[0] != VERSION:
+        raise InvalidFrame(f"a frame of version {blob[0]}; this node speaks version {VERSION}", version=blob[0])
+    try:
+        frame = _decoder.decode(unseal(blob[1:]))
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise InvalidFrame(f"not a frame: {error}") from error
+    if isinstance(frame, CallFrame):
+        _check_call(frame)
+    return frame
+
+
+def _check_call(frame: CallFrame) -> None:
+    if not 0 <= frame.timeout_s < float("inf"):
+        raise InvalidFrame(f"not a call: timeout_s is {frame.timeout_s!r}, not a number of seconds, 0 or more")
+    if len(frame.chain) > MAX_CHAIN:
+        raise InvalidFrame(f"not a call: its chain of {len(frame.chain)} agents is over the limit of {MAX_CHAIN}")
+
+
+# -- errors ------------------------------------------------------------------------------------------------------
+
+
+def frame_of(error: BaseException) -> ErrorFrame:
+    """An error as it travels: ours by code and fields, anybody else's as `ActionFailed` with type, message and traceback."""
+    if isinstance(error, JidoError):
+        told = str(error.args[0]) if error.args else ""
+        return ErrorFrame(error.code, _cut(told, MAX_MESSAGE_CHARS), {name: _carried(value) for name, value in error.fields.items()})
+    kind, message = type(error).__qualname__, _cut(_text(error), MAX_MESSAGE_CHARS)
+    trace = "".join(traceback.format_exception(error))
+    fields = {"type": kind, "message": message, "remote_traceback": _cut_front(trace, MAX_TRACEBACK_CHARS)}
+    return ErrorFrame(ActionFailed.code, f"{kind}: {message}" if message else kind, {name: _carried(value) for name, value in fields.items()})
+
+
+def error_of(frame: ErrorFrame) -> JidoError:
+    """The error that a frame stands for. A code that this release doesn't know is an `ActionFailed` that names it."""
+    kind, fields = _kinds().get(frame.code), dict(frame.fields)
+    if kind is None:
+        kind = ActionFailed
+        fields.update(type=frame.code, message=frame.message, remote_traceback="")
+    error = kind.__new__(kind)
+    # What a field must not be is an attribute that the class has already: a property, a method, `args`.
+    JidoError.__init__(error, frame.message, **{name: value for name, value in fields.items() if _is_new(kind, name)})
+    return error
+
+
+def _is_new(kind: type[JidoError], name: str) -> bool:
+    return name.isidentifier() and name != "fields" and not name.startswith("__") and not hasattr(kind, name)
+
+
+def _kinds() -> dict[str, type[JidoError]]:
+    """Every error of ours by its code. What users derive from them travels as the one it derives from."""
+    return {kind.code: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, JidoError)}
+
+
+def _carried(value: Any) -> Any:
+    try:
+        return plain(value)
+    except (*NOT_CARRIED, msgspec.MsgspecError):
+        return _cut(_text(value), MAX_MESSAGE_CHARS)
+
+
+def _text(value: object) -> str:
+    """What a value says of itself, as Unicode that can be encoded; its own `__str__` may fail."""
+    try:
+        told = str(value)
+    except Exception as error:
+        return f"<{type(value).__qualname__} that can't be printed: {type(error).__qualname__}>"
+    return told.encode(errors="backslashreplace").decode()
+
+
+def _cut(text: str, chars: int) -> str:
+    return text if len(text) <= chars else f"{text[:chars]}… ({len(text)} characters)"
+
+
+def _cut_front(text: str, chars: int) -> str:
+    return text if len(text) <= chars else f"… {text[-chars:]}"
