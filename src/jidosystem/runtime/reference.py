@@ -101,7 +101,7 @@ def _short_way(host: Host, spec: ActionSpec) -> Callable[..., Coroutine[Any, Any
     gather, encode = codec.gather, codec.encode_struct
 
     @functools.wraps(function)
-    async def method(self: Ref, *args: Any, **kwargs: Any) -> Any:
+    async def method(self: Ref, *args: Any, **kwargs: Any) -> Any:  # noqa: C901
         activation = self._activation
         if activation is None or not activation.idle or kwargs:
             return await _long_way(self, spec, args, kwargs)

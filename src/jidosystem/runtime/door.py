@@ -1,0 +1,176 @@
+"""The door between nodes: a call that comes over a wire ends in the same delivery as one made here.
+
+`serve` answers call frames for the agents of a node; `remote_call` is the other side. What comes from afar is checked
+before a turn starts: the frame, the address, the action, the arguments against their type hints. Deadline, idempotency
+key, chain of callers and trace travel with the call; errors of ours come back as themselves, others as `ActionFailed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..core.context import current
+from ..core.errors import CallCycle, CallTimeout, InvalidFrame, NoHost, NotAnAction, OutcomeUnknown, ShuttingDown, WireTimeout
+from ..core.ids import address_of, check_key, split_address
+from ..core.wire import Served, Wire
+from ..distribution.frames import CallFrame, ErrorFrame, ReplyFrame, decode_frame, encode_frame, error_of, frame_of
+from . import calls
+from .definition import ActionSpec
+from .turn import RunningTurn, Turn, current_turn
+
+if TYPE_CHECKING:
+    from .activation import Activation
+    from .host import Host
+    from .node import Node
+
+ANSWER_LATE_S = 0.25
+"""How much longer than its patience a caller listens: the other node knows better what became of a call that ran out of time."""
+
+
+class _Elsewhere:
+    """Stands for an agent that isn't live on this node, in the chain of a call that passed through it."""
+
+    inflight = batch = None
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+    async def durable_so_far(self) -> None:
+        """Nothing of it is here to be waited for."""
+
+
+class RemoteTurn(RunningTurn):
+    """A turn in mid-run behind a call that came from afar. Calls made on its behalf know their chain by it."""
+
+    afar = True
+
+    def __init__(self, activation: Activation, spec: ActionSpec, caller: Turn | None) -> None:
+        super().__init__(activation, spec, (), caller)
+
+
+# -- answering ---------------------------------------------------------------------------------------------------
+
+
+async def serve(node: Node, wire: Wire, subject: str, *, group: str = "") -> Served:
+    """Answer calls to the agents of a node that arrive under a subject, many at once, until the returned value is closed."""
+    return await wire.serve(subject, partial(_answer, node, wire.max_payload_bytes), group=group)
+
+
+async def _answer(node: Node, max_bytes: int, payload: bytes) -> bytes:
+    answer: ReplyFrame | ErrorFrame
+    where = "a call"
+    try:
+        frame = decode_frame(payload, max_bytes)
+        if not isinstance(frame, CallFrame):
+            raise InvalidFrame(f"a {type(frame).__name__} where a call was expected")
+        where = f"{frame.to}.{frame.action}"
+        answer = ReplyFrame(await _run(node, frame))
+    except Exception as error:  # whatever it is, it is the caller's answer
+        answer = frame_of(error)
+    try:
+        return encode_frame(answer, max_bytes)
+    except Exception as error:  # too large for the wire: its outcome is told nevertheless
+        known = "it was answered, so what it did is durable" if isinstance(answer, ReplyFrame) else "it failed"
+        return encode_frame(frame_of(InvalidFrame(f"the answer of {where} can't be sent: {error} ({known})")))
+
+
+async def _run(node: Node, frame: CallFrame) -> bytes:
+    host, key, spec = _find(node, frame)
+    kwargs = spec.signature.from_plain(frame.args)
+    if frame.to in frame.chain:
+        chain = [*frame.chain, frame.to]
+        raise CallCycle(f"a cycle of calls would wait for ever: {' → '.join(chain)}; emit an event or cast instead of calling back", chain=chain)
+    caller = _callers(node, host, frame, spec)
+    token = current.set(caller)
+    try:
+        value = await calls.call(host, key, spec, (), kwargs, frame.timeout_s, frame.idempotency_key)
+    finally:
+        caller.open = False
+        current.reset(token)
+    return spec.signature.encode_result(value)
+
+
+def _find(node: Node, frame: CallFrame) -> tuple[Host, str, ActionSpec]:
+    type_name, key = split_address(frame.to)
+    host = node.hosts.get(type_name)
+    if host is None or type_name.startswith("jido."):
+        raise NoHost(f"node {node.name} hosts no agent type {type_name!r}", agent=frame.to)
+    spec = host.type.actions.get(frame.action)
+    if spec is None:
+        raise NotAnAction(f"{type_name} has no action {frame.action!r}; it has {', '.join(sorted(host.type.actions)) or 'none'}", agent=frame.to)
+    return host, check_key(key), spec
+
+
+def _callers(node: Node, host: Host, frame: CallFrame, spec: ActionSpec) -> RemoteTurn:
+    """The chain behind a call: agents that live here as themselves, so that a way back to one of them is seen."""
+    turn: RemoteTurn | None = None
+    for address in frame.chain or ("",):
+        type_name, key = split_address(address)
+        at = node.hosts.get(type_name)
+        live: Any = (at.live.get(key) if at is not None else None) or _Elsewhere(address)
+        turn = RemoteTurn(live, spec, turn)
+        turn.correlation_id = frame.correlation_id or node.ids()
+        turn.causation_id, turn.traceparent = frame.causation_id, frame.traceparent
+    assert turn is not None
+    return turn
+
+
+# -- asking ------------------------------------------------------------------------------------------------------
+
+
+async def remote_call(
+    node: Node,
+    wire: Wire,
+    subject: str,
+    spec: ActionSpec,
+    key: str,
+    args: tuple[Any, ...] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    timeout_s: float | None = None,
+    idempotency_key: str | None = None,
+) -> Any:
+    """Call an action of an agent that lives behind a subject of the wire; typed arguments in, a typed result out.
+
+    Made within a turn it waits, as every call does, until what the turn could have seen is durable, and inherits what is
+    left of its patience. Raises what the other node told; `CallTimeout` if it told nothing in time; `NodeUnreachable`.
+    """
+    assert spec.agent_type is not None
+    to = address_of(spec.agent_type.name, check_key(key))
+    if node.closing:
+        raise ShuttingDown(f"{to}: the platform is closing and takes no new work", agent=to)
+    if idempotency_key is not None:
+        calls.check_idempotency_key(idempotency_key)
+    blob = spec.signature.to_plain(args, kwargs or {})
+    caller = current_turn()
+    deadline = calls.deadline_of(node, caller, timeout_s)
+    if caller is not None:
+        await caller.activation.durable_so_far()
+    left_s = max(0.0, deadline - node.loop.time())
+    frame = _call_frame(to, spec, blob, left_s, idempotency_key, caller)
+    try:
+        answer = await wire.request(subject, encode_frame(frame, wire.max_payload_bytes), timeout_s=left_s + ANSWER_LATE_S)
+    except WireTimeout:
+        raise CallTimeout(f"no answer from {to}.{spec.name} in time; whether it took effect is unknown here", agent=to, uncertain=True) from None
+    return _result_of(to, spec, answer)
+
+
+def _call_frame(to: str, spec: ActionSpec, blob: bytes, left_s: float, key: str | None, caller: Turn | None) -> CallFrame:
+    if caller is None:
+        return CallFrame(to, spec.name, blob, left_s, key)
+    why = caller.causality()
+    return CallFrame(to, spec.name, blob, left_s, key, tuple(caller.chain()), why.correlation_id, why.causation_id, why.traceparent)
+
+
+def _result_of(to: str, spec: ActionSpec, answer: bytes) -> Any:
+    try:
+        frame = decode_frame(answer)
+        if isinstance(frame, ReplyFrame):
+            return spec.signature.decode_result(frame.result)
+    except ValueError as error:
+        raise OutcomeUnknown(f"the answer of {to}.{spec.name} can't be read: {error}; whether it took effect is unknown", agent=to) from error
+    if not isinstance(frame, ErrorFrame):
+        raise OutcomeUnknown(f"the answer of {to}.{spec.name} is a {type(frame).__name__}; whether it took effect is unknown", agent=to)
+    raise error_of(frame)
