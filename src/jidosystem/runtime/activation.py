@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.codec import NOT_CARRIED
 from ..core.eager import start_eagerly
 from ..core.errors import (
+    AgentCrashed,
     CommitUnknown,
     Conflict,
     InvalidArguments,
@@ -181,7 +182,7 @@ class Activation:
                         break
                     if turn.deadline is not None and turn.deadline < self.host.node.loop.time():
                         queue.take()
-                        turn.expire(0.0)
+                        turn.fail(turn.too_late())
                         continue
                     if self.batch is not None and self.batch.full and self.inflight is None:
                         self._flush()
@@ -267,12 +268,19 @@ class Activation:
         else:
             self.writer = None
         error = ended_with(turn, task) or turn.doomed
+        if error is None and self.status is GONE and not spec.readonly:
+            error = AgentCrashed(f"{self.address}: its activation ended while {spec.name} ran, which was rolled back", agent=self.address, cause="")
         value = None
         if error is None:
             value = task.result()
             if type(value) not in IMMUTABLE and spec.copy and turn.kind == CALL:
                 try:
                     value = spec.signature.copy_result(value)
+                except InvalidResult as invalid:
+                    error = invalid
+            elif turn.caller is not None and turn.caller.afar:
+                try:  # what can't travel is noticed while the turn can still be rolled back
+                    spec.signature.encode_result(value)
                 except InvalidResult as invalid:
                     error = invalid
         if error is None:
@@ -524,6 +532,13 @@ class Activation:
             if turn.task is not None and not turn.task.done():
                 turn.stop_reason = turn.stop_reason or reason
                 turn.task.cancel()
+
+    def abandon_turns(self) -> None:
+        """What was cancelled and didn't stop is answered; nothing that it still does counts."""
+        for turn in tuple(self.running()):
+            turn.open = False
+            if turn.stop_reason is not None:
+                turn.fail(turn.stop_reason)
 
     def crash(self, cause: BaseException) -> None:
         """The agent can't go on."""

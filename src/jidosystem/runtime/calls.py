@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..core.codec import decode, encode
-from ..core.errors import CallTimeout, IdempotencyConflict, JidoError, OutcomeUnknown, ShuttingDown
+from ..core.errors import CallTimeout, IdempotencyConflict, InvalidArguments, JidoError, OutcomeUnknown, OutsideTurn, ShuttingDown
 from .boundary import IMMUTABLE, is_immutable
 from .definition import ActionSpec
 from .mailbox import check_cycle
@@ -23,6 +23,7 @@ from .turn import CAST, Turn, current_turn
 if TYPE_CHECKING:
     from .activation import Activation
     from .host import Host
+    from .node import Node
 
 _key_row = msgspec.msgpack.Decoder(KeyRow).decode
 MAX_KEY_CHARS = 512
@@ -34,15 +35,14 @@ async def call(
     """Call an action and wait for its durable answer."""
     node = host.node
     caller = current_turn()
+    if caller is not None and caller.spec.threaded:
+        raise OutsideTurn(
+            f"{caller.activation.address}.{caller.spec.name} is a plain def and runs in a thread: it can't call; make it an `async def`, or cast"
+        )
     if node.closing:
         raise ShuttingDown(f"{host.type.name}/{key}: the platform is closing and takes no new work", agent=f"{host.type.name}/{key}")
-    deadline = node.loop.time() + (node.limits.default_timeout if timeout_s is None else timeout_s)
+    deadline = deadline_of(node, caller, timeout_s)
     if caller is not None:
-        above: Turn | None = caller
-        while above is not None:
-            if above.deadline is not None and above.deadline < deadline:
-                deadline = above.deadline
-            above = above.caller
         await caller.activation.durable_so_far()
     args, kwargs = cross(spec, args, kwargs, checking=node.checking)
     if idempotency_key is not None and not spec.readonly:
@@ -51,6 +51,20 @@ async def call(
     turn = Turn(activation, spec, args, caller)
     turn.kwargs, turn.deadline = kwargs, deadline
     return await submit_and_wait(activation, turn)
+
+
+def deadline_of(node: Node, caller: Turn | None, timeout_s: float | None) -> float:
+    """When a caller's patience ends, in the loop's time; nobody in a chain of calls waits longer than who is above."""
+    if timeout_s is None:
+        timeout_s = node.limits.default_timeout
+    elif isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not timeout_s >= 0:
+        raise InvalidArguments(f"timeout={timeout_s!r}: seconds, 0 or more", path="$.timeout")
+    deadline = node.loop.time() + timeout_s
+    while caller is not None:
+        if caller.deadline is not None and caller.deadline < deadline:
+            deadline = caller.deadline
+        caller = caller.caller
+    return deadline
 
 
 def cross(spec: ActionSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, checking: bool = False) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
@@ -98,6 +112,9 @@ async def answer(turn: Turn) -> Any:
         caller.waiting_for(turn)
     try:
         return await reply
+    except asyncio.CancelledError:
+        turn.withdraw()
+        raise
     finally:
         node.deadlines.discard(turn)
         if caller is not None:
@@ -324,8 +341,6 @@ class Patience:
 
 def check_idempotency_key(key: str) -> None:
     """`InvalidArguments` unless the key is a string of 1 to 512 characters."""
-    from ..core.errors import InvalidArguments
-
     if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_CHARS:
         raise InvalidArguments(f"idempotency_key={key!r}: a string of 1 to {MAX_KEY_CHARS} characters", path="$.idempotency_key")
 

@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from ..core.context import current
-from ..core.errors import CallCycle, CallTimeout, InvalidFrame, NoHost, NotAnAction, OutcomeUnknown, ShuttingDown, WireTimeout
+from ..core.errors import CallCycle, CallTimeout, InvalidFrame, JidoError, NoHost, NotAnAction, OutcomeUnknown, ShuttingDown, TooLarge, WireTimeout
 from ..core.ids import address_of, check_key, split_address
 from ..core.wire import Served, Wire
 from ..distribution.frames import CallFrame, ErrorFrame, ReplyFrame, decode_frame, encode_frame, error_of, frame_of
@@ -71,9 +73,9 @@ async def _answer(node: Node, max_bytes: int, payload: bytes) -> bytes:
         answer = frame_of(error)
     try:
         return encode_frame(answer, max_bytes)
-    except Exception as error:  # too large for the wire: its outcome is told nevertheless
-        known = "it was answered, so what it did is durable" if isinstance(answer, ReplyFrame) else "it failed"
-        return encode_frame(frame_of(InvalidFrame(f"the answer of {where} can't be sent: {error} ({known})")))
+    except JidoError as error:  # too large for the wire: what became of the call is told nevertheless
+        known = "the call was made and is durable" if isinstance(answer, ReplyFrame) else "the call failed"
+        return encode_frame(frame_of(TooLarge(f"the answer of {where} can't be sent: {error}; {known}")))
 
 
 async def _run(node: Node, frame: CallFrame) -> bytes:
@@ -169,7 +171,7 @@ def _result_of(to: str, spec: ActionSpec, answer: bytes) -> Any:
         frame = decode_frame(answer)
         if isinstance(frame, ReplyFrame):
             return spec.signature.decode_result(frame.result)
-    except ValueError as error:
+    except (ValueError, msgspec.MsgspecError) as error:
         raise OutcomeUnknown(f"the answer of {to}.{spec.name} can't be read: {error}; whether it took effect is unknown", agent=to) from error
     if not isinstance(frame, ErrorFrame):
         raise OutcomeUnknown(f"the answer of {to}.{spec.name} is a {type(frame).__name__}; whether it took effect is unknown", agent=to)

@@ -62,6 +62,7 @@ class Turn:
     answered = False
     begun = False
     open = False
+    afar = False  # its code runs on another node; see door.py
     withdrawn = False
     committing = False  # its code has ended, its commit is on the way
     doomed: BaseException | None = None
@@ -121,12 +122,20 @@ class Turn:
         reply = self.reply
         if reply is None or reply.done():
             return
-        if not self.begun:
+        self.withdraw()
+        reply.set_exception(self.too_late())
+
+    def withdraw(self) -> None:
+        """Nobody waits any more: a turn still in the mailbox never begins."""
+        if not self.begun and not self.withdrawn:
             self.withdrawn = True
             self.activation.withdraw(self)
+
+    def too_late(self) -> CallTimeout:
+        """The caller's patience ended before the answer."""
         who = self.activation.address
         how = "it had begun and goes on: whether it took effect is unknown here" if self.begun else "it hadn't begun and was withdrawn"
-        reply.set_exception(CallTimeout(f"no answer from {who}.{self.spec.name} in time; {how}", agent=who, uncertain=self.begun))
+        return CallTimeout(f"no answer from {who}.{self.spec.name} in time; {how}", agent=who, uncertain=self.begun)
 
     def waiting_for(self, called: Turn) -> None:
         """This turn waits for another's answer: an edge for the search for cycles."""
@@ -166,7 +175,8 @@ class Turn:
         links: list[str] = []
         turn: Turn | None = self
         while turn is not None:
-            links.append(turn.activation.address)
+            if address := turn.activation.address:  # "": whoever called from outside, on another node
+                links.append(address)
             turn = turn.caller
         return links[::-1]
 
