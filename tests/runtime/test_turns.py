@@ -506,19 +506,20 @@ async def test_no_limit_is_none(platform: Platform) -> None:
     assert await platform.agent(Patient, "a").wait(0.05) == "done"
 
 
-async def test_a_turn_that_ignores_its_cancellation_is_given_up_and_can_do_nothing_more(platform: Platform, caplog: pytest.LogCaptureFixture) -> None:
-    ref, doors = platform.agent(Slow, "a"), Doors()
-    with pytest.raises(TurnTimeout):
-        await ref.refuse_to_stop(doors)
-    assert doors.events == ["ignored"]
-    assert await ref.add() == 1  # on a new instance, while the old code still runs
-    doors.open("end")
-    await until(lambda: "ended" in doors.events)
-    await settle()
-    assert doors.events == ["ignored", "refused", "ended"]
-    assert await ref.add() == 2
-    assert [event async for event in platform.events.read_all()] == []
-    assert "refuse_to_stop" in caplog.text
+async def test_a_turn_that_ignores_its_cancellation_is_given_up_and_can_do_nothing_more(caplog: pytest.LogCaptureFixture) -> None:
+    async with Platform() as platform:
+        ref, doors = platform.agent(Slow, "a"), Doors()
+        with pytest.raises(TurnTimeout):
+            await ref.refuse_to_stop(doors)
+        assert doors.events == ["ignored"]
+        assert await ref.add() == 1  # on a new instance, while the old code still runs
+        doors.open("end")
+        await until(lambda: "ended" in doors.events)
+        await settle()
+        assert doors.events == ["ignored", "refused", "ended"]
+        assert await ref.add() == 2
+        assert [event async for event in platform.events.read_all()] == []
+        assert "refuse_to_stop" in caplog.text
 
 
 async def test_turns_that_ended_before_a_crash_are_kept(world: Crashable) -> None:

@@ -187,7 +187,7 @@ def on_event(
 class ActionSpec:
     """One action of an agent type, compiled."""
 
-    __slots__ = ("agent_type", "copy", "function", "internal", "name", "readonly", "signature", "wants_missed")
+    __slots__ = ("agent_type", "copy", "function", "internal", "name", "readonly", "signature", "threaded", "wants_missed")
 
     def __init__(self, name: str, function: Callable[..., Coroutine[Any, Any, Any]], signature: Signature, options: ActionOptions) -> None:
         self.name = name
@@ -195,6 +195,7 @@ class ActionSpec:
         self.signature = signature
         self.readonly = options.readonly
         self.copy = options.copy
+        self.threaded = hasattr(function, "__jido_sync__")  # its code runs in a worker thread
         self.wants_missed = "missed" in signature.names
         self.internal = False
         self.agent_type: AgentType

@@ -109,7 +109,7 @@ def give_up(activation: Activation, turn: Turn, error: BaseException) -> None:
     node = activation.host.node
     turn.open = False
     node.log.error("a turn was given up", agent=activation.address, action=turn.spec.name, error=describe(error))
-    if hasattr(turn.spec.function, "__jido_sync__"):
+    if turn.spec.threaded:
         node.threads.lose_one()
     if turn.spec.readonly:
         activation.readers -= 1

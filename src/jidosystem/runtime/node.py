@@ -10,6 +10,7 @@ import heapq
 import random as random_module
 from collections.abc import Callable, Coroutine
 from functools import partial
+from threading import get_ident
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -82,6 +83,7 @@ class Node:
         letters: DeadLetterBox, checking: bool = False, tracing: Tracing | None = None, random: Callable[[], float] = random_module.random,
     ) -> None:  # fmt: skip
         self.loop = loop
+        self._thread = get_ident()
         self.name = name
         self.records = records
         self.limits = limits
@@ -121,6 +123,8 @@ class Node:
         if not isinstance(kind, AgentType) or kind.cls is not cls:
             raise NoHost(f"{cls!r} isn't an agent class: derive it from jidosystem.Agent")
         host = self.hosts.get(kind.name)
+        if host is None and get_ident() != self._thread:
+            return self._on_loop(partial(self.host_of, cls))
         if host is None:
             host = self.hosts[kind.name] = Host(self, kind)
             self.ref_classes[kind.name] = make_ref_class(host)
@@ -133,6 +137,21 @@ class Node:
                 f'two agent classes are named {kind.name!r}: {_where(host.type.cls)} and {_where(cls)}; give one of them `name="…"`'
             )
         return host
+
+    def _on_loop(self, call: Callable[[], Host]) -> Host:
+        """Do something on the loop's thread for an action that runs in another, which waits for it."""
+        from concurrent.futures import Future
+
+        done: Future[Host] = Future()
+
+        def run() -> None:
+            try:
+                done.set_result(call())
+            except JidoError as error:
+                done.set_exception(error)
+
+        self.loop.call_soon_threadsafe(run)
+        return done.result()
 
     def ref(self, host: Host, key: str) -> Any:
         """A reference; the key is known to be good."""
@@ -284,6 +303,9 @@ class Node:
                     self.log.error("an action didn't stop when the platform closed", agent=activation.address, action=turn.spec.name)
             for wait in hung:
                 wait.cancel()
+            self.threads.close()
+            for activation in busy:
+                activation.abandon_turns()
 
     # -- work of the platform itself -------------------------------------------------------------------------
 

@@ -112,7 +112,7 @@ def _short_way(host: Host, spec: ActionSpec) -> Callable[..., Coroutine[Any, Any
         if caller is not None:
             if not caller.open:  # code that outlived its turn calls on its own behalf
                 caller = None
-            elif caller.activation.inflight is not None or caller.activation.batch is not None:
+            elif caller.activation.inflight is not None or caller.activation.batch is not None or caller.spec.threaded:
                 return await _long_way(self, spec, args, kwargs)
         turn = RunningTurn(activation, spec, args, caller)
         instance = activation.for_reading() if readonly else activation.instance

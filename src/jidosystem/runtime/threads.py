@@ -20,7 +20,7 @@ _Job = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], asyncio.Future
 class Threads:
     """A pool of daemon threads that grows when all are busy, up to `limit`; beyond it work waits its turn."""
 
-    __slots__ = ("_busy", "_closed", "_jobs", "_lock", "_loop", "_threads", "limit")
+    __slots__ = ("_busy", "_closed", "_jobs", "_lock", "_loop", "_threads", "_waiting", "limit")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limit: int = MAX_THREADS) -> None:
         self._loop = loop
@@ -29,6 +29,7 @@ class Threads:
         self._threads = 0
         self._busy = 0
         self._closed = False
+        self._waiting: set[asyncio.Future[Any]] = set()
         self.limit = limit
 
     async def run(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -40,6 +41,8 @@ class Threads:
             if self._busy > self._threads and self._threads < self.limit:
                 self._threads += 1
                 threading.Thread(target=self._work, name=f"jido-action-{self._threads}", daemon=True).start()
+        self._waiting.add(future)
+        future.add_done_callback(self._waiting.discard)
         self._jobs.put((function, args, kwargs, future, copy_context()))
         cancelled: asyncio.CancelledError | None = None
         while not future.done():
@@ -59,8 +62,10 @@ class Threads:
             self.limit += 1
 
     def close(self) -> None:
-        """Let idle threads end; those at work end after it."""
+        """Let idle threads end; those at work end after it, and nobody waits for them any more."""
         self._closed = True
+        for future in tuple(self._waiting):
+            future.cancel()
         for _ in range(self._threads):
             self._jobs.put(None)
 
