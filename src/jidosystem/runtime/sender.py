@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .agent import Agent
+from .blocks import Lifecycle
 from .definition import ActionSpec, action
 from .effects import CastEffect
 from .host import Host
@@ -16,6 +17,8 @@ SENDERS = 16
 
 class Sender(Agent, name="jido.sender"):
     """Takes messages from outside and casts them."""
+
+    lifecycle = Lifecycle(shutdown_grace_period=0)  # how long a platform takes to close is its users' to say
 
     @action
     async def send(self, to: str, name: str, args: bytes) -> None:
