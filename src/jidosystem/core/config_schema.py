@@ -45,6 +45,7 @@ class AgentsSection(Section):
     max_pending_effects: _Count = 1_000
     max_live: _Count = 1_000_000
     idle_timeout: _Seconds = 600.0
+    watchdog_timeout: _MaybeSeconds = 1.0
     checking_mode: bool = False
 
 

@@ -35,6 +35,7 @@ from .reminders import Reminders
 from .status import Status
 from .threads import Threads
 from .turn import DELIVERY, Origin, Turn
+from .watchdog import Watchdog
 
 if TYPE_CHECKING:
     from .activation import Activation
@@ -54,6 +55,7 @@ class Limits(Protocol):
     max_pending_effects: int
     max_live: int
     idle_timeout: float
+    watchdog_timeout: float
 
 
 class DeadLetterBox(Protocol):
@@ -113,6 +115,7 @@ class Node:
         self._tasks: set[asyncio.Future[Any]] = set()
         self._timers: set[asyncio.TimerHandle] = set()
         self._sweep_handle: asyncio.TimerHandle | None = None
+        self._watchdog: Watchdog | None = None
         self._started = False
 
     # -- types and references --------------------------------------------------------------------------------
@@ -180,6 +183,8 @@ class Node:
         """Recover what a crash left behind: unreleased effects, due reminders, resident agents. Calls are served meanwhile."""
         self._started = True
         self._collector.relax()
+        self._watchdog = Watchdog(self.loop, self.log, lambda: self.limits.watchdog_timeout)
+        self._watchdog.start()
         self._sweep_handle = self.loop.call_later(SWEEP_EVERY_S, self._sweep)
         self.own(self._recover())
 
@@ -280,6 +285,8 @@ class Node:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.deadlines.clear()
         self.threads.close()
+        if self._watchdog is not None:
+            await self._watchdog.close()
         self._collector.restore()
 
     async def _terminate(self, activation: Activation) -> None:
