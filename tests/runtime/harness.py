@@ -118,6 +118,17 @@ class Store(Records):
         told = error or StoreUnavailable("the disk is gone")
         self.failing = lambda agent: None if agent.startswith("jido.") else told
 
+    def fail_once(self, agent: str) -> None:
+        """The next commit of one agent fails."""
+
+        def failing(asked: str) -> BaseException | None:
+            if asked != agent:
+                return None
+            self.heal()
+            return StoreUnavailable("the disk was gone for a moment")
+
+        self.failing = failing
+
     def heal(self) -> None:
         """No commit fails any more."""
         self.failing = lambda _agent: None

@@ -14,7 +14,7 @@ import pytest
 
 from jidosystem import Agent, Lifecycle, Platform, TurnTimeout, action
 from jidosystem.core.errors import AgentCrashed, InvalidArguments, OutsideTurn
-from tests.runtime.harness import settle, until
+from tests.runtime.harness import settle, until_async
 
 
 class Other(Agent):
@@ -100,9 +100,11 @@ async def test_it_may_emit_cast_and_remind(platform: Platform) -> None:
     await platform.agent(Worker, "a").cause()
     assert [event.data async for event in platform.events.read_all()] == [{"value": 1}]
     assert (await platform.agents.describe(platform.agent(Worker, "a"))).reminders == ("later",)
-    await until(lambda: platform._node.hosts["Other"].live.get("a"))
-    await settle()
-    assert await other.take(0) == 3
+
+    async def taken() -> bool:
+        return await other.take(0) == 3
+
+    await until_async(taken)
 
 
 async def test_it_may_refer_to_a_type_that_nobody_has_named_before(platform: Platform) -> None:
