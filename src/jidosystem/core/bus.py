@@ -25,7 +25,7 @@ from .live import Live, LiveDispatch
 from .log import EventLog
 from .observability import logger
 from .records import Records
-from .subscriptions import DurableSubscription
+from .subscriptions import CLOSE_GRACE_S, DurableSubscription
 
 MAX_STREAM_CHARS = 1_000
 MAX_ATTEMPTS = 5
@@ -276,10 +276,10 @@ class EventBus:
     async def start(self) -> None:
         """Nothing runs until somebody subscribes."""
 
-    async def close(self) -> None:
-        """Stop all subscriptions: handlers at work get 5 s, then are cancelled; positions are stored."""
+    async def close(self, grace_s: float = CLOSE_GRACE_S) -> None:
+        """Stop all subscriptions: handlers at work get a while to end, then are cancelled; positions are stored."""
         self._closed = True
-        await asyncio.gather(self._live.close(), self._groups.close())
+        await asyncio.gather(self._live.close(grace_s), self._groups.close(grace_s))
         forwarders, self._forwarders = self._forwarders, []
         await asyncio.gather(*(_close(forwarder) for forwarder in forwarders))
 

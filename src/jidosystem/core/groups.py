@@ -126,12 +126,12 @@ class Groups:
                 del self._groups[name]
             group.ended.set_result(None)
 
-    async def close(self) -> None:
+    async def close(self, grace_s: float) -> None:
         """Close all of them."""
         self._closed = True
         groups, self._groups = self._groups, {}
         started = [group for group in groups.values() if group.started.done()]
-        await asyncio.gather(*(group.subscription.close() for group in started))
+        await asyncio.gather(*(group.subscription.close(grace_s) for group in started))
 
 
 def durable_name(durable: str | None, group: str | None) -> str:

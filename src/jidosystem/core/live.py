@@ -29,7 +29,6 @@ MAX_TYPES = 10_000
 """For how many event types it is remembered whom they concern."""
 SLICE = 4_000
 """How many deliveries are made before the event loop gets its turn."""
-CLOSE_GRACE_S = 5.0
 
 
 class HandlerTask(EagerTask[Any]):
@@ -122,8 +121,8 @@ class LiveDispatch:
         if others:
             await asyncio.wait(others)
 
-    async def close(self) -> None:
-        """Stop dispatching; handlers get 5 s to end, then are cancelled. One that won't end is left behind and named."""
+    async def close(self, grace_s: float) -> None:
+        """Stop dispatching; handlers get a while to end, then are cancelled. One that won't end is left behind and named."""
         self._closed = True
         everyone = {*self._live, *self._own, *(live for _after, live in self._joining)}
         followers = [task for task in (self._task, *self._own.values()) if task is not None]
@@ -135,11 +134,11 @@ class LiveDispatch:
         await asyncio.gather(*followers, return_exceptions=True)
         late = {task for live in everyone for task in live.waiting} - {asyncio.current_task()}
         if late:
-            _done, late = await asyncio.wait(late, timeout=CLOSE_GRACE_S)
+            _done, late = await asyncio.wait(late, timeout=grace_s)
         for task in late:
             task.cancel()
         if late:
-            _done, late = await asyncio.wait(late, timeout=CLOSE_GRACE_S)
+            _done, late = await asyncio.wait(late, timeout=grace_s)
         for live in everyone:
             if late & live.waiting:
                 self._lines.error("a subscriber neither ends nor lets itself be cancelled; it is left behind", subscription=name_of(live))

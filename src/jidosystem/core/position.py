@@ -41,7 +41,7 @@ class KeptPosition:
 
     async def store(self, newest: Callable[[], int]) -> None:
         """Store what `newest` says if that isn't stored already. Fails as `Records.commit` does."""
-        while self._storing is not None or newest() != self.stored:
+        while (left_over := self._storing is not None) or newest() != self.stored:
             if self._storing is None:
                 position = newest()
                 self._storing = self._records.commit(self._address, self._revision, encode(position)), position
@@ -57,7 +57,8 @@ class KeptPosition:
                 raise
             else:
                 self._storing, self._revision, self.stored = None, committed.revision, position
-                return
+                if not left_over:
+                    return
 
     def _read(self, head: bytes) -> int:
         try:

@@ -54,12 +54,12 @@ class DurableSubscription:
     def __init__(
         self, name: str, log: EventLog, records: Records, *, lane_of: LaneOf, deliver: Deliver, matches: Callable[[str], bool], batch: int = 1,
         max_in_flight: int = 64, max_attempts: int = 5, start: str | int = "new", dead_letters: DeadLetters, clock: Clock,
-        agent_of: Callable[[str], str] | None = None,
+        agent_of: Callable[[str], str] | None = None, look_ahead: int = LOOK_AHEAD, store_every_s: float = STORE_EVERY_S,
     ) -> None:  # fmt: skip
         self.name = name
         self._log, self._letters, self._clock = log, dead_letters, clock
         self._lane_of, self._deliver, self._matches, self._agent_of = lane_of, deliver, matches, agent_of
-        self._max_in_flight, self._start = max_in_flight, start
+        self._max_in_flight, self._start, self._look_ahead, self._store_every_s = max_in_flight, start, look_ahead, store_every_s
         self._lines = logger("jidosystem.events").bind(subscription=name)
         self._kept = KeptPosition(name, records, self._lines)
         self._lanes = Lanes(0, batch, max_attempts)
@@ -97,8 +97,8 @@ class DurableSubscription:
         if not task.cancelled() and (error := task.exception()) is not None:
             self._lines.error("a subscription stands still until its node is started again", error=describe(error))
 
-    async def close(self) -> None:
-        """Take no more; what is under way gets 5 s to end, then is cancelled and comes again; the position is stored."""
+    async def close(self, grace_s: float = CLOSE_GRACE_S) -> None:
+        """Take no more; what is under way gets a while to end, then is cancelled and comes again; the position is stored."""
         if self._closed:
             return
         self._closed = True
@@ -112,20 +112,20 @@ class DurableSubscription:
         for visit in self._visits:
             if not visit.done():
                 visit.set_exception(ShuttingDown(f"subscription {self.name!r} is closing; its letter stays"))
-        await self._end_deliveries()
+        await self._end_deliveries(grace_s)
         try:
             await self._kept.store(lambda: self._lanes.trailing)
         except StoreError as error:  # handled events come again then, and are dropped by their receivers
             self._lines.warning("a subscription's position couldn't be stored", error=describe(error))
 
-    async def _end_deliveries(self) -> None:
+    async def _end_deliveries(self, grace_s: float) -> None:
         late = self._in_flight - {asyncio.current_task()}  # a handler may close its own subscription
         if late:
-            _done, late = await asyncio.wait(late, timeout=CLOSE_GRACE_S)
+            _done, late = await asyncio.wait(late, timeout=grace_s)
         for delivery in late:
             delivery.cancel()
         if late:
-            _done, late = await asyncio.wait(late, timeout=CLOSE_GRACE_S)
+            _done, late = await asyncio.wait(late, timeout=grace_s)
         if late:
             self._lines.error("deliveries neither end nor let themselves be cancelled; they are left behind", deliveries=len(late))
 
@@ -160,7 +160,7 @@ class DurableSubscription:
                 lanes.offer(mine, keys)
             self._changed()
             self._pump()
-            while lanes.size >= LOOK_AHEAD:
+            while lanes.size >= self._look_ahead:
                 self._room.clear()
                 await self._room.wait()
             await asyncio.sleep(0)
@@ -307,14 +307,14 @@ class DurableSubscription:
             self._much.set()
         if not self._moved.is_set():
             self._moved.set()
-        if self._lanes.size < LOOK_AHEAD:
+        if self._lanes.size < self._look_ahead:
             self._room.set()
 
     async def _keep_position(self) -> None:
         while True:
             await self._moved.wait()
             try:
-                async with asyncio.timeout(STORE_EVERY_S):
+                async with asyncio.timeout(self._store_every_s):
                     await self._much.wait()
             except TimeoutError:
                 pass
