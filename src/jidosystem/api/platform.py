@@ -180,6 +180,8 @@ class Platform:
         """
         node = self._running()
         ref, spec = target_of(action)
+        if args is None and idempotency_key is None and not durable and calls.cast_at_once(ref._activation, spec, arguments):
+            return
         named = by_name(spec, arguments, args)
         if durable:
             await durable_cast(node.host_of(Sender), ref._host, ref._key, spec, arguments, named)

@@ -35,7 +35,7 @@ from . import endings
 from .boundary import IMMUTABLE, Signature
 from .definition import ActionOptions, ActionSpec
 from .effects import Effects
-from .head import Batch, Marks, encode_head
+from .head import MAX_BYTES_A_COMMIT, MAX_TURNS_A_COMMIT, Batch, Marks, encode_head
 from .mailbox import Queue, make_room
 from .staging import stage
 from .status import Status
@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 LOADING, LIVE, HELD, PAUSED, LEAVING, CRASHING, GONE = Status
 TURNS_A_SLICE = 256
 """How many waiting turns run before the event loop gets to do something else."""
+
+
+_MUTABLE: list[Any] = []
 
 
 async def nothing(_agent: Any) -> None:
@@ -174,6 +177,7 @@ class Activation:
             return
         queue = self.queue
         if queue:
+            plain = self.host.plain
             self.pumping = True  # turns that end at once join one batch; it is committed after the loop
             try:
                 for _ in range(TURNS_A_SLICE):
@@ -189,7 +193,8 @@ class Activation:
                     if not self._may_begin(turn):
                         break
                     queue.take()
-                    self._begin(turn)
+                    if not plain or not self._run_plainly(turn):
+                        self._begin(turn)
                 else:
                     self.host.node.loop.call_soon(self.proceed)
             finally:
@@ -245,6 +250,43 @@ class Activation:
             self.ended(turn, task)
         else:
             endings.watch(self, turn, task)
+
+    def _run_plainly(self, turn: Turn) -> bool:
+        """The commonest turn that waited, a plain type's that writes: `_begin`, `run` and `ended` in one step; they must agree. False: not begun."""
+        spec, extra, instance = turn.spec, self.extra, self.instance
+        if spec.readonly or turn.kwargs or (extra is not None and extra.stale):
+            return False
+        try:
+            coro = spec.function(instance, *turn.args)
+        except TypeError:  # the long way says what is wrong
+            return False
+        host = self.host
+        turn.begun = turn.open = True
+        turn.started = started = self.last_used = perf_counter()
+        self.writer = turn
+        task = start_eagerly(within(turn, coro), host.node.loop)
+        if not task.done():
+            turn.task = task
+            endings.watch(self, turn, task)
+            return True
+        if turn.effects is None and turn.origin is None and turn.key is None and turn.doomed is None:
+            before = self.state
+            try:
+                value = task.result()
+                after = host.type.codec.encode_checked(instance, before)
+            except BaseException:  # sorted out by `ended`
+                value, after = _MUTABLE, before
+            if type(value) in IMMUTABLE:
+                turn.open = False
+                self.writer = None
+                if after is before:
+                    self._answer_when_durable(turn, value)
+                else:
+                    self._join(self.batch or self._new_batch(), turn, value, after)
+                host.meter.buckets[int((perf_counter() - started) * 1e6).bit_length()] += 1
+                return True
+        self.ended(turn, task)
+        return True
 
     def for_reading(self) -> Any:
         """The agent as read-only turns see it: its fields can be read, durable ones not assigned."""
@@ -325,21 +367,28 @@ class Activation:
             return None
         batch = self.batch
         if batch is None:
-            marks = self.extra.marks if self.extra is not None else None
-            batch = Batch(before, self.turns, copy(marks))
+            batch = self._new_batch()
         if turn.effects is not None or turn.origin is not None or turn.key is not None:
             try:
                 stage(self, turn, value, batch)
             except JidoError as error:
                 return error
-        self.batch = batch
-        batch.turns.append((turn, value))
-        batch.size_bytes += len(after)
-        self.state = after
-        self.turns += 1
+        self._join(batch, turn, value, after)
         if self.inflight is None and not self.pumping:
             self._flush()
         return None
+
+    def _join(self, batch: Batch, turn: Turn, value: Any, after: bytes) -> None:
+        self.batch = batch
+        turns = batch.turns
+        turns.append((turn, value))
+        batch.size_bytes += len(after)
+        batch.full = len(turns) >= MAX_TURNS_A_COMMIT or batch.size_bytes >= MAX_BYTES_A_COMMIT
+        self.state = after
+        self.turns += 1
+
+    def _new_batch(self) -> Batch:
+        return Batch(self.state, self.turns, copy(self.extra.marks) if self.extra is not None else None)
 
     def commit_one(self, turn: Turn, value: Any, struct: Any, after: bytes) -> bool:
         """The short way's end for a turn without effects that changed state, nothing else being under way.
@@ -350,8 +399,7 @@ class Activation:
         host, extra = self.host, self.extra
         if extra is not None and extra.outbox is not None and extra.outbox.unnoted:
             return False
-        codec = host.type.codec
-        if not codec.is_known_good(struct):
+        if not host.type.codec.is_known_good(struct):
             return False
         marks = extra.marks if extra is not None else None
         head = encode_head(host.type.version, self.turns + 1, after, marks)
@@ -365,7 +413,7 @@ class Activation:
             self.revision = future.result().revision
             host.meter.commits += 1
             return True
-        batch = self.inflight = Batch(self.state, self.turns, copy(marks))
+        batch = self.inflight = self._new_batch()
         batch.head = head
         batch.turns.append((turn, value))
         self.state = after

@@ -18,7 +18,7 @@ from .definition import ActionSpec
 from .mailbox import check_cycle
 from .staging import KeyRow
 from .status import Status
-from .turn import CAST, Turn, current_turn
+from .turn import CAST, CastTurn, Turn, current_turn
 
 if TYPE_CHECKING:
     from .activation import Activation
@@ -140,6 +140,22 @@ async def _room(activation: Activation, turn: Turn) -> None:
             turn.caller.no_longer_waiting_for(turn)
     if activation.status == Status.GONE:
         turn.activation = activation.host.find(activation.key)
+
+
+def cast_at_once(activation: Activation | None, spec: ActionSpec, args: tuple[Any, ...]) -> bool:
+    """The commonest cast, to a live agent of a plain type and with arguments that nobody can change. False: it takes the long way."""
+    if activation is None or activation.status is not Status.LIVE:
+        return False
+    kind = activation.host
+    if not kind.plain or kind.type.mailbox.overflow == "block":
+        return False
+    if spec.copy:
+        for value in args:
+            if type(value) not in IMMUTABLE:
+                return False
+    spec.signature.check_arity(args, {})
+    activation.post(CastTurn(activation, spec, args, None))
+    return True
 
 
 async def cast(host: Host, key: str, spec: ActionSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any], idempotency_key: str | None = None) -> None:

@@ -81,7 +81,7 @@ class Staged:
 class Batch:
     """The turns that the next commit carries, in order, and what goes with them."""
 
-    __slots__ = ("before", "before_turns", "deleted", "head", "marks_before", "size_bytes", "span", "staged", "turns", "waiters")
+    __slots__ = ("before", "before_turns", "deleted", "full", "head", "marks_before", "size_bytes", "span", "staged", "turns", "waiters")
 
     def __init__(self, before: bytes | None, before_turns: int, marks_before: Marks | None) -> None:
         self.before = before  # the state that a failed commit falls back to
@@ -91,6 +91,7 @@ class Batch:
         self.waiters: list[tuple[Turn, Any]] | None = None  # answers that have seen this batch's state
         self.staged: Staged | None = None
         self.size_bytes = 0
+        self.full = False  # no further turn may join
         self.span: Span | None = None
         self.deleted = False
         self.head: bytes | None = None  # as it was handed to the store
@@ -105,8 +106,3 @@ class Batch:
     def traceparent(self) -> str | None:
         """Where the commit belongs in a trace: with the first turn that it carries."""
         return self.turns[0][0].traceparent if self.turns else None
-
-    @property
-    def full(self) -> bool:
-        """Whether no further turn may join."""
-        return len(self.turns) >= MAX_TURNS_A_COMMIT or self.size_bytes >= MAX_BYTES_A_COMMIT

@@ -188,6 +188,12 @@ class RunningTurn(Turn):
     open = True
 
 
+class CastTurn(Turn):
+    """A message from outside whose answer is nobody's."""
+
+    kind = CAST
+
+
 def current_turn() -> Turn | None:
     """The turn that the running code belongs to, if it is still open."""
     turn = current.get()
