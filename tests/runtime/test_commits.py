@@ -173,7 +173,7 @@ async def test_a_later_exception_rolls_back_to_the_end_of_the_turn_before(on_sto
     store.hold()
     calls = [asyncio.ensure_future(call) for call in (ref.add(), ref.add(), ref.add_then_fail(), ref.add())]
     await until(lambda: store.held)
-    await until(lambda: calls[2].done())  # a failed turn has seen nothing that isn't told by its error
+    await until(calls[2].done)  # a failed turn has seen nothing that isn't told by its error
     store.release()
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert [results[0], results[1], results[3]] == [1, 2, 3]

@@ -155,7 +155,7 @@ async def test_waiting_and_threads_block_nothing(told: Told) -> None:
 
 async def test_nought_is_no_watch_and_it_can_be_set_while_running(told: Told) -> None:
     async with Platform(config={"agents.watchdog_timeout": 0}) as platform:
-        time.sleep(0.1)
+        time.sleep(0.1)  # noqa: ASYNC251 - blocking is what is tested
         assert told.lines == []
         await platform.config.update("agents.watchdog_timeout", 0.05)
         await asyncio.to_thread(time.sleep, 1.1)  # the next look at the setting
