@@ -11,7 +11,7 @@ from jidosystem import Platform
 from ..measure import Run
 from .agents import on_disk
 
-CALLERS = 64
+CALLERS = 256
 
 
 async def year(run: Run) -> None:
