@@ -186,7 +186,7 @@ class Writer:
                 continue
             agents.add(agent)
             if expected:
-                updates += (agent, expected, write.head)
+                updates += (write.head, agent, expected)
             else:
                 creates += (agent, write.head)
             for row in write.rows:
@@ -279,11 +279,11 @@ def _sized(template: str, row: str) -> dict[int, str]:
 
 # Written without WITH: the driver counts changed rows only for statements that begin with their verb.
 _UPDATE = _sized(
-    "UPDATE heads SET revision = new.column2 + 1, head = new.column3 FROM (VALUES {values}) AS new"
-    " WHERE heads.agent = new.column1 AND heads.revision = new.column2",
+    "UPDATE heads SET revision = revision + 1, head = new.column1 FROM (VALUES {values}) AS new"
+    " WHERE heads.agent = new.column2 AND heads.revision = new.column3",
     "(?, ?, ?)",
 )
-_UPDATE[1] = "UPDATE heads SET revision = ?2 + 1, head = ?3 WHERE agent = ?1 AND revision = ?2"
+_UPDATE[1] = "UPDATE heads SET revision = revision + 1, head = ? WHERE agent = ? AND revision = ?"
 _CREATE = _sized(
     "INSERT INTO heads (agent, revision, head) SELECT column1, 1, column2 FROM (VALUES {values}) WHERE column1 IS NOT NULL"
     " ON CONFLICT (agent) DO NOTHING",
