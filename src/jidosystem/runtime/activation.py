@@ -34,6 +34,7 @@ from ..core.records import Committed
 from . import endings
 from .boundary import IMMUTABLE, Signature
 from .definition import ActionOptions, ActionSpec
+from .deliveries import to_be_done
 from .effects import Effects
 from .head import MAX_BYTES_A_COMMIT, MAX_TURNS_A_COMMIT, Batch, Marks, encode_head
 from .mailbox import Queue, make_room
@@ -217,6 +218,8 @@ class Activation:
 
     def _begin(self, turn: Turn) -> None:
         host = self.host
+        if turn.origin is not None and not to_be_done(self, turn):
+            return
         turn.begun = True
         turn.started = self.last_used = perf_counter()
         spec = turn.spec
@@ -280,7 +283,7 @@ class Activation:
                 turn.open = False
                 self.writer = None
                 if after is before:
-                    self._answer_when_durable(turn, value)
+                    self.answer_when_durable(turn, value)
                 else:
                     self._join(self.batch or self._new_batch(), turn, value, after)
                 host.meter.buckets[int((perf_counter() - started) * 1e6).bit_length()] += 1
@@ -340,10 +343,11 @@ class Activation:
         if self.host.node.checking and (names := self.changed_names()):
             self.restore()
             return ReadOnlyTurn(f"{self.address}.{turn.spec.name} is read-only and changed {', '.join(names)} in place", names=names)
-        self._answer_when_durable(turn, value)
+        self.answer_when_durable(turn, value)
         return None
 
-    def _answer_when_durable(self, turn: Turn | Waiter, value: Any) -> None:
+    def answer_when_durable(self, turn: Turn | Waiter, value: Any) -> None:
+        """Answer once everything that may have been seen is committed."""
         seen = self.batch or self.inflight
         if seen is None:
             turn.answer(value)
@@ -363,7 +367,7 @@ class Activation:
         except (*NOT_CARRIED, AttributeError) as error:
             return InvalidResult(f"{self.address}.{turn.spec.name} left state that can't be carried: {error}")
         if after is before and turn.effects is None and turn.origin is None and turn.key is None:
-            self._answer_when_durable(turn, value)
+            self.answer_when_durable(turn, value)
             return None
         batch = self.batch
         if batch is None:
@@ -521,7 +525,7 @@ class Activation:
         if self.inflight is None and self.batch is None:
             return
         future: asyncio.Future[None] = self.host.node.loop.create_future()
-        self._answer_when_durable(Waiter(future), None)
+        self.answer_when_durable(Waiter(future), None)
         await future
 
     # -- coming and going ------------------------------------------------------------------------------------
@@ -555,14 +559,6 @@ class Activation:
         future: asyncio.Future[None] = self.host.node.loop.create_future()
         self.need_extra().at_rest.append(partial(_wake, future))
         await future
-
-    def prepared(self, turn: Turn) -> bool:
-        """Whether a delivery still means anything: a reminder may have been replaced or forgotten."""
-        origin = turn.origin
-        if origin is None or origin.kind != "due":
-            return True
-        present = self.extra.reminders.get(origin.name) if self.extra is not None else None
-        return present is not None and int(present.due_s * 1_000_000) == origin.number
 
     def refuse_waiting(self, error: BaseException) -> None:
         """Tell everybody in the mailbox that it won't be; hooks stay."""
@@ -609,7 +605,7 @@ class Activation:
         else:
             future: asyncio.Future[None] = self.host.node.loop.create_future()
             future.add_done_callback(lambda done: _then(done, call))
-            self._answer_when_durable(Waiter(future), None)
+            self.answer_when_durable(Waiter(future), None)
 
     def begin_life(self) -> None:
         """Loading is over: take the first call."""

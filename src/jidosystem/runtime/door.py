@@ -20,6 +20,7 @@ from ..core.wire import Served, Wire
 from ..distribution.frames import CallFrame, ErrorFrame, ReplyFrame, decode_frame, encode_frame, error_of, frame_of
 from . import calls
 from .definition import ActionSpec
+from .keyed import check_idempotency_key
 from .turn import RunningTurn, Turn, current_turn
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ async def remote_call(
     if node.closing:
         raise ShuttingDown(f"{to}: the platform is closing and takes no new work", agent=to)
     if idempotency_key is not None:
-        calls.check_idempotency_key(idempotency_key)
+        check_idempotency_key(idempotency_key)
     blob = spec.signature.to_plain(args, kwargs or {})
     caller = current_turn()
     deadline = calls.deadline_of(node, caller, timeout_s)

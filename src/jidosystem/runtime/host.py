@@ -28,6 +28,7 @@ from .status import Status
 from .turn import HOOK, TIMER, ActivationCrash, Turn
 
 if TYPE_CHECKING:
+    from .keyed import Keyed
     from .node import Node
 
 
@@ -43,7 +44,7 @@ class Host:
         self.meter: TurnMeter = node.meters.of(kind.name)
         self.mailbox_limit = kind.mailbox.max_size or node.limits.max_queue_size
         self.default_state = kind.codec.encode(kind.new_instance())
-        self.joins: dict[tuple[str, str], Turn] = {}  # keyed calls on their way: (agent's key, idempotency key)
+        self.joins: dict[tuple[str, str], Keyed] = {}  # keyed calls on their way: (agent's key, idempotency key)
         self.guards = Guards(self)
         self.dummy = Activation(self, "")  # stands in until a turn has found its agent
         self.bulkhead = self.guards.bulkhead

@@ -6,7 +6,9 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from ..core.errors import CallCycle, MailboxFull
+from ..core.errors import CallCycle, CallTimeout, MailboxFull
+from .definition import ActionSpec
+from .status import Status
 from .turn import CALL, CAST, Turn
 
 if TYPE_CHECKING:
@@ -57,13 +59,21 @@ class Queue:
             self._withdrawn = 0
         self._let_in()
 
-    def wait_for_room(self, loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
-        """A future that is done when one message has left."""
+    def ask_for_room(self, future: asyncio.Future[None], *, again: bool) -> None:
+        """Let the future be done when a message has left and nobody has waited longer. `again`: it was its turn already."""
         if self.room is None:
             self.room = deque()
-        future: asyncio.Future[None] = loop.create_future()
-        self.room.append(future)
-        return future
+        if again:
+            self.room.appendleft(future)
+        else:
+            self.room.append(future)
+
+    def no_longer_ask(self, future: asyncio.Future[None]) -> None:
+        """Its sender has given up; room that it was given goes to the next."""
+        if future.done() and not future.cancelled():
+            self._let_in()
+        elif self.room is not None and future in self.room:
+            self.room.remove(future)
 
     def drop_oldest(self) -> Turn | None:
         """Withdraw and return the oldest call or cast from outside; None if only deliveries wait."""
@@ -92,6 +102,35 @@ class Queue:
                 return
 
 
+async def wait_for_room(turn: Turn) -> None:
+    """`overflow="block"`: wait for room in the mailbox, in the order of coming, at most until the turn's deadline."""
+    host, key, caller = turn.activation.host, turn.activation.key, turn.caller
+    loop, again = host.node.loop, False
+    while True:
+        activation = turn.activation = host.find(key)
+        queue = activation.queue
+        if queue is None or (len(queue) < host.mailbox_limit and (again or not queue.room)):
+            return
+        room: asyncio.Future[None] = loop.create_future()
+        queue.ask_for_room(room, again=again)
+        if caller is not None:
+            caller.waiting_for(turn)
+        try:
+            async with asyncio.timeout_at(turn.deadline):
+                await room
+        except TimeoutError:
+            queue.no_longer_ask(room)
+            who = activation.address
+            raise CallTimeout(f"{who} had no room for {turn.spec.name} in time; it was never accepted", agent=who, uncertain=False) from None
+        except BaseException:
+            queue.no_longer_ask(room)
+            raise
+        finally:
+            if caller is not None:
+                caller.no_longer_waiting_for(turn)
+        again = True
+
+
 def full(activation: Activation, turn: Turn) -> MailboxFull:
     """The error of a message that finds no room."""
     who, limit = activation.address, activation.host.mailbox_limit
@@ -114,7 +153,7 @@ def make_room(activation: Activation, queue: Queue, turn: Turn) -> None:
     dropped.fail(full(activation, dropped))
 
 
-def check_cycle(target: Activation, caller: Turn) -> None:
+def check_cycle(target: Activation, caller: Turn, spec: ActionSpec) -> None:
     """Raise `CallCycle` if a call to `target` could never be answered: its own chain, or agents that wait for each other.
 
     Followed along the edges "whose turn waits for whom" on this node; called only when the target is busy.
@@ -122,10 +161,13 @@ def check_cycle(target: Activation, caller: Turn) -> None:
     chain: dict[Activation, Turn] = {}
     turn: Turn | None = caller
     while turn is not None:
-        chain.setdefault(turn.activation, turn)
+        if turn is caller or turn.open or turn.afar:  # who has ended no longer waits
+            chain.setdefault(turn.activation, turn)
         turn = turn.caller
     if target in chain:
         raise _cycle([*caller.chain(), target.address])
+    if spec.readonly and target.writer is None and not target.queue and target.status == Status.LIVE:
+        return  # it runs beside those who read
     seen: set[Activation] = {target}
     paths: list[tuple[Activation, list[str]]] = [(target, [target.address])]
     while paths:

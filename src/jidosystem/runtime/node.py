@@ -23,10 +23,10 @@ from ..core.ids import Ids, split_address
 from ..core.observability import Meters
 from ..core.records import Records
 from ..core.tracing import Tracing
-from . import calls
 from .collector import Collector
 from .control import Control
 from .definition import ActionSpec, AgentType
+from .deliveries import deliver
 from .effects import CastEffect, Reminder
 from .family import Family
 from .host import Host
@@ -368,7 +368,7 @@ class Node:
             return
         turn = self._delivery(host, key, spec, kwargs, Origin("from", sender, cast.number, settled))
         turn.correlation_id, turn.causation_id, turn.traceparent = cast.correlation_id, cast.causation_id, cast.traceparent
-        calls.deliver(host, key, turn)
+        deliver(host, key, turn)
 
     def remind(self, address: str, reminder: Reminder, origin: Origin, missed: int) -> None:
         """Run a reminder's action if the agent's record still says so."""
@@ -389,7 +389,7 @@ class Node:
             return
         turn = self._delivery(host, key, spec, kwargs, origin)
         turn.correlation_id, turn.traceparent = reminder.correlation_id, reminder.traceparent
-        calls.deliver(host, key, turn)
+        deliver(host, key, turn)
 
     def _delivery(self, host: Host, key: str, spec: ActionSpec, kwargs: dict[str, Any], origin: Origin) -> Turn:
         turn = Turn(host.live.get(key) or host.dummy, spec, (), None)

@@ -18,8 +18,8 @@ from ..core.ids import check_key
 from ..core.log import EventLog
 from ..core.records import Records
 from ..core.subscriptions import DurableSubscription, LaneOf, lane_path
-from . import calls
 from .definition import ActionSpec, EventOptions
+from .deliveries import deliver
 from .turn import DELIVERY, Origin, Turn
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Subscriptions:
         turn.kind = DELIVERY
         turn.origin = Origin("redrive", str(redrive), 1, settled) if redrive is not None else Origin("sub", name, last.position, settled)
         turn.correlation_id, turn.causation_id, turn.traceparent = last.correlation_id, last.id, last.traceparent
-        calls.deliver(host, key, turn)
+        deliver(host, key, turn)
         await done
 
 

@@ -1,0 +1,83 @@
+"""What the platform itself delivers: effects, events and reminders, each applied once.
+
+The receiver's record keeps the last number of every series (sender, subscription), written with the state; what comes
+again is dropped, and answered once the commit that took it is durable. A reminder is done if the record no longer says it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..core.codec import decode
+from ..core.errors import JidoError
+from .extra import MAX_REMEMBERED
+from .status import Status
+from .turn import Turn
+
+if TYPE_CHECKING:
+    from .activation import Activation
+    from .host import Host
+
+
+def deliver(host: Host, key: str, turn: Turn) -> None:
+    """Run a delivery unless it was done before; it answers through its origin."""
+    origin = turn.origin
+    assert origin is not None
+    try:
+        activation = host.find(key)
+        if activation.status != Status.LOADING:
+            extra = activation.need_extra()
+            if origin.kind == "due" or turn.spec.readonly or activation.revision == 0 or (origin.kind, origin.name) in extra.seen:
+                turn.activation = activation
+                host.guards.check(activation, turn)
+                activation.submit(turn)
+                return
+    except JidoError as error:
+        origin.settled(error)
+        return
+    host.node.own(_look_and_deliver(host, key, turn))
+
+
+async def _look_and_deliver(host: Host, key: str, turn: Turn) -> None:
+    """Wait for the agent, read the last number of the delivery's series, then go on as `deliver`."""
+    origin = turn.origin
+    assert origin is not None
+    try:
+        activation = await host.find(key).ready()
+        extra = activation.need_extra()
+        if origin.kind != "due" and (origin.kind, origin.name) not in extra.seen:
+            value = await host.node.records.read_row(activation.address, origin.kind, origin.name)
+            if (origin.kind, origin.name) not in extra.seen:
+                extra.remember(origin.kind, origin.name, decode(value) if value is not None else 0)
+    except JidoError as error:
+        origin.settled(error)
+        return
+    deliver(host, key, turn)
+
+
+def to_be_done(activation: Activation, turn: Turn) -> bool:
+    """Whether a delivery that may begin is still to be done; if not, it is answered, once that it was done is durable.
+
+    Asked when its turn comes, for the same thing may have been waiting twice.
+    """
+    origin, extra = turn.origin, activation.extra
+    assert origin is not None
+    if origin.kind == "due":
+        present = extra.reminders.get(origin.name) if extra is not None else None
+        if present is not None and int(present.due_s * 1_000_000) == origin.number:
+            return True
+    elif turn.spec.readonly or extra is None:
+        return True
+    else:
+        seen = extra.seen.get((origin.kind, origin.name))
+        if seen is None and len(extra.seen) >= MAX_REMEMBERED:  # forgotten while it waited
+            activation.host.node.own(_look_and_deliver(activation.host, activation.key, turn))
+            return False
+        if seen is None or origin.number > seen:
+            if seen is not None and origin.kind == "sub" and type(turn.args[0]) is list:
+                # Batches after a restart are cut elsewhere than before.
+                turn.args = ([event for event in turn.args[0] if event.position > seen],)
+            return True
+    activation.host.guards.release(turn)
+    activation.answer_when_durable(turn, None)
+    return False
