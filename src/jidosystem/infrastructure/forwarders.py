@@ -1,7 +1,8 @@
 """Forwarders: matching events to the outside, each under a durable position, retried, buried if they keep failing.
 
-Webhooks are signed as Standard Webhooks asks for (https://github.com/standard-webhooks/standard-webhooks): the headers
-`webhook-id`, `webhook-timestamp` and `webhook-signature`, HMAC-SHA256 over `id.timestamp.body`.
+At least once, in the order of the log: whoever receives drops what it has had by the event's id. Webhooks are signed as
+Standard Webhooks asks for (https://github.com/standard-webhooks/standard-webhooks): the headers `webhook-id`,
+`webhook-timestamp` and `webhook-signature`, HMAC-SHA256 over `id.timestamp.body`.
 """
 
 from __future__ import annotations
@@ -10,27 +11,48 @@ import asyncio
 import base64
 import hashlib
 import hmac
-import json
+import importlib.util
 import os
-import time
+import re
 from collections.abc import Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from ..core.errors import ActionError, DefinitionError, StoreUnavailable
+import msgspec
+
+from ..core.clock import Clock, SystemClock
+from ..core.errors import ActionError, InvalidArguments, RefusedError, StoreUnavailable, UsageError, describe
 from ..core.events import Event, matcher
+from ..core.troubles import Undeliverable
+
+MAX_ANSWER_BYTES = 64 * 1024
+_LATER = frozenset({408, 425, 429, 502, 503, 504})  # not now: no attempt of the event's
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HEADER_VALUE = re.compile(r"[\x20-\x7e\t]*")
 
 
 class ForwardFailed(ActionError):
-    """The other side didn't take the events."""
+    """The other side failed on the event. Retried; after ten times the event is a dead letter."""
 
     code = "FORWARD_FAILED"
 
 
-class WebhookForwarder:
-    """POSTs each event as CloudEvents 1.0 in structured JSON mode. A 2xx answer is success; `timeout` in seconds.
+class ForwardUnavailable(RefusedError):
+    """The other side is away or busy. Retried without end; `retry_after_s` is its own word for when, if it gave one."""
 
-    `secret`: "whsec_" and base64, or any text; without one requests aren't signed. Needs the extra `server`.
+    code = "FORWARD_UNAVAILABLE"
+    retry_after_s: float
+
+
+class WebhookForwarder:
+    """POSTs events as CloudEvents 1.0 in JSON: each alone (structured mode), or with `batch=True` up to 100 in one request.
+
+    A 2xx answer is success. Unreachable, 408, 425, 429, 502, 503, 504: tried again without end, at the pace that a
+    `Retry-After` asks for. Other 5xx and answers that don't come within `timeout` seconds: ten attempts. Any other answer:
+    a dead letter at once. `secret`: "whsec_" and base64, or any text; several (the newest first) while one is being
+    replaced; without one requests aren't signed. Needs the extra `server`.
     """
 
     def __init__(
@@ -38,62 +60,103 @@ class WebhookForwarder:
         url: str,
         *,
         pattern: str = "**",
-        secret: str | None = None,
+        secret: str | Sequence[str] | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float = 10.0,
+        batch: bool = False,
         name: str | None = None,
+        clock: Clock | None = None,
     ) -> None:
-        if not url.startswith(("http://", "https://")):
-            raise DefinitionError(f"WebhookForwarder({url!r}): an http:// or https:// URL")
         matcher(pattern)
         self.pattern = pattern
+        self._url, self._shown = url, _shown(url)
         self.name = name or f"webhook-{hashlib.blake2b(url.encode(), digest_size=6).hexdigest()}"
-        self._url, self._headers, self._timeout_s = url, dict(headers or {}), timeout
-        self._key = _key_of(secret) if secret is not None else None
+        self._headers = _checked_headers(headers or {})
+        if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= 3_600:
+            raise InvalidArguments(f"timeout={timeout!r}: seconds, more than 0 and at most an hour", path="$.timeout")
+        self._timeout_s = float(timeout)
+        self._batch = batch
+        self._clock = clock or SystemClock()
+        self._keys = [_key_of(one) for one in ((secret,) if isinstance(secret, str) else secret or ())]
+        self._sent: set[str] = set()  # ids of a batch that failed later on
         self._client: Any = None
+        if importlib.util.find_spec("httpx2") is None:
+            raise UsageError("webhooks need the extra `server`: pip install 'jidosystem[server]'")
 
     async def forward(self, events: Sequence[Event]) -> None:
-        """Send the events one by one, in order."""
-        client = self._open()
-        for event in events:
-            body = json.dumps(event.to_cloudevent(), default=str, separators=(",", ":")).encode()
-            try:
-                response = await client.post(self._url, content=body, headers=self._signed(event.id, body))
-            except _http().HTTPError as error:
-                raise ForwardFailed(f"{self._url} can't be reached: {type(error).__name__}: {error}", url=self._url) from error
-            if not 200 <= response.status_code < 300:
-                raise ForwardFailed(f"{self._url} answered {response.status_code} to event {event.id}", url=self._url, status=response.status_code)
-
-    def _open(self) -> Any:
+        """Send the events, in order; what was taken before a failure isn't sent again in this process."""
         if self._client is None:
-            self._client = _http().AsyncClient(timeout=self._timeout_s)
-        return self._client
-
-    def _signed(self, event_id: str, body: bytes) -> dict[str, str]:
-        headers = {
-            "content-type": "application/cloudevents+json",
-            **self._headers,
-            "webhook-id": event_id,
-            "webhook-timestamp": str(int(time.time())),
-        }
-        if self._key is not None:
-            signed = f"{event_id}.{headers['webhook-timestamp']}.".encode() + body
-            headers["webhook-signature"] = "v1," + base64.b64encode(hmac.new(self._key, signed, hashlib.sha256).digest()).decode()
-        return headers
+            self._client = await asyncio.to_thread(_new_client)  # it reads certificates
+        todo = [event for event in events if event.id not in self._sent]
+        if self._batch and len(todo) > 1:
+            digest = hashlib.sha256("\n".join(event.id for event in todo).encode()).hexdigest()
+            body = b"[" + b",".join(_json(event) for event in todo) + b"]"
+            await self._post(digest, body, "application/cloudevents-batch+json", f"{len(todo)} events from {todo[0].id}")
+        else:
+            for event in todo:
+                await self._post(event.id, _json(event), "application/cloudevents+json", f"event {event.id}")
+                self._sent.add(event.id)
+        self._sent.difference_update(event.id for event in events)
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
+        client, self._client = self._client, None
+        self._sent.clear()
+        if client is not None:
+            await client.aclose()
+
+    async def _post(self, message_id: str, body: bytes, content_type: str, what: str) -> None:
+        import httpx2
+
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                status, retry_after = await self._exchange(message_id, body, content_type)
+        except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError) as error:
+            raise ForwardUnavailable(f"{self._shown} can't be reached: {describe(error)}", retry_after_s=0.0) from error
+        except (TimeoutError, httpx2.TimeoutException) as error:
+            raise ForwardFailed(f"{self._shown} didn't answer to {what} within {self._timeout_s:g} s") from error
+        except (httpx2.HTTPError, httpx2.StreamError) as error:
+            raise ForwardFailed(f"{self._shown} broke off while being sent {what}: {describe(error)}") from error
+        if 200 <= status < 300:
+            return
+        told = f"{self._shown} answered {status} to {what}"
+        if status in _LATER:
+            raise ForwardUnavailable(told, status=status, retry_after_s=_seconds(retry_after, self._clock.time_s()))
+        if status >= 500:
+            raise ForwardFailed(told, status=status)
+        raise Undeliverable(told, status=status)
+
+    async def _exchange(self, message_id: str, body: bytes, content_type: str) -> tuple[int, str | None]:
+        headers = {"content-type": content_type, **self._headers, **self._signed(message_id, body)}
+        async with self._client.stream("POST", self._url, content=body, headers=headers) as response:
+            size = 0
+            async for part in response.aiter_raw():  # read, so that the connection can be used again; within reason
+                size += len(part)
+                if size > MAX_ANSWER_BYTES:
+                    break
+            return response.status_code, response.headers.get("retry-after")
+
+    def _signed(self, message_id: str, body: bytes) -> dict[str, str]:
+        timestamp = str(int(self._clock.time_s()))
+        headers = {"webhook-id": message_id, "webhook-timestamp": timestamp}
+        if self._keys:
+            signed = f"{message_id}.{timestamp}.".encode() + body
+            made = (hmac.new(key, signed, hashlib.sha256).digest() for key in self._keys)
+            headers["webhook-signature"] = " ".join(f"v1,{base64.b64encode(signature).decode()}" for signature in made)
+        return headers
 
 
 class LogFileForwarder:
-    """Appends each event as a line of CloudEvents JSON, fsynced before it counts as sent; turned over at `max_bytes`, `keep` old files."""
+    """Appends each event as a line of CloudEvents JSON, on the disk before it counts as sent.
+
+    The file is turned over before it would grow past `max_bytes`; `keep` old ones stay, `path.1` the youngest. A line
+    that a crash left unfinished is removed: its event comes again.
+    """
 
     def __init__(self, path: str | Path, *, pattern: str = "**", max_bytes: int = 100 * 1024 * 1024, keep: int = 5, name: str | None = None) -> None:
-        if max_bytes < 1 or keep < 0:
-            raise DefinitionError(f"LogFileForwarder(max_bytes={max_bytes!r}, keep={keep!r}): at least 1 and 0")
+        for option, value, least in (("max_bytes", max_bytes, 1), ("keep", keep, 0)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise InvalidArguments(f"{option}={value!r}: a whole number, at least {least}", path=f"$.{option}")
         matcher(pattern)
         self.pattern = pattern
         self.path = Path(path)
@@ -101,52 +164,142 @@ class LogFileForwarder:
         self._max_bytes, self._keep = max_bytes, keep
 
     async def forward(self, events: Sequence[Event]) -> None:
-        """Write the events."""
-        lines = b"".join(json.dumps(event.to_cloudevent(), default=str, separators=(",", ":")).encode() + b"\n" for event in events)
+        """Write the events; `StoreUnavailable` while the disk doesn't take them."""
+        lines = [_json(event) + b"\n" for event in events]
         try:
             await asyncio.to_thread(self._write, lines)
         except OSError as error:
             raise StoreUnavailable(f"{self.path} can't be written: {error}", path=str(self.path)) from error
 
-    def _write(self, lines: bytes) -> None:
-        if self.path.exists() and self.path.stat().st_size + len(lines) > self._max_bytes:
-            self._turn_over()
+    def _write(self, lines: Sequence[bytes]) -> None:
+        size = _whole_lines(self.path)
+        together: list[bytes] = []
+        for line in lines:
+            if size and size + len(line) > self._max_bytes:
+                self._append(together)
+                self._turn_over()
+                together, size = [], 0
+            together.append(line)
+            size += len(line)
+        self._append(together)
+
+    def _append(self, lines: Sequence[bytes]) -> None:
+        if not lines:
+            return
+        is_new = not self.path.exists()
         with self.path.open("ab") as file:
             start = file.tell()
             try:
-                file.write(lines)
+                file.write(b"".join(lines))
                 file.flush()
                 os.fsync(file.fileno())
             except OSError:
                 file.truncate(start)  # a half line would be read as one
                 raise
+        if is_new:
+            self._sync_directory()
 
     def _turn_over(self) -> None:
+        if not self.path.exists():
+            return
         for number in range(self._keep - 1, 0, -1):
-            old = self.path.with_name(f"{self.path.name}.{number}")
+            old = self._numbered(number)
             if old.exists():
-                old.replace(self.path.with_name(f"{self.path.name}.{number + 1}"))
+                old.replace(self._numbered(number + 1))
         if self._keep:
-            self.path.replace(self.path.with_name(f"{self.path.name}.1"))
+            self.path.replace(self._numbered(1))
         else:
             self.path.unlink()
+        self._sync_directory()
 
-    async def close(self) -> None:
-        """Nothing is held open between writes."""
+    def _numbered(self, number: int) -> Path:
+        return self.path.with_name(f"{self.path.name}.{number}")
+
+    def _sync_directory(self) -> None:
+        """A file's name is on the disk only when its directory is."""
+        if os.name == "posix":
+            directory = os.open(self.path.parent, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+
+
+def _whole_lines(path: Path) -> int:
+    """The size of a file, 0 if it isn't there; what follows its last line is cut off."""
+    try:
+        file = path.open("r+b")
+    except FileNotFoundError:
+        return 0
+    with file:
+        size = end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            begin = max(0, end - 64 * 1024)
+            file.seek(begin)
+            newline = file.read(end - begin).rfind(b"\n")
+            if newline >= 0:
+                end = begin + newline + 1
+                break
+            end = begin
+        if end != size:
+            file.truncate(end)
+            os.fsync(file.fileno())
+        return end
+
+
+def _json(event: Event) -> bytes:
+    """The event as CloudEvents JSON: bytes in base64, times in ISO 8601, numbers that aren't finite as null."""
+    try:
+        return msgspec.json.encode(event.to_cloudevent())
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise Undeliverable(f"event {event.id} can't be written as JSON: {describe(error)}") from error
+
+
+def _new_client() -> Any:
+    import httpx2
+
+    return httpx2.AsyncClient(timeout=None, follow_redirects=False)
+
+
+def _shown(url: str) -> str:
+    """The URL as it may stand in a log: without a user's name, a password or a query."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except (ValueError, AttributeError, TypeError):
+        raise InvalidArguments(f"{url!r} is no URL", path="$.url") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or not url.isprintable() or " " in url:
+        raise InvalidArguments("a webhook's URL is http:// or https://, with a host", path="$.url")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}{f':{port}' if port else ''}{parts.path}"
+
+
+def _checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        if not isinstance(name, str) or not isinstance(value, str) or not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
+            raise InvalidArguments(f"{name!r} can't be a header", path="$.headers")
+        if name.lower().startswith("webhook-"):
+            raise InvalidArguments(f"the header {name!r} is the forwarder's own", path="$.headers")
+    return {name.lower(): value for name, value in headers.items()}
 
 
 def _key_of(secret: str) -> bytes:
-    if secret.startswith("whsec_"):
-        try:
-            return base64.b64decode(secret.removeprefix("whsec_"), validate=True)
-        except ValueError as error:
-            raise DefinitionError(f"the webhook's secret isn't base64 after 'whsec_': {error}") from None
-    return secret.encode()
-
-
-def _http() -> Any:
     try:
-        import httpx2
-    except ModuleNotFoundError:
-        raise DefinitionError("webhooks need the extra `server`: pip install 'jidosystem[server]'") from None
-    return httpx2
+        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True) if secret.startswith("whsec_") else secret.encode()
+    except ValueError:
+        raise InvalidArguments("the webhook's secret isn't base64 after 'whsec_'", path="$.secret") from None
+    if not key:
+        raise InvalidArguments("the webhook's secret is empty", path="$.secret")
+    return key
+
+
+def _seconds(retry_after: str | None, now_s: float) -> float:
+    """The value of a Retry-After header, seconds or a date, as seconds from now; 0 if there is none that can be read."""
+    if retry_after is None:
+        return 0.0
+    if retry_after.strip().isdecimal():
+        return float(retry_after)
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - now_s)
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
