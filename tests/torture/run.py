@@ -149,7 +149,9 @@ class Torture:
         with contextlib.closing(sqlite3.connect(f"file:{self.path}?mode=ro", uri=True)) as connection:
             if not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 return  # killed before anything was stored
-            for position, blob in connection.execute("SELECT position, event FROM events WHERE position > ? ORDER BY position", (self.books.position,)):
+            for position, blob in connection.execute(
+                "SELECT position, event FROM events WHERE position > ? ORDER BY position", (self.books.position,)
+            ):
                 self._see(decode_event(blob, position))
             states = {agent: _state(agent, head) for agent, head in connection.execute("SELECT agent, head FROM heads WHERE head IS NOT NULL")}
         noting = {agent: state for agent, state in states.items() if state is not None and not agent.startswith("Tally/")}

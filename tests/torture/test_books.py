@@ -187,7 +187,7 @@ FAULTS: dict[str, tuple[Callable[[History], object], str]] = {
     "a call that nobody made": (from_nowhere("deposited", 99, amount=1), "nobody asked: Mark(what='deposited', op=99"),
     "an effect without its cause": (lambda h: h.drop("sent"), "nothing caused it: Mark(what='received', op=2"),
     "an effect of an operation that isn't there": (
-        lambda h: h.asked.update({21: Op("transfer", "b")}) or h.emit("received", 21, "a", amount=1), "nothing caused it: Mark(what='received', op=21",
+        lambda h: h.asked.update({21: Op("transfer", "b")}) or h.emit("received", 21, "a", amount=1), "nothing caused it: Mark(what='received', op=21",  # noqa: E501
     ),
     "the state lacks what the log has": (without_state, "torn: Account/a.count is 0"),
     "the state has counted once more": (state_off("count"), "torn: Account/a.count"),
