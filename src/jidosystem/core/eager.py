@@ -12,8 +12,9 @@ import asyncio
 import sys
 from asyncio.tasks import current_task
 from collections.abc import Callable, Coroutine, Generator, Iterable
-from contextvars import Context, copy_context
+from contextvars import Context, ContextVar, copy_context
 from sys import getrefcount
+from types import CodeType, FrameType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -185,6 +186,73 @@ if sys.version_info >= (3, 12):
 
 else:
     start_eagerly = _start_own
+
+
+if sys.version_info >= (3, 12):
+    _swap: Callable[[Any, Any], Any] = asyncio.tasks._swap_current_task
+else:
+    _current_tasks: dict[Any, Any] = asyncio.tasks._current_tasks  # type: ignore[attr-defined]
+
+    def _swap(loop: asyncio.AbstractEventLoop, task: Any) -> Any:
+        """Make a task (None: no task) the loop's current one; the one that was."""
+        outer = _current_tasks.get(loop)
+        if task is None:
+            _current_tasks.pop(loop, None)
+        else:
+            _current_tasks[loop] = task
+        return outer
+
+
+def first_step_on(
+    loop: asyncio.AbstractEventLoop, new_task: Callable[..., EagerTask[Any]], variable: ContextVar[Any]
+) -> Callable[[Coroutine[Any, Any, Any], Any], Any]:
+    """A function `step(coro, value)` for one loop: takes a coroutine's first step in a context where `variable` has that value.
+
+    It returns what the coroutine returned; or a task (of `new_task`'s class), done or not, if the coroutine waits, raised, or
+    has given its task to somebody. A coroutine that does none of these costs no task: the next one takes its step in it.
+    """
+    spare: list[EagerTask[Any]] = []
+    set_value, swap, refcount, copy, new = variable.set, _swap, getrefcount, copy_context, new_task
+    task = new(loop=loop)
+    alone = refcount(task)
+
+    def step(coro: Coroutine[Any, Any, Any], value: Any) -> Any:
+        task = spare.pop() if spare else new(loop=loop)
+        context = copy()
+        context.run(set_value, value)
+        outer = swap(loop, task)
+        try:
+            waits_for = context.run(coro.send, None)
+        except StopIteration as stop:
+            swap(loop, outer)
+            if refcount(task) == alone and not task._cancels:
+                spare.append(task)
+                return stop.value
+            task._finish(stop)
+        except BaseException as end:  # how a coroutine ends, sorted in one place
+            swap(loop, outer)
+            task._finish(end)
+        else:
+            task._coro, task._context = coro, context
+            _register_task(task)
+            swap(loop, outer)
+            task._wait_for(waits_for)
+        return task
+
+    del task
+    _STEPS.add(step.__code__)
+    return step
+
+
+_STEPS: set[CodeType] = {EagerTask._step.__code__}
+
+
+def context_in(frame: FrameType) -> Context | None:
+    """The context that a frame takes a coroutine's step in; None if it is no such frame."""
+    if frame.f_code not in _STEPS:
+        return None
+    task = frame.f_locals.get("self")
+    return frame.f_locals.get("context") if task is None else task._context
 
 
 def first_steps(

@@ -8,9 +8,11 @@ or nothing, and only if the head's revision is the expected one. What a commit r
 from __future__ import annotations
 
 from asyncio import Future
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 
+from .errors import CommitUnknown
 from .events import Event
 from .log import EventLog
 
@@ -53,6 +55,9 @@ class Committed(NamedTuple):
     positions: Sequence[int]
 
 
+Settled = Callable[[Committed | None, BaseException | None], None]
+
+
 class Records(Protocol):
     """Promises, for every adapter:
 
@@ -77,6 +82,18 @@ class Records(Protocol):
         of the agent but those given here. `events` must be empty where `log` is None. Returns a future that is
         resolved on the event loop, after the write is durable, in the order in which commits became durable."""
         ...
+
+    def submit(
+        self, agent: str, expected: int, head: bytes | None, rows: Sequence[Row], events: Sequence[Event], settled: Settled
+    ) -> Committed | None:
+        """`commit` for whoever makes thousands a second. What is durable at once is returned; what is refused at once, and
+        certainly not written, is raised; of anything else `settled(committed, None)` or `settled(None, error)` is called later,
+        on the loop, in the order in which commits became durable."""
+        future = self.commit(agent, expected, head, rows, events)
+        if future.done() and not future.cancelled() and future.exception() is None:
+            return future.result()
+        future.add_done_callback(partial(_settle, settled))
+        return None
 
     def read(self, agent: str) -> Future[Record | None]:
         """The newest head, or None if there was never one. Reads asked for together are answered together."""
@@ -115,3 +132,12 @@ class Records(Protocol):
     async def close(self) -> None:
         """Finish what was accepted, then let go of the store. Later calls fail with `StoreUnavailable`."""
         ...
+
+
+def _settle(settled: Settled, future: Future[Committed]) -> None:
+    if future.cancelled():
+        settled(None, CommitUnknown("the commit was cancelled and may have happened"))
+    elif (error := future.exception()) is not None:
+        settled(None, error)
+    else:
+        settled(future.result(), None)

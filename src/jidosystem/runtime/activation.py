@@ -16,7 +16,6 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from ..core.codec import NOT_CARRIED
-from ..core.eager import start_eagerly
 from ..core.errors import (
     AgentCrashed,
     CommitUnknown,
@@ -40,7 +39,7 @@ from .head import MAX_BYTES_A_COMMIT, MAX_TURNS_A_COMMIT, Batch, Marks, encode_h
 from .mailbox import Queue, make_room
 from .staging import stage
 from .status import Status
-from .turn import CALL, HOOK, Turn, ended_with, within
+from .turn import CALL, HOOK, Turn, TurnTask, ended_with, in_span
 
 if TYPE_CHECKING:
     from .extra import Extra
@@ -49,9 +48,6 @@ if TYPE_CHECKING:
 LOADING, LIVE, HELD, PAUSED, LEAVING, CRASHING, GONE = Status
 TURNS_A_SLICE = 256
 """How many waiting turns run before the event loop gets to do something else."""
-
-
-_MUTABLE: list[Any] = []
 
 
 async def nothing(_agent: Any) -> None:
@@ -110,7 +106,7 @@ class Activation:
     @property
     def address(self) -> str:
         """`type/key`."""
-        return f"{self.host.type.name}/{self.key}"
+        return self.host.prefix + self.key
 
     # -- accepting -------------------------------------------------------------------------------------------
 
@@ -235,7 +231,7 @@ class Activation:
             turn.fail(InvalidArguments(f"{self.address}.{spec.name}{spec.signature.signature}: {error}", path="$"))
             return
         if host.node.tracing.enabled:
-            endings.begin_span(self, turn)
+            coro = in_span(endings.begin_span(self, turn), coro)
         if host.type.hook_change is not None and not spec.readonly:
             coro = endings.with_change_hook(self, turn, coro)
         self.run(turn, coro)
@@ -248,11 +244,14 @@ class Activation:
             self.readers += 1
         else:
             self.writer = turn
-        turn.task = task = start_eagerly(within(turn, coro), self.host.node.loop)
-        if task.done():
-            self.ended(turn, task)
+        outcome = self.host.node.step(coro, turn)
+        if type(outcome) is not TurnTask:
+            self.ended(turn, outcome, None)
+        elif outcome.done():
+            self.task_ended(turn, outcome)
         else:
-            endings.watch(self, turn, task)
+            turn.task = outcome
+            endings.watch(self, turn, outcome)
 
     def _run_plainly(self, turn: Turn) -> bool:
         """The commonest turn that waited, a plain type's that writes: `_begin`, `run` and `ended` in one step; they must agree. False: not begun."""
@@ -267,19 +266,21 @@ class Activation:
         turn.begun = turn.open = True
         turn.started = started = self.last_used = perf_counter()
         self.writer = turn
-        task = start_eagerly(within(turn, coro), host.node.loop)
-        if not task.done():
-            turn.task = task
-            endings.watch(self, turn, task)
+        value = host.node.step(coro, turn)
+        if type(value) is TurnTask:
+            if value.done():
+                self.task_ended(turn, value)
+            else:
+                turn.task = value
+                endings.watch(self, turn, value)
             return True
         if turn.effects is None and turn.origin is None and turn.key is None and turn.doomed is None:
             before = self.state
             try:
-                value = task.result()
-                after = host.type.codec.encode_checked(instance, before)
+                after = host.type.codec.encode_checked(instance, before) if type(value) in IMMUTABLE else None
             except BaseException:  # sorted out by `ended`
-                value, after = _MUTABLE, before
-            if type(value) in IMMUTABLE:
+                after = None
+            if after is not None:
                 turn.open = False
                 self.writer = None
                 if after is before:
@@ -288,7 +289,7 @@ class Activation:
                     self._join(self.batch or self._new_batch(), turn, value, after)
                 host.meter.buckets[int((perf_counter() - started) * 1e6).bit_length()] += 1
                 return True
-        self.ended(turn, task)
+        self.ended(turn, value, None)
         return True
 
     def for_reading(self) -> Any:
@@ -303,21 +304,24 @@ class Activation:
 
     # -- ending ----------------------------------------------------------------------------------------------
 
-    def ended(self, turn: Turn, task: asyncio.Future[Any]) -> None:
-        """The code of a turn has ended: sort out what becomes of it."""
-        turn.open = False
+    def task_ended(self, turn: Turn, task: asyncio.Future[Any]) -> None:
+        """The task of a turn has ended."""
         turn.task = None  # its context knows the turn: a cycle that the garbage collector would have to find
+        error = ended_with(turn, task)
+        self.ended(turn, None if error is not None else task.result(), error)
+
+    def ended(self, turn: Turn, value: Any, error: BaseException | None) -> None:
+        """The code of a turn has ended, with a value or an error: sort out what becomes of it."""
+        turn.open = False
         spec, host = turn.spec, self.host
         if spec.readonly:
             self.readers -= 1
         else:
             self.writer = None
-        error = ended_with(turn, task) or turn.doomed
+        error = error or turn.doomed
         if error is None and self.status is GONE and not spec.readonly:
             error = AgentCrashed(f"{self.address}: its activation ended while {spec.name} ran, which was rolled back", agent=self.address, cause="")
-        value = None
         if error is None:
-            value = task.result()
             if type(value) not in IMMUTABLE and spec.copy and turn.kind == CALL:
                 try:
                     value = spec.signature.copy_result(value)
@@ -403,18 +407,22 @@ class Activation:
         host, extra = self.host, self.extra
         if extra is not None and extra.outbox is not None and extra.outbox.unnoted:
             return False
-        if not host.type.codec.is_known_good(struct):
-            return False
+        codec = host.type.codec
+        if not codec.exact(struct):
+            try:
+                codec.prove(self.instance, struct, after)
+            except StateMismatch:
+                return False
         marks = extra.marks if extra is not None else None
         head = encode_head(host.type.version, self.turns + 1, after, marks)
         try:
-            future = host.node.records.commit(f"{host.type.name}/{self.key}", self.revision, head)
+            committed = host.node.records.submit(host.prefix + self.key, self.revision, head, (), (), self._settled)
         except StoreError:
             return False
-        if future.done() and not future.cancelled() and future.exception() is None:
+        if committed is not None:
             self.state = after
             self.turns += 1
-            self.revision = future.result().revision
+            self.revision = committed.revision
             host.meter.commits += 1
             return True
         batch = self.inflight = self._new_batch()
@@ -425,7 +433,6 @@ class Activation:
         turn.committing = True
         turn.open = False
         self.writer = None
-        future.add_done_callback(self._committed_later)
         return False
 
     # -- committing ------------------------------------------------------------------------------------------
@@ -446,40 +453,34 @@ class Activation:
             batch.head = None if batch.deleted else encode_head(host.type.version, self.turns, self.state, marks)
             staged = batch.staged
             rows, events = ((), ()) if staged is None else (tuple(staged.rows.values()), staged.events)
-            future = host.node.records.commit(self.address, self.revision, batch.head, rows, events)
+            committed = host.node.records.submit(self.address, self.revision, batch.head, rows, events, self._settled)
         except (StoreError, TypeError, ValueError, OverflowError) as error:
             self._commit_failed(batch, error if isinstance(error, StoreError) else TooLarge(f"{self.address}: {error}"))
             return
-        if future.done():
-            self._committed(future)
-        else:
-            future.add_done_callback(self._committed_later)
+        if committed is not None:
+            self.durable(batch, committed.revision)
 
-    def _committed_later(self, future: asyncio.Future[Committed]) -> None:
-        self._committed(future)
+    def _settled(self, committed: Committed | None, error: BaseException | None) -> None:
+        """The store tells what became of the commit in flight."""
+        batch = self.inflight
+        assert batch is not None
+        if committed is not None:
+            self.durable(batch, committed.revision)
+        else:
+            if batch.span is not None:
+                batch.span.end(error)
+            self._commit_failed(batch, error or CommitUnknown(f"the outcome of a commit of {self.address} wasn't told"))
         if self.batch is not None and self.inflight is None and not self.pumping:
             self._flush()
         if not self.idle:
             self.proceed()
 
-    def _committed(self, future: asyncio.Future[Committed]) -> None:
-        batch = self.inflight
-        assert batch is not None
-        if batch.span is not None:
-            batch.span.end(None if future.cancelled() else future.exception())
-        if future.cancelled():
-            self._commit_failed(batch, CommitUnknown(f"the commit of {self.address} was cancelled"))
-            return
-        error = future.exception()
-        if error is not None:
-            self._commit_failed(batch, error)
-            return
-        self.durable(batch, future.result().revision)
-
     def durable(self, batch: Batch, revision: int) -> None:
         """The batch in flight is committed: answer its turns and release what they caused."""
         self.inflight = None
         self.revision = revision
+        if batch.span is not None:
+            batch.span.end(None)
         self.host.meter.commits += 1
         for turn, value in batch.turns:
             turn.answer(value)

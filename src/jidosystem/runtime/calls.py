@@ -94,14 +94,7 @@ async def answer(turn: Turn) -> Any:
         if turn.error is not None:
             raise turn.error
         return turn.value
-    node = turn.activation.host.node
-    reply = turn.reply
-    if reply is None:
-        reply = turn.reply = node.loop.create_future()
-    if turn.deadline is None:
-        turn.deadline = node.loop.time() + node.limits.default_timeout
-    caller = turn.caller
-    node.deadlines.add(turn.deadline, turn)
+    reply, caller = reply_of(turn), turn.caller
     if caller is not None:
         caller.waiting_for(turn)
     try:
@@ -110,9 +103,21 @@ async def answer(turn: Turn) -> Any:
         turn.withdraw()
         raise
     finally:
-        node.deadlines.discard(turn)
+        turn.activation.host.node.deadlines.discard(turn)
         if caller is not None:
             caller.no_longer_waiting_for(turn)
+
+
+def reply_of(turn: Turn) -> asyncio.Future[Any]:
+    """The future that is done when the turn is durable, has failed, or has outlasted its caller's patience."""
+    node = turn.activation.host.node
+    reply = turn.reply
+    if reply is None:
+        reply = turn.reply = node.loop.create_future()
+    if turn.deadline is None:
+        turn.deadline = node.loop.time() + node.limits.default_timeout
+    node.deadlines.add(turn.deadline, turn)
+    return reply
 
 
 def cast_at_once(activation: Activation | None, spec: ActionSpec, args: tuple[Any, ...]) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import AgentCrashed, CommitUnknown, Conflict, StoreError, TurnTimeout, describe
 from ..core.records import Record
+from ..core.tracing import Span
 from ..infrastructure.retry import delay_s, should_retry
 from .head import Batch
 from .status import Status
@@ -33,7 +34,7 @@ async def with_change_hook(activation: Activation, turn: Turn, coro: Coroutine[A
     return result
 
 
-def begin_span(activation: Activation, turn: Turn) -> None:
+def begin_span(activation: Activation, turn: Turn) -> Span:
     """A turn begins: its span is the child of whatever caused it."""
     caller = turn.caller
     cause = turn.traceparent or (caller.traceparent if caller is not None else None)
@@ -42,6 +43,7 @@ def begin_span(activation: Activation, turn: Turn) -> None:
         f"{kind}.{turn.spec.name}", {"jido.agent": activation.address, "jido.action": turn.spec.name}, cause
     )
     turn.traceparent = turn.span.traceparent
+    return turn.span
 
 
 # -- turns that take their time ----------------------------------------------------------------------------------
@@ -100,7 +102,7 @@ def _ended_later(activation: Activation, turn: Turn, task: asyncio.Future[Any]) 
         if not task.cancelled():
             task.exception()
         return
-    activation.ended(turn, task)
+    activation.task_ended(turn, task)
     activation.proceed()
 
 

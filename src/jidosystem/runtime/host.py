@@ -35,11 +35,26 @@ if TYPE_CHECKING:
 class Host:
     """See the module."""
 
-    __slots__ = ("after_turn", "bulkhead", "default_state", "dummy", "guards", "joins", "live", "mailbox_limit", "meter", "node", "plain", "type")
+    __slots__ = (
+        "after_turn",
+        "bulkhead",
+        "default_state",
+        "dummy",
+        "guards",
+        "joins",
+        "live",
+        "mailbox_limit",
+        "meter",
+        "node",
+        "plain",
+        "prefix",
+        "type",
+    )
 
     def __init__(self, node: Node, kind: AgentType) -> None:
         self.node = node
         self.type = kind
+        self.prefix = kind.name + "/"  # an address is this and a key
         self.live: dict[str, Activation] = {}
         self.meter: TurnMeter = node.meters.of(kind.name)
         self.mailbox_limit = kind.mailbox.max_size or node.limits.max_queue_size

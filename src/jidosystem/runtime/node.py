@@ -34,7 +34,7 @@ from .reference import Ref, make_ref_class
 from .reminders import Reminders
 from .status import Status
 from .threads import Threads
-from .turn import DELIVERY, Origin, Turn
+from .turn import DELIVERY, Origin, Turn, steps_on
 from .watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ class Node:
         self._collector = Collector()
         self._cleaned = perf_counter()
         self.deadlines = Deadlines(loop)
+        self.step = steps_on(loop)
         self.threads = Threads(loop)
         self.reminders = Reminders(self)
         self.family = Family(self)

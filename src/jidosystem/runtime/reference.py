@@ -8,14 +8,13 @@ from time import perf_counter as clock
 from typing import TYPE_CHECKING, Any
 
 from ..core.context import current
-from ..core.eager import start_eagerly
 from ..core.errors import InvalidArguments, NotAnAction
 from . import calls
 from .boundary import IMMUTABLE
 from .definition import ActionSpec
 from .endings import watch
 from .status import Status
-from .turn import RunningTurn, Turn, within
+from .turn import RunningTurn, Turn, TurnTask
 
 if TYPE_CHECKING:
     from .activation import Activation
@@ -97,7 +96,7 @@ def _short_way(host: Host, spec: ActionSpec) -> Callable[..., Coroutine[Any, Any
     waits: they must agree. What the closure binds is what every call would otherwise look up.
     """
     function, readonly, copied = spec.function, spec.readonly, spec.copy
-    codec, loop, buckets = host.type.codec, host.node.loop, host.meter.buckets
+    codec, step, buckets = host.type.codec, host.node.step, host.meter.buckets
     gather, encode = codec.gather, codec.encode_struct
 
     @functools.wraps(function)
@@ -127,22 +126,26 @@ def _short_way(host: Host, spec: ActionSpec) -> Callable[..., Coroutine[Any, Any
         else:
             activation.writer = turn
         struct: Any = None
-        task = start_eagerly(within(turn, coro), loop)
-        if not task.done():
-            turn.task, turn.started = task, started
-            watch(activation, turn, task)
+        value = step(coro, turn)
+        if type(value) is TurnTask:
+            turn.started = started
+            if value.done():
+                activation.task_ended(turn, value)
+                activation.proceed()
+            else:
+                turn.task = value
+                watch(activation, turn, value)
             return await calls.answer(turn)
-        if turn.effects is None and not activation.queue and activation.status is LIVE:
+        if type(value) in IMMUTABLE and turn.effects is None and not activation.queue and activation.status is LIVE:
             try:
-                value = task.result()
                 if readonly:
                     after = activation.state
                 else:
                     struct = gather(instance)
                     after = encode(struct)
             except BaseException:  # sorted out below, the long way
-                value, after = _MUTABLE, b""
-            if type(value) in IMMUTABLE:
+                after = None
+            if after is not None:
                 if after == activation.state or activation.commit_one(turn, value, struct, after):
                     turn.open = False
                     activation.writer = None
@@ -151,17 +154,17 @@ def _short_way(host: Host, spec: ActionSpec) -> Callable[..., Coroutine[Any, Any
                     buckets[int((clock() - started) * 1e6).bit_length()] += 1
                     return value
                 if turn.committing:
+                    buckets[int((clock() - started) * 1e6).bit_length()] += 1
+                    if caller is None:
+                        return await calls.reply_of(turn)  # it has begun: nothing is to be withdrawn
                     return await calls.answer(turn)
         turn.started = started
-        activation.ended(turn, task)
+        activation.ended(turn, value, None)
         activation.proceed()
         return await calls.answer(turn)
 
     method.__jido_spec__ = spec  # type: ignore[attr-defined]
     return method
-
-
-_MUTABLE: list[Any] = []
 
 
 async def _long_way(ref: Ref, spec: ActionSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

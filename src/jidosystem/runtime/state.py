@@ -30,6 +30,9 @@ _SCALARS = frozenset(
 )
 
 
+_EXACT = frozenset({int, str, float, bool, bytes})
+
+
 class Field:
     """One annotated class attribute of an agent: durable, or transient if its name starts with `_`."""
 
@@ -131,6 +134,7 @@ class StateCodec:
         "_type_name",
         "constant",
         "encode_struct",
+        "exact",
         "fields",
         "gather",
         "names",
@@ -156,6 +160,10 @@ class StateCodec:
         scalar = all(_is_scalar(f.hint) for f in self.fields)
         self._kinds: Callable[[Any], tuple[type, ...]] | None = eval(f"lambda s: ({kinds})", names_used) if scalar else None
         self._checked: set[tuple[type, ...]] = set()
+        # A value of exactly its field's class, one of these, needs no proof. Without fields there is nothing to prove.
+        exact = all(f.hint in _EXACT for f in self.fields)
+        checks = " and ".join(f"type(s.f{i}) is {f.hint.__name__}" for i, f in enumerate(self.fields)) if exact else "False"
+        self.exact: Callable[[Any], bool] = eval(f"lambda s: {checks or True}", {cls.__name__: cls for cls in _EXACT} | {"type": type})
         self._mutable = tuple((f"f{i}", f.name) for i, f in enumerate(self.fields) if not is_immutable_type(f.hint))
         self.constant = all(f.factory in (None, *_EMPTY) for f in self.fields)  # every new agent begins with the same bytes
 
@@ -169,6 +177,12 @@ class StateCodec:
         after = self.encode_struct(struct)
         if after == before:
             return before
+        if not self.exact(struct):
+            self.prove(instance, struct, after)
+        return after
+
+    def prove(self, instance: object, struct: Any, after: bytes) -> None:
+        """See to it that what was gathered and encoded can be read again; `StateMismatch` naming the field that can't."""
         if self._kinds is None:
             readable = self._decode_or_mismatch(after)
             if len(self._mutable) > 1:
@@ -178,7 +192,6 @@ class StateCodec:
             if kinds not in self._checked:
                 self._decode_or_mismatch(after)
                 self._checked.add(kinds)
-        return after
 
     def _part(self, instance: object, struct: Any, readable: Any) -> None:
         """Two fields that hold the same object hold the same value, no more: the later one gets an object of its own."""
@@ -189,19 +202,6 @@ class StateCodec:
                 seen.add(id(value))
             elif not is_immutable(value):
                 setattr(instance, name, getattr(readable, place))
-
-    def is_known_good(self, struct: Any) -> bool:
-        """Whether values of exactly these classes were proved to be readable before; proves it now if not (False: they aren't)."""
-        if self._kinds is None:
-            return False
-        kinds = self._kinds(struct)
-        if kinds not in self._checked:
-            try:
-                self._decode_or_mismatch(self.encode_struct(struct))
-            except StateMismatch:
-                return False
-            self._checked.add(kinds)
-        return True
 
     def apply(self, instance: object, blob: bytes) -> None:
         """Set an agent's durable fields from bytes."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..core.context import Causality, current
+from ..core.eager import EagerTask, first_step_on
 from ..core.errors import ActionCancelled, ActionFailed, CallTimeout, JidoError, OutsideTurn, ReadOnlyTurn
 from ..core.tracing import Span
 from .definition import ActionSpec
@@ -101,6 +102,8 @@ class Turn:
         """The turn is durable: its caller may know."""
         self.answered = True
         self.value = value
+        if self.slot is not None:
+            self.activation.host.node.deadlines.discard(self)
         reply = self.reply
         if reply is not None and not reply.done():
             reply.set_result(value)
@@ -111,6 +114,8 @@ class Turn:
         """The turn left nothing behind (or nobody knows: `OutcomeUnknown`): its caller is told why."""
         self.answered = True
         self.error = error
+        if self.slot is not None:
+            self.activation.host.node.deadlines.discard(self)
         reply = self.reply
         if reply is not None and not reply.done():
             reply.set_exception(error)
@@ -200,20 +205,25 @@ def current_turn() -> Turn | None:
     return turn if isinstance(turn, Turn) and turn.open else None
 
 
-async def within(turn: Turn, coro: Coroutine[Any, Any, Any]) -> Any:
-    """Run an action as `turn`, in a task of its own: what runs in its context knows its turn.
+class TurnTask(EagerTask[Any]):
+    """The task of an action that waits. What would tear down the event loop (`SystemExit`, `KeyboardInterrupt`) is a crash of the agent."""
 
-    What would tear down the event loop (`SystemExit`, `KeyboardInterrupt`) becomes a crash of the agent.
-    """
-    current.set(turn)
-    if turn.span is not None:
-        turn.span.make_current()
-    try:
-        return await coro
-    except (Exception, asyncio.CancelledError, GeneratorExit):
-        raise
-    except BaseException as error:
-        raise ActivationCrash(error) from error
+    def _finish(self, end: BaseException) -> None:
+        if not isinstance(end, Exception | asyncio.CancelledError | GeneratorExit):
+            crash = ActivationCrash(end)
+            crash.__cause__, end = end, crash
+        super()._finish(end)
+
+
+def steps_on(loop: asyncio.AbstractEventLoop) -> Callable[[Coroutine[Any, Any, Any], Turn], Any]:
+    """`step(coro, turn)` of one loop: begins an action; what runs in its context knows its turn. See `first_step_on`."""
+    return first_step_on(loop, TurnTask, current)
+
+
+async def in_span(span: Span, coro: Coroutine[Any, Any, Any]) -> Any:
+    """Run an action as the parent of the spans that other libraries make in it."""
+    span.make_current()
+    return await coro
 
 
 def ended_with(turn: Turn, task: asyncio.Future[Any]) -> BaseException | None:

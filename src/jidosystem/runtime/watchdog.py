@@ -16,14 +16,15 @@ from queue import Empty, SimpleQueue
 from types import FrameType
 from typing import Any
 
-from .turn import Turn, within
+from ..core.context import current
+from ..core.eager import context_in
+from .turn import Turn
 
 SLICES = 4
 """In so many parts the patience is waited out: a process that was stopped for a while (suspended, in a debugger) isn't a blocked loop."""
 MAX_FRAMES = 50
 
 _BEAT, _STOP = object(), object()
-_WITHIN = within.__code__
 
 
 class Watchdog:
@@ -119,10 +120,11 @@ def _frames_of(thread: int) -> list[FrameType]:
 
 
 def _turn_in(frames: list[FrameType]) -> Turn | None:
-    """The turn whose code runs: every turn's code is run by `within`, the innermost is the one at work."""
+    """The turn whose code runs: every turn's code runs in a task's step, the innermost is the one at work."""
     for frame in frames:
-        if frame.f_code is _WITHIN:
-            turn = frame.f_locals.get("turn")
+        context = context_in(frame)
+        if context is not None:
+            turn = context.get(current)
             return turn if isinstance(turn, Turn) else None
     return None
 

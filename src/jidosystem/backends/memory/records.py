@@ -12,7 +12,7 @@ from typing import Any
 from ...core.clock import Clock, SystemClock
 from ...core.errors import Conflict, RowExists, StoreError, StoreUnavailable, TooLarge
 from ...core.events import Event
-from ...core.records import Committed, Record, Records, Row, StoredRow
+from ...core.records import Committed, Record, Records, Row, Settled, StoredRow
 from .log import MemoryLog
 
 PAGE = 1_000
@@ -20,6 +20,10 @@ _make = tuple.__new__  # past the Python of NamedTuple's constructor: this runs 
 WATCH_BEHIND = 1_000
 
 _Stored = tuple[bytes, float | None]
+
+
+def _never_later(_committed: Committed | None, _error: BaseException | None) -> None:
+    """Memory is as durable as it will ever be when `submit` returns."""
 
 
 class MemoryRecords(Records):
@@ -42,23 +46,27 @@ class MemoryRecords(Records):
         return self._log
 
     def commit(self, agent: str, expected: int, head: bytes | None, rows: Sequence[Row] = (), events: Sequence[Event] = ()) -> Future[Committed]:
-        future: Future[Committed] = (self._new_future or self._bind())()
+        future: Future[Any] = (self._new_future or self._bind())()
+        try:
+            committed = self.submit(agent, expected, head, rows, events, _never_later)
+        except StoreError as error:
+            future.set_exception(error)
+        else:
+            future.set_result(committed)
+        return future
+
+    def submit(
+        self, agent: str, expected: int, head: bytes | None, rows: Sequence[Row], events: Sequence[Event], settled: Settled
+    ) -> Committed | None:
         present = self._heads.get(agent)
         actual = 0 if present is None else present[0]
-        if actual != expected or rows or events or self._closed or (head is not None and len(head) > self.max_head_bytes):
-            try:
-                future.set_result(self._commit_all(agent, expected, actual, head, rows, events))
-            except StoreError as error:
-                future.set_exception(error)
-            return future
+        if actual != expected or rows or events or self._closed or head is None or len(head) > self.max_head_bytes:
+            return self._commit_all(agent, expected, actual, head, rows, events)
         revision = actual + 1
         self._heads[agent] = (revision, head)
-        if head is None:
-            self._drop_rows(agent)
         if self._watchers:
             self._tell(agent, revision, head)
-        future.set_result(_make(Committed, (revision, ())))
-        return future
+        return _make(Committed, (revision, ()))
 
     def _bind(self) -> Any:
         self._new_future = asyncio.get_running_loop().create_future

@@ -15,17 +15,19 @@ CACHE_KIB = 64 * 1024
 CHECKPOINT_PAGES = 1_000
 
 # Only `pending` and `due` rows are ever listed across agents: `listed` keeps the others out of that index.
+# The trigger refuses an update of a head that isn't there: the writer's one statement would else insert it.
 MIGRATIONS = (
-    """
-    CREATE TABLE heads (agent TEXT PRIMARY KEY, revision INTEGER NOT NULL, head BLOB) WITHOUT ROWID;
-    CREATE TABLE rows (
-        agent TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, value BLOB NOT NULL, expires REAL, listed INTEGER NOT NULL,
-        PRIMARY KEY (agent, kind, name)
-    ) WITHOUT ROWID;
-    CREATE INDEX rows_listed ON rows (kind, name, agent) WHERE listed = 1;
-    CREATE TABLE events (position INTEGER PRIMARY KEY, stream TEXT NOT NULL, event BLOB NOT NULL);
-    CREATE INDEX events_of_stream ON events (stream, position);
-    """,
+    (
+        "CREATE TABLE heads (agent TEXT PRIMARY KEY, revision INTEGER NOT NULL, head BLOB) WITHOUT ROWID",
+        "CREATE TRIGGER heads_begin_at_one AFTER INSERT ON heads WHEN NEW.revision <> 1 BEGIN SELECT RAISE(ABORT, 'no such head'); END",
+        """CREATE TABLE rows (
+            agent TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, value BLOB NOT NULL, expires REAL, listed INTEGER NOT NULL,
+            PRIMARY KEY (agent, kind, name)
+        ) WITHOUT ROWID""",
+        "CREATE INDEX rows_listed ON rows (kind, name, agent) WHERE listed = 1",
+        "CREATE TABLE events (position INTEGER PRIMARY KEY, stream TEXT NOT NULL, event BLOB NOT NULL)",
+        "CREATE INDEX events_of_stream ON events (stream, position)",
+    ),
 )
 UNLISTED = frozenset({"key", "from", "sub", "seg", "child", "redrive"})
 """Kinds of rows that are found only through their agent; scanning them reads the whole table."""
@@ -126,9 +128,8 @@ def _migrate(connection: sqlite3.Connection) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     for number in range(version, VERSION):
         connection.execute("BEGIN IMMEDIATE")
-        for statement in MIGRATIONS[number].split(";"):
-            if statement.strip():
-                connection.execute(statement)
+        for statement in MIGRATIONS[number]:
+            connection.execute(statement)
         connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         connection.execute(f"PRAGMA user_version = {number + 1}")
         connection.execute("COMMIT")

@@ -6,12 +6,13 @@ import asyncio
 import sqlite3
 from asyncio import Future
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Any
 
 from ...core.errors import StoreUnavailable, TooLarge
 from ...core.events import Event, decode_event, encode_event
 from ...core.log import EventLog
-from .reader import Reader
+from .reader import Reader, resolve
 from .writer import Write
 
 PAGE = 2_000
@@ -36,7 +37,7 @@ class SqliteLog(EventLog):
             future.set_exception(StoreUnavailable(f"{self._path} is closed"))
             return future
         encoded = self.encode(events)
-        self._put(Write(future, "", 0, None, (), encoded, expected, sum(len(blob) for _stream, blob in encoded)))
+        self._put(Write(partial(resolve, future), "", 0, None, (), encoded, expected, sum(len(blob) for _stream, blob in encoded)))
         return future
 
     def encode(self, events: Sequence[Event]) -> list[tuple[str, bytes]]:

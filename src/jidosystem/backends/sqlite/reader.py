@@ -168,9 +168,14 @@ def _padded(count: int) -> int:
 
 def _settle(answers: list[tuple[asyncio.Future[Any], Any, BaseException | None]]) -> None:
     for future, value, error in answers:
-        if future.done():
-            continue
-        if error is None:
-            future.set_result(value)
-        else:
-            future.set_exception(error)
+        resolve(future, value, error)
+
+
+def resolve(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
+    """Tell whoever still waits."""
+    if future.done():
+        return
+    if error is None:
+        future.set_result(value)
+    else:
+        future.set_exception(error)

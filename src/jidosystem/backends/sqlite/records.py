@@ -7,16 +7,17 @@ import sqlite3
 from asyncio import Future
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from ...core.clock import Clock, SystemClock
 from ...core.codec import seal, unseal
-from ...core.errors import InvalidConfig, RecordUnreadable, StoreUnavailable, TooLarge
+from ...core.errors import InvalidConfig, RecordUnreadable, StoreError, StoreUnavailable, TooLarge
 from ...core.events import Event, decode_event
-from ...core.records import Committed, Record, Records, Row, StoredRow
+from ...core.records import Committed, Record, Records, Row, Settled, StoredRow
 from .file import UNLISTED, FileLock, open_file
 from .log import SqliteLog
-from .reader import Reader, unsealed
+from .reader import Reader, resolve, unsealed
 from .writer import Call, Outcome, Write, Writer, size_of
 
 _make = tuple.__new__
@@ -75,37 +76,39 @@ class SqliteRecords(Records):
 
     def commit(self, agent: str, expected: int, head: bytes | None, rows: Sequence[Row] = (), events: Sequence[Event] = ()) -> Future[Committed]:
         future: Future[Any] = self._loop.create_future()
+        try:
+            self.submit(agent, expected, head, rows, events, partial(resolve, future))
+        except StoreError as error:
+            future.set_exception(error)
+        return future
+
+    def submit(self, agent: str, expected: int, head: bytes | None, rows: Sequence[Row], events: Sequence[Event], settled: Settled) -> None:
         if self._closed:
-            future.set_exception(StoreUnavailable(f"{self._path} is closed"))
-            return future
+            raise StoreUnavailable(f"{self._path} is closed")
         if head is not None:
             if len(head) > self.max_head_bytes:
-                future.set_exception(TooLarge(f"the record of {agent} has {len(head)} bytes, over {self.max_head_bytes}", agent=agent))
-                return future
+                raise TooLarge(f"the record of {agent} has {len(head)} bytes, over {self.max_head_bytes}", agent=agent)
             head = seal(head)
         if not rows and not events:
             # Past the Python of NamedTuple's constructor: this runs in every durable turn.
-            self._put(_make(Write, (future, agent, expected, head, (), (), None, 0 if head is None else len(head))))
-            return future
+            self._put(_make(Write, (settled, agent, expected, head, (), (), None, 0 if head is None else len(head))))
+            return
         sealed = [row if row.value is None else Row(row.kind, row.name, seal(row.value), row.expires_s, row.create) for row in rows]
         encoded = self._log.encode(events) if events else ()
-        self._put(Write(future, agent, expected, head, sealed, encoded, None, size_of(head, sealed, encoded)))
-        return future
+        self._put(Write(settled, agent, expected, head, sealed, encoded, None, size_of(head, sealed, encoded)))
 
     def _settled(self, outcomes: list[Outcome]) -> None:
         grew = False
         for item, value, error in outcomes:
-            future = item.future
-            if error is not None:
-                if not future.done():
-                    future.set_exception(error)
-                continue
-            if isinstance(item, Write):
-                grew = grew or bool(item.events)
+            if error is None and type(item) is Write:
+                if item.events:
+                    grew = True
                 if self._watchers and item.agent in self._watchers:
                     self._tell(item, value)
-            if not future.done():
-                future.set_result(value)
+            try:
+                item.settled(value, error)
+            except Exception as failure:  # one commit's owner must not keep the others from hearing of theirs
+                self._loop.call_exception_handler({"message": "what a commit's outcome was told to failed", "exception": failure})
         if grew:
             self._log.grew()
 
@@ -202,7 +205,7 @@ class SqliteRecords(Records):
         future: Future[Any] = self._loop.create_future()
         if self._closed:
             raise StoreUnavailable(f"{self._path} is closed")
-        self._put(Call(future, remove))
+        self._put(Call(partial(resolve, future), remove))
         removed: int = await future
         return removed
 

@@ -20,14 +20,18 @@ from .file import UNLISTED, translate
 
 MAX_BATCH = 2_000
 MAX_BATCH_BYTES = 16 * 1024 * 1024
-SIZES = (1, 4, 16, 64, 256, 1024)
+SIZES = (1, 4, 16, 64, 128, 256, 512, 1024)
 """Rows a statement carries: few sizes, so that all of them stay prepared; what is missing is filled with NULLs that do nothing."""
+
+
+Settled = Callable[[Any, BaseException | None], None]
+"""Called on the loop with what came of it, or the error."""
 
 
 class Write(NamedTuple):
     """One commit, or (agent "") one append; head and rows sealed, events encoded as (stream, blob)."""
 
-    future: asyncio.Future[Any]
+    settled: Settled
     agent: str
     expected: int
     head: bytes | None
@@ -40,11 +44,16 @@ class Write(NamedTuple):
 class Call(NamedTuple):
     """Something else to be done with the writer's connection, in a transaction of its own."""
 
-    future: asyncio.Future[Any]
+    settled: Settled
     function: Callable[[sqlite3.Connection], Any]
 
 
 Outcome = tuple[Write | Call, Any, StoreError | None]
+Step = tuple[str, tuple[Any, ...], int | None]
+"""A statement, its values, and how many rows it must change (None: any number)."""
+
+
+_make = tuple.__new__  # past the Python of NamedTuple's constructor: this runs for every commit
 
 
 class _Mismatch(Exception):
@@ -127,11 +136,15 @@ class Writer:
             return []
         connection, before = self._connection, self._last_position
         try:
-            connection.execute("BEGIN IMMEDIATE")
             try:
-                outcomes = self._together(writes)
-            except _Mismatch:
-                connection.execute("ROLLBACK")
+                outcomes, steps = self._together(writes)
+                if len(steps) == 1:
+                    return self._in_one_step(steps[0], outcomes, before)
+                connection.execute("BEGIN IMMEDIATE")
+                for step in steps:
+                    self._take(step)
+            except (_Mismatch, sqlite3.IntegrityError):
+                self._roll_back()
                 self._last_position = before
                 connection.execute("BEGIN IMMEDIATE")
                 outcomes = [self._alone(write) for write in writes]
@@ -142,12 +155,26 @@ class Writer:
         except sqlite3.Error as error:
             if connection.in_transaction:  # the transaction is still open: nothing of it counts
                 return self._all_failed(writes, before, translate(error, self._path))
-            unknown = CommitUnknown(f"{self._path}: the commit failed and may have happened: {error}")
-            self._last_position = connection.execute("SELECT coalesce(max(position), 0) FROM events").fetchone()[0]
-            return [(write, None, unknown) for write in writes]
+            return self._all_unknown(writes, error)
         return outcomes
 
-    def _all_failed(self, writes: list[Write], before: int, error: StoreError) -> list[Outcome]:
+    def _in_one_step(self, step: Step, outcomes: list[Outcome], before: int) -> list[Outcome]:
+        """A statement that does all or nothing is a transaction by itself: the lock is given up and won again once."""
+        try:
+            self._take(step)
+        except sqlite3.OperationalError as error:
+            writes = [write for write, _value, _error in outcomes]
+            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:  # while writing it, or while making it durable
+                return self._all_unknown(writes, error)
+            return self._all_failed(writes, before, translate(error, self._path))
+        return outcomes
+
+    def _all_unknown(self, writes: Sequence[Write | Call], error: sqlite3.Error) -> list[Outcome]:
+        unknown = CommitUnknown(f"{self._path}: the commit failed and may have happened: {error}")
+        self._last_position = self._connection.execute("SELECT coalesce(max(position), 0) FROM events").fetchone()[0]
+        return [(write, None, unknown) for write in writes]
+
+    def _all_failed(self, writes: Sequence[Write | Call], before: int, error: StoreError) -> list[Outcome]:
         self._last_position = before
         self._roll_back()
         return [(write, None, error) for write in writes]
@@ -162,10 +189,10 @@ class Writer:
 
     # -- many at once ------------------------------------------------------------------------------------------
 
-    def _together(self, writes: list[Write]) -> list[Outcome]:
-        """The whole batch in a few statements; `_Mismatch` if anybody in it must be refused, or needs care."""
-        updates: list[Any] = []
-        creates: list[Any] = []
+    def _together(self, writes: list[Write]) -> tuple[list[Outcome], list[Step]]:
+        """The whole batch in a few statements; `_Mismatch` if anybody in it needs care."""
+        heads: list[Any] = []
+        steps: list[Step] = []
         rows: list[Any] = []
         new_rows: list[Any] = []
         events: list[Any] = []
@@ -176,44 +203,35 @@ class Writer:
             agent, expected = write.agent, write.expected
             if write.stream_expected is not None or (agent and (write.head is None or agent in agents)):
                 raise _Mismatch
-            first = position + 1
-            for stream, blob in write.events:
-                position += 1
-                events += (position, stream, blob)
-            positions = range(first, position + 1)
+            positions: Sequence[int] = ()
+            if write.events:
+                first = position + 1
+                for stream, blob in write.events:
+                    position += 1
+                    events += (position, stream, blob)
+                positions = range(first, position + 1)
             if not agent:
                 outcomes.append((write, positions, None))
                 continue
             agents.add(agent)
-            if expected:
-                updates += (write.head, agent, expected)
-            else:
-                creates += (agent, write.head)
+            heads += (agent, expected + 1, write.head)
             for row in write.rows:
                 if row.value is None:
-                    self._connection.execute("DELETE FROM rows WHERE agent = ? AND kind = ? AND name = ?", (agent, row.kind, row.name))
+                    steps.append((_REMOVE, (agent, row.kind, row.name), None))
                 else:
                     (new_rows if row.create else rows).extend((agent, row.kind, row.name, row.value, row.expires_s, row.kind not in UNLISTED))
-            outcomes.append((write, Committed(expected + 1, positions), None))
-        self._many(_UPDATE, updates, 3)
-        self._many(_CREATE, creates, 2)
-        if rows:
-            self._many(_PUT, rows, 6)
-        if new_rows:
-            self._many(_NEW_ROW, new_rows, 6, (self._clock.time_s(),))
-        if events:
-            self._many(_EVENT, events, 3)
+            outcomes.append((write, _make(Committed, (expected + 1, positions)), None))
+        steps += _steps(_HEAD, heads, 3)
+        steps += _steps(_PUT, rows, 6)
+        steps += _steps(_NEW_ROW, new_rows, 6, (self._clock.time_s(),))
+        steps += _steps(_EVENT, events, 3)
         self._last_position = position
-        return outcomes
+        return outcomes, steps
 
-    def _many(self, statements: dict[int, str], values: list[Any], width: int, tail: tuple[Any, ...] = ()) -> None:
-        rows = len(values) // width
-        for start in range(0, rows, SIZES[-1]):
-            count = min(rows - start, SIZES[-1])
-            size = next(size for size in SIZES if size >= count)
-            padded = (*values[start * width : (start + count) * width], *(None,) * ((size - count) * width), *tail)
-            if self._connection.execute(statements[size], padded).rowcount != count:
-                raise _Mismatch
+    def _take(self, step: Step) -> None:
+        statement, values, changes = step
+        if self._connection.execute(statement, values).rowcount != changes and changes is not None:
+            raise _Mismatch
 
     # -- one at a time, when somebody conflicts ----------------------------------------------------------------
 
@@ -236,17 +254,13 @@ class Writer:
         actual = 0 if found is None else found[0]
         if actual != write.expected:
             raise Conflict(f"{agent} is at revision {actual}, not {write.expected}", agent=agent, expected=write.expected, actual=actual)
-        execute(
-            "INSERT INTO heads (agent, revision, head) VALUES (?, ?, ?)"
-            " ON CONFLICT (agent) DO UPDATE SET revision = excluded.revision, head = excluded.head",
-            (agent, actual + 1, write.head),
-        )
+        execute(_HEAD[1], (agent, actual + 1, write.head))
         if write.head is None:
             execute("DELETE FROM rows WHERE agent = ?", (agent,))
         now_s = self._clock.time_s()
         for row in write.rows:
             if row.value is None:
-                execute("DELETE FROM rows WHERE agent = ? AND kind = ? AND name = ?", (agent, row.kind, row.name))
+                execute(_REMOVE, (agent, row.kind, row.name))
                 continue
             values = (agent, row.kind, row.name, row.value, row.expires_s, row.kind not in UNLISTED)
             if not row.create:
@@ -273,22 +287,30 @@ class Writer:
         return range(first, self._last_position + 1)
 
 
+def _steps(statements: dict[int, str], values: list[Any], width: int, tail: tuple[Any, ...] = ()) -> list[Step]:
+    steps: list[Step] = []
+    rows = len(values) // width
+    for start in range(0, rows, SIZES[-1]):
+        count = min(rows - start, SIZES[-1])
+        size = next(size for size in SIZES if size >= count)
+        padded = (*values[start * width : (start + count) * width], *(None,) * ((size - count) * width), *tail)
+        steps.append((statements[size], padded, count))
+    return steps
+
+
 def _sized(template: str, row: str) -> dict[int, str]:
     return {size: template.format(values=", ".join([row] * size)) for size in SIZES}
 
 
 # Written without WITH: the driver counts changed rows only for statements that begin with their verb.
-_UPDATE = _sized(
-    "UPDATE heads SET revision = revision + 1, head = new.column1 FROM (VALUES {values}) AS new"
-    " WHERE heads.agent = new.column2 AND heads.revision = new.column3",
+# A head that isn't of the revision expected gets the revision NULL, and one that isn't there at all is refused by a
+# trigger: either undoes the whole statement.
+_HEAD = _sized(
+    "INSERT INTO heads (agent, revision, head) SELECT * FROM (VALUES {values}) WHERE column1 IS NOT NULL ON CONFLICT (agent)"
+    " DO UPDATE SET revision = CASE revision WHEN excluded.revision - 1 THEN excluded.revision END, head = excluded.head",
     "(?, ?, ?)",
 )
-_UPDATE[1] = "UPDATE heads SET revision = revision + 1, head = ? WHERE agent = ? AND revision = ?"
-_CREATE = _sized(
-    "INSERT INTO heads (agent, revision, head) SELECT column1, 1, column2 FROM (VALUES {values}) WHERE column1 IS NOT NULL"
-    " ON CONFLICT (agent) DO NOTHING",
-    "(?, ?)",
-)
+_REMOVE = "DELETE FROM rows WHERE agent = ? AND kind = ? AND name = ?"
 _COLUMNS = "INSERT INTO rows (agent, kind, name, value, expires, listed) SELECT * FROM (VALUES {values}) WHERE column1 IS NOT NULL"
 _OVERWRITE = " ON CONFLICT (agent, kind, name) DO UPDATE SET value = excluded.value, expires = excluded.expires"
 _PUT = _sized(_COLUMNS + _OVERWRITE, "(?, ?, ?, ?, ?, ?)")

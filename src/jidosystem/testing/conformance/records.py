@@ -83,6 +83,46 @@ class RecordsConformance(ABC):
                 await records.commit("Counter/a", 7, b"one")
             assert await records.read("Counter/a") is None
 
+    async def test_one_that_is_refused_leaves_those_beside_it(self) -> None:
+        async with self.open(HandClock()) as records:
+            done = await asyncio.gather(*(records.commit(f"Counter/{i}", 0, b"one") for i in range(100)))
+            wrong = [records.commit("Counter/none", 7, b"two"), records.commit("Counter/5", 0, b"two"), records.commit("Counter/6", 999, b"two")]
+            right = [records.commit(f"Counter/{i}", done[i].revision, b"two") for i in range(10, 100)]
+            ended = await asyncio.gather(*wrong, *right, return_exceptions=True)
+            assert [type(one) for one in ended[:3]] == [Conflict] * 3
+            assert not [one for one in ended[3:] if isinstance(one, BaseException)]
+            assert await records.read("Counter/none") is None
+            assert await records.read("Counter/5") == Record("Counter/5", done[5].revision, b"one")
+
+    async def test_a_submitted_commit_is_told_once_and_in_order(self) -> None:
+        async with self.open(HandClock()) as records:
+            told: list[tuple[str, Committed | None, BaseException | None]] = []
+            ended = asyncio.Event()
+
+            def submit(agent: str, expected: int) -> None:
+                def settled(committed: Committed | None, error: BaseException | None) -> None:
+                    told.append((agent, committed, error))
+                    if len(told) == 51:
+                        ended.set()
+
+                try:
+                    committed = records.submit(agent, expected, b"h", (), (), settled)
+                except Conflict as refused:
+                    settled(None, refused)
+                else:
+                    if committed is not None:
+                        settled(committed, None)
+
+            for i in range(50):
+                submit(f"A/{i}", 0)
+            submit("A/7", 12_345)
+            await ended.wait()
+            assert [agent for agent, committed, _error in told if committed is not None] == [f"A/{i}" for i in range(50)]
+            assert [(agent, type(error)) for agent, committed, error in told if committed is None] == [("A/7", Conflict)]
+            record = await records.read("A/3")
+            assert record is not None
+            assert record.revision == next(committed.revision for agent, committed, _error in told if agent == "A/3" and committed is not None)
+
     async def test_of_many_racers_one_wins(self) -> None:
         async with self.open(HandClock()) as records:
             first = await records.commit("Counter/a", 0, b"start")
