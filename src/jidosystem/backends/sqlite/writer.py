@@ -11,6 +11,7 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from queue import Empty, SimpleQueue
+from time import perf_counter
 from typing import Any, NamedTuple
 
 from ...core.clock import Clock
@@ -20,6 +21,7 @@ from .file import UNLISTED, translate
 
 MAX_BATCH = 2_000
 MAX_BATCH_BYTES = 16 * 1024 * 1024
+CROWD = 16
 SIZES = (1, 4, 16, 64, 128, 256, 512, 1024)
 """Rows a statement carries: few sizes, so that all of them stay prepared; what is missing is filled with NULLs that do nothing."""
 
@@ -46,6 +48,7 @@ class Call(NamedTuple):
 
     settled: Settled
     function: Callable[[sqlite3.Connection], Any]
+    size_bytes: int = 0
 
 
 Outcome = tuple[Write | Call, Any, StoreError | None]
@@ -84,30 +87,40 @@ class Writer:
         self._connection.close()
 
     def _run(self) -> None:
-        queue, open_ = self._queue, True
+        open_, ended, took_s = True, 0.0, 0.0
         while open_:
-            item = queue.get()
-            batch: list[Write | Call] = []
-            size_bytes = 0
-            while True:
-                if item is None:
-                    open_ = False
-                    break
-                batch.append(item)
-                if isinstance(item, Write):
-                    size_bytes += item.size_bytes
-                if len(batch) >= MAX_BATCH or size_bytes >= MAX_BATCH_BYTES:
-                    break
-                try:
-                    item = queue.get_nowait()
-                except Empty:
-                    break
+            first = self._queue.get()
+            began = perf_counter()
+            # Who waited longer for work than the work takes, and now finds a crowd, would be waited for by all of it, and
+            # then wait for all of it. From halves on the loop's thread prepares the one while the other is written.
+            halve = began - ended > took_s
+            batch, open_ = self._take_waiting(first, halve=halve)
             if batch:
                 outcomes = self._transact(batch)
+                ended = perf_counter()
+                took_s = ended - began
                 try:
                     self._loop.call_soon_threadsafe(self._settled, outcomes)
                 except RuntimeError:  # the loop is closed: nobody waits for the answers any more
                     continue
+
+    def _take_waiting(self, item: Write | Call | None, *, halve: bool) -> tuple[list[Write | Call], bool]:
+        """What goes into the next transaction; False with it: nothing comes after it."""
+        queue = self._queue
+        waiting = queue.qsize() + 1
+        limit = waiting // 2 if halve and waiting >= CROWD else MAX_BATCH
+        batch: list[Write | Call] = []
+        size_bytes = 0
+        while item is not None:
+            batch.append(item)
+            size_bytes += item.size_bytes
+            if len(batch) >= limit or size_bytes >= MAX_BATCH_BYTES:
+                return batch, True
+            try:
+                item = queue.get_nowait()
+            except Empty:
+                return batch, True
+        return batch, False
 
     def _transact(self, batch: list[Write | Call]) -> list[Outcome]:
         outcomes: list[Outcome] = []
