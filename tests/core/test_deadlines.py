@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from jidosystem.core.deadlines import Deadlines
+from jidosystem.core.deadlines import Deadlines, Line
 
 TICK_S = 0.02
 
@@ -300,3 +300,97 @@ def test_on_virtual_time_five_minutes_pass_at_once() -> None:
 
     with contextlib.closing(looptime.new_event_loop(start=100)) as loop:
         assert loop.run_until_complete(wait()) == pytest.approx(400, abs=0.03)
+
+
+class Waiting(Entry):
+    """Somebody in line."""
+
+    def __init__(self, deadline: float, expire: Callable[[Entry, float], None] | None = None) -> None:
+        super().__init__(expire)
+        self.deadline: float = deadline
+        self.answered = False
+
+    def expire(self, now: float) -> None:
+        self.answered = True
+        super().expire(now)
+
+
+def in_line(loop: Loop, *waiting: Waiting) -> Line:
+    line = Line(loop)  # type: ignore[arg-type]
+    for entry in waiting:
+        line.add(entry)
+    return line
+
+
+def fire(loop: Loop, now: float) -> None:
+    loop.now = now
+    due = [timer for timer in loop.timers if not timer.cancelled and timer.when <= now]
+    loop.timers = [timer for timer in loop.timers if timer not in due]
+    for timer in due:
+        timer.call()
+
+
+def test_in_line_only_those_expire_who_were_not_answered_in_time() -> None:
+    loop = Loop()
+    first, second, third = Waiting(1_001.0), Waiting(1_002.0), Waiting(1_003.0)
+    line = in_line(loop, first, second, third)
+    first.answered = True
+    fire(loop, 1_001.0)
+    assert (first.expired, second.expired, len(line)) == ([], [], 2)
+    fire(loop, 1_002.5)
+    assert (second.expired, third.expired, len(line)) == ([1_002.5], [], 1)
+    fire(loop, 1_003.0)
+    assert third.expired == [1_003.0]
+    assert not line
+    assert not [timer for timer in loop.timers if not timer.cancelled]
+
+
+def test_the_answered_leave_the_line_as_others_come_and_one_timer_is_enough() -> None:
+    loop = Loop()
+    line = in_line(loop)
+    for number in range(10_000):
+        entry = Waiting(1_030.0 + number / 1_000)
+        line.add(entry)
+        entry.answered = True
+    assert len(line) == 1
+    assert loop.made == 1
+
+
+def test_nobody_in_line_expires_early_even_behind_a_longer_patience() -> None:
+    loop = Loop()
+    patient, hasty = Waiting(1_030.0), Waiting(1_001.0)
+    line = in_line(loop, patient, hasty)
+    fire(loop, 1_001.5)
+    assert hasty.expired == []  # it waits for the one before it
+    patient.answered = True
+    fire(loop, 1_030.0)
+    assert (patient.expired, hasty.expired, len(line)) == ([], [1_030.0], 0)
+
+
+def test_endless_patience_is_no_place_in_line() -> None:
+    loop = Loop()
+    assert len(in_line(loop, Waiting(math.inf))) == 0
+    assert loop.made == 0
+
+
+def test_one_in_line_who_fails_to_expire_does_not_hold_up_the_others() -> None:
+    loop = Loop()
+
+    def fail(_entry: Entry, _now: float) -> None:
+        raise RuntimeError("no")
+
+    bad, good = Waiting(1_001.0, fail), Waiting(1_001.0)
+    in_line(loop, bad, good)
+    fire(loop, 1_001.0)
+    assert good.expired == [1_001.0]
+    assert len(loop.errors) == 1
+
+
+def test_a_cleared_line_lets_go_of_the_loop() -> None:
+    loop = Loop()
+    entry = Waiting(1_001.0)
+    line = in_line(loop, entry)
+    line.clear()
+    fire(loop, 1_002.0)
+    assert (len(line), entry.expired) == (0, [])
+    assert not [timer for timer in loop.timers if not timer.cancelled]

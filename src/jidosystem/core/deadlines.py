@@ -1,6 +1,6 @@
-"""One timer wheel for every deadline of a node: to add or to discard an entry costs about as much as a set does.
+"""The deadlines of a node: one timer wheel for all of them, and a line for those who are answered in the order they come.
 
-Entries lie in one set per tick; the event loop has at most one timer for all of them. An entry expires never before
+To add an entry to the wheel or to discard it costs about as much as a set does. Entries lie in one set per tick; the event loop has at most one timer for all of them. An entry expires never before
 its deadline and, if the loop isn't busy, at most a tick after it. Nothing walks empty ticks: a deadline may be days
 away. The timer of an entry that was discarded may remain until its time; it then finds nothing and isn't set again.
 """
@@ -8,7 +8,9 @@ away. The timer of an entry that was discarded may remain until its time; it the
 from __future__ import annotations
 
 from asyncio import AbstractEventLoop, TimerHandle
+from collections import deque
 from heapq import heapify, heappop, heappush
+from math import inf
 from typing import Protocol
 
 _SWEEP_AT = 64
@@ -22,6 +24,74 @@ class Expires(Protocol):
     def expire(self, now: float) -> None:
         """The deadline has passed; `now` is the loop's time. Called once; may add and discard entries, also itself."""
         ...
+
+
+class InLine(Protocol):
+    """An entry of a `Line`."""
+
+    answered: bool
+    deadline: float | None
+
+    def expire(self, now: float) -> None:
+        """The deadline has passed; `now` is the loop's time."""
+        ...
+
+
+class Line:
+    """The deadlines of those who are answered in the order in which they come, all with about the same patience.
+
+    An entry costs an append, and nothing need be discarded: the first in line leaves when the next one comes and it has
+    been answered. One whose deadline is earlier than that of somebody before it, who still waits, expires with that one.
+    """
+
+    __slots__ = ("_entries", "_handle", "_loop")
+
+    def __init__(self, loop: AbstractEventLoop) -> None:
+        self._loop = loop
+        self._entries: deque[InLine] = deque()
+        self._handle: TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, entry: InLine) -> None:
+        """Expire the entry when the loop's time has passed its deadline and it hasn't been answered."""
+        entries = self._entries
+        while entries and entries[0].answered:
+            entries.popleft()
+        if entry.deadline != inf:
+            entries.append(entry)
+            if self._handle is None:
+                self._arm()
+
+    def clear(self) -> None:
+        """Forget everybody and let go of the loop."""
+        self._entries.clear()
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
+
+    def _arm(self) -> None:
+        deadline = self._entries[0].deadline
+        assert deadline is not None
+        self._handle = self._loop.call_at(deadline, self._look)
+
+    def _look(self) -> None:
+        self._handle = None
+        now, entries = self._loop.time(), self._entries
+        while entries and (entries[0].answered or (entries[0].deadline or 0.0) <= now):
+            entry = entries.popleft()
+            if not entry.answered:
+                _expire(entry, now, self._loop)
+        if entries:
+            self._arm()
+
+
+def _expire(entry: Expires | InLine, now: float, loop: AbstractEventLoop) -> None:
+    try:
+        entry.expire(now)
+    except Exception as error:  # the loop's own handler hears of it; the others expire all the same
+        loop.call_exception_handler({"message": f"{entry!r} failed to expire", "exception": error})
 
 
 class Deadlines:
@@ -123,7 +193,4 @@ class Deadlines:
                 continue
             self._slots[slot].remove(entry)
             entry.slot = None
-            try:
-                entry.expire(now)
-            except Exception as error:  # the loop's own handler hears of it; the others expire all the same
-                self._loop.call_exception_handler({"message": f"{entry!r} failed to expire", "exception": error})
+            _expire(entry, now, self._loop)

@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from copy import copy
 from functools import partial
-from time import perf_counter
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ..core.codec import NOT_CARRIED
@@ -35,7 +35,7 @@ from .boundary import IMMUTABLE, Signature
 from .definition import ActionOptions, ActionSpec
 from .deliveries import to_be_done
 from .effects import Effects
-from .head import MAX_BYTES_A_COMMIT, MAX_TURNS_A_COMMIT, Batch, Marks, encode_head
+from .head import FORMAT, MAX_BYTES_A_COMMIT, MAX_TURNS_A_COMMIT, Batch, Marks, encode_array, encode_head
 from .mailbox import Queue, make_room
 from .staging import stage
 from .status import Status
@@ -217,7 +217,7 @@ class Activation:
         if turn.origin is not None and not to_be_done(self, turn):
             return
         turn.begun = True
-        turn.started = self.last_used = perf_counter()
+        turn.started = self.last_used = monotonic()
         spec = turn.spec
         if self.extra is not None and self.extra.stale and self.readers == 0:
             self.restore()
@@ -264,7 +264,7 @@ class Activation:
             return False
         host = self.host
         turn.begun = turn.open = True
-        turn.started = started = self.last_used = perf_counter()
+        turn.started = started = self.last_used = monotonic()
         self.writer = turn
         value = host.node.step(coro, turn)
         if type(value) is TurnTask:
@@ -287,7 +287,7 @@ class Activation:
                     self.answer_when_durable(turn, value)
                 else:
                     self._join(self.batch or self._new_batch(), turn, value, after)
-                host.meter.buckets[int((perf_counter() - started) * 1e6).bit_length()] += 1
+                host.meter.buckets[int((monotonic() - started) * 1e6).bit_length()] += 1
                 return True
         self.ended(turn, value, None)
         return True
@@ -334,7 +334,7 @@ class Activation:
                     error = invalid
         if error is None:
             error = self._read(turn, value) if spec.readonly else self._wrote(turn, value)
-        host.meter.observe(perf_counter() - turn.started)
+        host.meter.observe(monotonic() - turn.started)
         if turn.span is not None:
             turn.span.end(error)
         if error is not None:
@@ -414,7 +414,7 @@ class Activation:
             except StateMismatch:
                 return False
         marks = extra.marks if extra is not None else None
-        head = encode_head(host.type.version, self.turns + 1, after, marks)
+        head = encode_array((FORMAT, codec.version, self.turns + 1, after, marks))
         try:
             committed = host.node.records.submit(host.prefix + self.key, self.revision, head, (), (), self._settled)
         except StoreError:
@@ -472,8 +472,10 @@ class Activation:
             self._commit_failed(batch, error or CommitUnknown(f"the outcome of a commit of {self.address} wasn't told"))
         if self.batch is not None and self.inflight is None and not self.pumping:
             self._flush()
-        if not self.idle:
+        if self.queue:
             self.proceed()
+        elif self.writer is None and self.inflight is None and self.batch is None and self.readers == 0:
+            self._rest()
 
     def durable(self, batch: Batch, revision: int) -> None:
         """The batch in flight is committed: answer its turns and release what they caused."""

@@ -120,6 +120,15 @@ def reply_of(turn: Turn) -> asyncio.Future[Any]:
     return reply
 
 
+def durable_reply_of(turn: Turn) -> asyncio.Future[Any]:
+    """The same for a turn whose code has ended, called with the usual patience: commits end in the order in which they began."""
+    node = turn.activation.host.node
+    reply = turn.reply = node.loop.create_future()
+    turn.deadline = node.loop.time() + node.limits.default_timeout
+    node.committing.add(turn)
+    return reply
+
+
 def cast_at_once(activation: Activation | None, spec: ActionSpec, args: tuple[Any, ...]) -> bool:
     """The commonest cast, to a live agent of a plain type and with arguments that nobody can change. False: it takes the long way."""
     if activation is None or activation.status is not Status.LIVE:

@@ -47,13 +47,14 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     marks: Marks | None = None
 
 
-_encode = msgspec.msgpack.Encoder().encode
+encode_array = msgspec.msgpack.Encoder().encode
+"""Encodes (FORMAT, version, turns, state, marks), the array that a `Head` is, without making one."""
 _decode = msgspec.msgpack.Decoder(Head).decode
 
 
 def encode_head(version: int, turns: int, state: bytes | None, marks: Marks | None) -> bytes:
     """The head as it is stored."""
-    return _encode((FORMAT, version, turns, state, marks))  # the array that a Head is, without making one
+    return encode_array((FORMAT, version, turns, state, marks))
 
 
 def decode_head(blob: bytes, address: str) -> Head:
@@ -79,22 +80,21 @@ class Staged:
 
 
 class Batch:
-    """The turns that the next commit carries, in order, and what goes with them."""
+    """The turns that the next commit carries, in order, and what goes with them. What most never need stands on the class."""
 
-    __slots__ = ("before", "before_turns", "deleted", "full", "head", "marks_before", "size_bytes", "span", "staged", "turns", "waiters")
+    waiters: list[tuple[Turn, Any]] | None = None  # answers that have seen this batch's state
+    staged: Staged | None = None
+    size_bytes = 0
+    full = False  # no further turn may join
+    span: Span | None = None
+    deleted = False
+    head: bytes | None = None  # as it was handed to the store
 
     def __init__(self, before: bytes | None, before_turns: int, marks_before: Marks | None) -> None:
         self.before = before  # the state that a failed commit falls back to
         self.before_turns = before_turns
         self.marks_before = marks_before
         self.turns: list[tuple[Turn, Any]] = []
-        self.waiters: list[tuple[Turn, Any]] | None = None  # answers that have seen this batch's state
-        self.staged: Staged | None = None
-        self.size_bytes = 0
-        self.full = False  # no further turn may join
-        self.span: Span | None = None
-        self.deleted = False
-        self.head: bytes | None = None  # as it was handed to the store
 
     def stage(self) -> Staged:
         """What goes with the turns; made when the first of them brings something."""

@@ -11,12 +11,12 @@ import random as random_module
 from collections.abc import Callable, Coroutine
 from functools import partial
 from threading import get_ident
-from time import perf_counter
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..core.clock import Clock
 from ..core.codec import encode
-from ..core.deadlines import Deadlines
+from ..core.deadlines import Deadlines, Line
 from ..core.eager import start_eagerly
 from ..core.errors import DefinitionError, JidoError, NoHost, ShuttingDown, StoreError, describe
 from ..core.ids import Ids, split_address
@@ -103,8 +103,9 @@ class Node:
         self.hosts: dict[str, Host] = {}
         self.live_count = 0
         self._collector = Collector()
-        self._cleaned = perf_counter()
+        self._cleaned = monotonic()
         self.deadlines = Deadlines(loop)
+        self.committing = Line(loop)
         self.step = steps_on(loop)
         self.threads = Threads(loop)
         self.reminders = Reminders(self)
@@ -243,7 +244,7 @@ class Node:
 
     def _sweep(self) -> None:
         """Passivate what has been idle for long; remove expired rows."""
-        now = perf_counter()
+        now = monotonic()
         for host in tuple(self.hosts.values()):
             limit_s = host.type.lifecycle.idle_timeout or self.limits.idle_timeout
             stale = [a for a in host.live.values() if a.idle and now - a.last_used > limit_s and not host.type.resident]
@@ -285,6 +286,7 @@ class Node:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self.deadlines.clear()
+        self.committing.clear()
         self.threads.close()
         if self._watchdog is not None:
             await self._watchdog.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Coroutine
-from time import perf_counter as clock
+from time import monotonic as clock
 from typing import TYPE_CHECKING, Any
 
 from ..core.context import current
@@ -156,7 +156,7 @@ def _short_way(host: Host, spec: ActionSpec) -> Callable[..., Coroutine[Any, Any
                 if turn.committing:
                     buckets[int((clock() - started) * 1e6).bit_length()] += 1
                     if caller is None:
-                        return await calls.reply_of(turn)  # it has begun: nothing is to be withdrawn
+                        return await calls.durable_reply_of(turn)
                     return await calls.answer(turn)
         turn.started = started
         activation.ended(turn, value, None)

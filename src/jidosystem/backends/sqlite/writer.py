@@ -22,7 +22,7 @@ from .file import UNLISTED, translate
 MAX_BATCH = 2_000
 MAX_BATCH_BYTES = 16 * 1024 * 1024
 CROWD = 16
-SIZES = (1, 4, 16, 64, 128, 256, 512, 1024)
+SIZES = (1, 4, 16, 32, 64, 128, 256, 512, 1024)
 """Rows a statement carries: few sizes, so that all of them stay prepared; what is missing is filled with NULLs that do nothing."""
 
 
@@ -213,13 +213,13 @@ class Writer:
         agents: set[str] = set()
         position = self._last_position
         for write in writes:
-            agent, expected = write.agent, write.expected
-            if write.stream_expected is not None or (agent and (write.head is None or agent in agents)):
+            _settled, agent, expected, head, changed_rows, new_events, stream_expected, _size_bytes = write
+            if stream_expected is not None or (agent and (head is None or agent in agents)):
                 raise _Mismatch
             positions: Sequence[int] = ()
-            if write.events:
+            if new_events:
                 first = position + 1
-                for stream, blob in write.events:
+                for stream, blob in new_events:
                     position += 1
                     events += (position, stream, blob)
                 positions = range(first, position + 1)
@@ -227,8 +227,8 @@ class Writer:
                 outcomes.append((write, positions, None))
                 continue
             agents.add(agent)
-            heads += (agent, expected + 1, write.head)
-            for row in write.rows:
+            heads += (agent, expected + 1, head)
+            for row in changed_rows:
                 if row.value is None:
                     steps.append((_REMOVE, (agent, row.kind, row.name), None))
                 else:
