@@ -1,8 +1,9 @@
 """The deadlines of a node: one timer wheel for all of them, and a line for those who are answered in the order they come.
 
-To add an entry to the wheel or to discard it costs about as much as a set does. Entries lie in one set per tick; the event loop has at most one timer for all of them. An entry expires never before
-its deadline and, if the loop isn't busy, at most a tick after it. Nothing walks empty ticks: a deadline may be days
-away. The timer of an entry that was discarded may remain until its time; it then finds nothing and isn't set again.
+To add an entry to the wheel or to discard it costs about as much as a set does. Entries lie in one set per tick; the event
+loop has at most one timer for all of them. An entry expires never before its deadline and, if the loop isn't busy, at most a
+tick after it. Nothing walks empty ticks: a deadline may be days away. The timer of an entry that was discarded may remain
+until its time; it then finds nothing and isn't set again.
 """
 
 from __future__ import annotations
