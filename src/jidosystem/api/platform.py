@@ -178,7 +178,7 @@ class Platform:
 
         It is lost with the node; `durable=True` stores it before this returns.
         """
-        node = self._running()
+        node = self._node or self._running()
         ref, spec = target_of(action)
         if args is None and idempotency_key is None and not durable and calls.cast_at_once(ref._activation, spec, arguments):
             return

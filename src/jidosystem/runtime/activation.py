@@ -125,14 +125,14 @@ class Activation:
         queue = self.queue
         if queue is None:
             queue = self.queue = Queue()
-        if len(queue) >= self.host.mailbox_limit and turn.kind != HOOK:
+        if len(queue.turns) >= self.host.mailbox_limit and turn.kind != HOOK and len(queue) >= self.host.mailbox_limit:
             make_room(self, queue, turn)
-        queue.put(turn)
+        queue.turns.append(turn)
         self.idle = False
 
     def post(self, turn: Turn) -> None:
         """Put a message into the mailbox and let it run when the loop comes round: casts of one burst share commits."""
-        first = self.idle or not self.queue
+        first = self.queue is None or self.idle or not self.queue
         self.enqueue(turn)
         if first and not self.pumping:
             self.host.node.loop.call_soon(self.proceed)
@@ -174,26 +174,29 @@ class Activation:
             return
         queue = self.queue
         if queue:
-            plain = self.host.plain
+            plain, loop, left = self.host.plain, self.host.node.loop, TURNS_A_SLICE
             self.pumping = True  # turns that end at once join one batch; it is committed after the loop
             try:
-                for _ in range(TURNS_A_SLICE):
+                while left > 0:
+                    if plain:
+                        left -= self._run_plainly(queue, left)
+                    if self.batch is not None and self.batch.full and self.inflight is None:
+                        self._flush()
+                        continue
                     turn = queue.first()
                     if turn is None:
                         break
-                    if turn.deadline is not None and turn.deadline < self.host.node.loop.time():
+                    if turn.deadline is not None and turn.deadline < loop.time():
                         queue.take()
                         turn.fail(turn.too_late())
                         continue
-                    if self.batch is not None and self.batch.full and self.inflight is None:
-                        self._flush()
                     if not self._may_begin(turn):
                         break
                     queue.take()
-                    if not plain or not self._run_plainly(turn):
-                        self._begin(turn)
+                    self._begin(turn)
+                    left -= 1
                 else:
-                    self.host.node.loop.call_soon(self.proceed)
+                    loop.call_soon(self.proceed)
             finally:
                 self.pumping = False
             if not queue and not queue.room and self.queue is queue:
@@ -245,52 +248,67 @@ class Activation:
         else:
             self.writer = turn
         outcome = self.host.node.step(coro, turn)
-        if type(outcome) is not TurnTask:
-            self.ended(turn, outcome, None)
-        elif outcome.done():
-            self.task_ended(turn, outcome)
+        if type(outcome) is TurnTask:
+            self._run_on(turn, outcome)
         else:
-            turn.task = outcome
-            endings.watch(self, turn, outcome)
+            self.ended(turn, outcome, None)
 
-    def _run_plainly(self, turn: Turn) -> bool:
-        """The commonest turn that waited, a plain type's that writes: `_begin`, `run` and `ended` in one step; they must agree. False: not begun."""
-        spec, extra, instance = turn.spec, self.extra, self.instance
-        if spec.readonly or turn.kwargs or (extra is not None and extra.stale):
-            return False
-        try:
-            coro = spec.function(instance, *turn.args)
-        except TypeError:  # the long way says what is wrong
-            return False
-        host = self.host
-        turn.begun = turn.open = True
-        turn.started = started = self.last_used = monotonic()
-        self.writer = turn
-        value = host.node.step(coro, turn)
-        if type(value) is TurnTask:
-            if value.done():
-                self.task_ended(turn, value)
-            else:
-                turn.task = value
-                endings.watch(self, turn, value)
-            return True
-        if turn.effects is None and turn.origin is None and turn.key is None and turn.doomed is None:
-            before = self.state
+    def _run_plainly(self, queue: Queue, limit: int) -> int:
+        """Run the commonest turns at the front of the mailbox, those of a plain type that write and have nothing special about them.
+
+        One after another they do what `_begin`, `run`, `ended` and `_wrote` do, and must agree with them. How many ran; any
+        other turn is left in front.
+        """
+        host, instance, turns, extra = self.host, self.instance, queue.turns, self.extra
+        step, encode_checked, buckets = host.node.step, host.type.codec.encode_checked, host.meter.buckets
+        started = self.last_used = monotonic()
+        for ran in range(limit):
+            if not turns or self.writer is not None or self.readers or self.status is not LIVE or (extra is not None and extra.stale):
+                return ran
+            turn, batch = turns[0], self.batch
+            if turn.withdrawn or (batch is not None and batch.full):
+                return ran
+            if turn.special and (turn.is_special() or (turn.deadline is not None and turn.deadline < started)):
+                return ran
             try:
-                after = host.type.codec.encode_checked(instance, before) if type(value) in IMMUTABLE else None
-            except BaseException:  # sorted out by `ended`
-                after = None
-            if after is not None:
+                coro = turn.spec.function(instance, *turn.args)
+            except TypeError:  # the long way says what is wrong
+                return ran
+            queue.take()
+            turn.begun = turn.open = True
+            turn.started = started
+            self.writer = turn
+            value = step(coro, turn)
+            if type(value) is TurnTask:
+                self._run_on(turn, value)
+                return ran + 1
+            after = None
+            if turn.effects is None and turn.doomed is None and type(value) in IMMUTABLE:
+                try:
+                    after = encode_checked(instance, self.state)
+                except Exception:  # sorted out by `ended`
+                    after = None
+            if after is None:
+                self.ended(turn, value, None)
+            else:
                 turn.open = False
                 self.writer = None
-                if after is before:
+                if after is self.state:
                     self.answer_when_durable(turn, value)
                 else:
                     self._join(self.batch or self._new_batch(), turn, value, after)
-                host.meter.buckets[int((monotonic() - started) * 1e6).bit_length()] += 1
-                return True
-        self.ended(turn, value, None)
-        return True
+                now = monotonic()
+                buckets[int((now - started) * 1e6).bit_length()] += 1
+                started = now
+        return limit
+
+    def _run_on(self, turn: Turn, task: TurnTask) -> None:
+        """A turn's first step left a task behind."""
+        if task.done():
+            self.task_ended(turn, task)
+        else:
+            turn.task = task
+            endings.watch(self, turn, task)
 
     def for_reading(self) -> Any:
         """The agent as read-only turns see it: its fields can be read, durable ones not assigned."""
@@ -485,7 +503,10 @@ class Activation:
             batch.span.end(None)
         self.host.meter.commits += 1
         for turn, value in batch.turns:
-            turn.answer(value)
+            if turn.special:
+                turn.answer(value)
+            else:
+                turn.answered = True  # a cast: nobody is told
         if batch.waiters:
             for waiter, value in batch.waiters:
                 waiter.answer(value)
@@ -569,7 +590,7 @@ class Activation:
             return
         for turn in self.queue.drain():
             if turn.kind == HOOK:
-                self.queue.put(turn)
+                self.queue.turns.append(turn)
             else:
                 turn.fail(error)
 

@@ -133,8 +133,8 @@ def cast_at_once(activation: Activation | None, spec: ActionSpec, args: tuple[An
     """The commonest cast, to a live agent of a plain type and with arguments that nobody can change. False: it takes the long way."""
     if activation is None or activation.status is not Status.LIVE:
         return False
-    kind = activation.host
-    if not kind.plain or kind.type.mailbox.overflow == "block":
+    host = activation.host
+    if not host.casts_at_once or spec.readonly:
         return False
     if spec.copy:
         for value in args:

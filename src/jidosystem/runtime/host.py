@@ -36,20 +36,9 @@ class Host:
     """See the module."""
 
     __slots__ = (
-        "after_turn",
-        "bulkhead",
-        "default_state",
-        "dummy",
-        "guards",
-        "joins",
-        "live",
-        "mailbox_limit",
-        "meter",
-        "node",
-        "plain",
-        "prefix",
-        "type",
-    )
+        "after_turn", "bulkhead", "casts_at_once", "default_state", "dummy", "guards", "joins", "live", "mailbox_limit",
+        "meter", "node", "plain", "prefix", "type",
+    )  # fmt: skip
 
     def __init__(self, node: Node, kind: AgentType) -> None:
         self.node = node
@@ -65,6 +54,7 @@ class Host:
         self.bulkhead = self.guards.bulkhead
         self.after_turn = self.guards.after_turn if self.guards.watches else None
         self.plain = not self.guards.watches and kind.hook_change is None and not node.checking and not node.tracing.enabled
+        self.casts_at_once = self.plain and kind.mailbox.overflow != "block"
 
     # -- coming ----------------------------------------------------------------------------------------------
 

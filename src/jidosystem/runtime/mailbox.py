@@ -18,27 +18,23 @@ if TYPE_CHECKING:
 class Queue:
     """The waiting turns of one agent; made when the first one has to wait."""
 
-    __slots__ = ("_turns", "_withdrawn", "room")
+    __slots__ = ("_withdrawn", "room", "turns")
 
     def __init__(self) -> None:
-        self._turns: deque[Turn] = deque()
+        self.turns: deque[Turn] = deque()  # some of them withdrawn; new ones are appended
         self._withdrawn = 0
         self.room: deque[asyncio.Future[None]] | None = None  # senders that wait for room
 
     def __len__(self) -> int:
-        return len(self._turns) - self._withdrawn
-
-    def put(self, turn: Turn) -> None:
-        """Add at the end."""
-        self._turns.append(turn)
+        return len(self.turns) - self._withdrawn
 
     def put_first(self, turn: Turn) -> None:
         """Add before everything that waits: hooks overtake messages."""
-        self._turns.appendleft(turn)
+        self.turns.appendleft(turn)
 
     def first(self) -> Turn | None:
         """The turn that is next, left in place."""
-        turns = self._turns
+        turns = self.turns
         while turns:
             if not turns[0].withdrawn:
                 return turns[0]
@@ -48,14 +44,17 @@ class Queue:
 
     def take(self) -> None:
         """Remove the turn that `first` returned, and let one waiting sender in."""
-        self._turns.popleft()
-        self._let_in()
+        self.turns.popleft()
+        if self.room:
+            self._let_in()
 
     def withdraw(self) -> None:
         """Note that a waiting turn was marked `withdrawn`; it is skipped when it comes to the front."""
         self._withdrawn += 1
-        if self._withdrawn * 2 > len(self._turns) + 16:
-            self._turns = deque(turn for turn in self._turns if not turn.withdrawn)
+        if self._withdrawn * 2 > len(self.turns) + 16:
+            kept = [turn for turn in self.turns if not turn.withdrawn]
+            self.turns.clear()
+            self.turns.extend(kept)
             self._withdrawn = 0
         self._let_in()
 
@@ -77,7 +76,7 @@ class Queue:
 
     def drop_oldest(self) -> Turn | None:
         """Withdraw and return the oldest call or cast from outside; None if only deliveries wait."""
-        for turn in self._turns:
+        for turn in self.turns:
             if turn.kind in (CALL, CAST) and not turn.withdrawn:
                 turn.withdrawn = True
                 self.withdraw()
@@ -86,8 +85,8 @@ class Queue:
 
     def drain(self) -> list[Turn]:
         """Take everything out."""
-        turns = [turn for turn in self._turns if not turn.withdrawn]
-        self._turns.clear()
+        turns = [turn for turn in self.turns if not turn.withdrawn]
+        self.turns.clear()
         self._withdrawn = 0
         while self.room:
             self._let_in()

@@ -176,8 +176,10 @@ async def _long_way(ref: Ref, spec: ActionSpec, args: tuple[Any, ...], kwargs: d
 
 def target_of(bound: Any) -> tuple[Ref, ActionSpec]:
     """The reference and the action of `ref.action`, as `call` and `cast` take it."""
-    ref = getattr(bound, "__self__", None)
-    spec = getattr(bound, "__jido_spec__", None)
+    try:
+        ref, spec = bound.__self__, bound.__jido_spec__
+    except AttributeError:
+        ref = spec = None
     if not isinstance(ref, Ref) or spec is None:
         raise InvalidArguments(f"{bound!r} isn't an action of a reference; write platform.call(ref.add, 2), without calling ref.add itself", path="$")
     return ref, spec

@@ -65,6 +65,7 @@ class Turn:
     open = False
     afar = False  # its code runs on another node; see door.py
     withdrawn = False
+    special = True  # may be special: `is_special` knows
     committing = False  # its code has ended, its commit is on the way
     doomed: BaseException | None = None
     stop_reason: BaseException | None = None
@@ -142,6 +143,10 @@ class Turn:
         how = "it had begun and goes on: whether it took effect is unknown here" if self.begun else "it hadn't begun and was withdrawn"
         return CallTimeout(f"no answer from {who}.{self.spec.name} in time; {how}", agent=who, uncertain=self.begun)
 
+    def is_special(self) -> bool:
+        """Whether it is anything but an action that writes, called or cast by position and without a key."""
+        return bool(self.spec.readonly or self.kwargs or self.key is not None or self.origin is not None or self.effects is not None)
+
     def waiting_for(self, called: Turn) -> None:
         """This turn waits for another's answer: an edge for the search for cycles."""
         if self.waits is None:
@@ -194,9 +199,10 @@ class RunningTurn(Turn):
 
 
 class CastTurn(Turn):
-    """A message from outside whose answer is nobody's."""
+    """A message from outside whose answer is nobody's: an action that writes, its arguments by position, no key."""
 
     kind = CAST
+    special = False
 
 
 def current_turn() -> Turn | None:
