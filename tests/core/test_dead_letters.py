@@ -10,8 +10,8 @@ import pytest
 from jidosystem.backends.memory import MemoryRecords
 from jidosystem.backends.sqlite import open_store
 from jidosystem.core.clock import SystemClock
-from jidosystem.core.dead_letters import DeadLetter, DeadLetters, DeadLettersFull, Source
-from jidosystem.core.errors import CommitUnknown, InvalidArguments, RecordUnreadable, StoreUnavailable
+from jidosystem.core.dead_letters import DeadLetter, DeadLetters, Source
+from jidosystem.core.errors import CommitUnknown, DeadLettersFull, InvalidArguments, RecordUnreadable, StoreUnavailable
 from tests.core.bench import Bench, Store
 
 

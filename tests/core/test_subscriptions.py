@@ -24,11 +24,11 @@ from jidosystem.core.errors import (
     Rejected,
     ShuttingDown,
     StoreUnavailable,
+    Undeliverable,
 )
 from jidosystem.core.events import Event, matcher
 from jidosystem.core.position import KeptPosition
 from jidosystem.core.subscriptions import SLICE, STORE_EVERY, DurableSubscription, lane_path
-from jidosystem.core.troubles import Undeliverable
 from tests.core.bench import Bench, until
 
 

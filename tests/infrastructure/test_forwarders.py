@@ -16,10 +16,9 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from jidosystem.core.errors import InvalidArguments, InvalidPattern, RefusedError, StoreUnavailable
+from jidosystem.core.errors import ForwardFailed, ForwardUnavailable, InvalidArguments, InvalidPattern, RefusedError, StoreUnavailable, Undeliverable
 from jidosystem.core.events import Event
-from jidosystem.core.troubles import Undeliverable
-from jidosystem.infrastructure.forwarders import ForwardFailed, ForwardUnavailable, LogFileForwarder, WebhookForwarder
+from jidosystem.infrastructure.forwarders import LogFileForwarder, WebhookForwarder
 from tests.core.bench import Bench, until
 
 

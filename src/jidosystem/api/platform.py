@@ -97,9 +97,9 @@ class Platform:
 
     async def _open(self, stack: AsyncExitStack) -> None:
         loop = asyncio.get_running_loop()
-        log = logger("jidosystem").bind(node=self._name)
         ids = Ids()
         config = await asyncio.to_thread(Config, self._given, url=self._url)  # it reads jido.toml
+        log = logger("jidosystem").bind(node=self._name, cluster=config.platform.cluster_name, environment=config.platform.environment)
         records = self._records = await self._open_records(config)
         stack.push_async_callback(records.close)
         log_of_events = records.log
@@ -112,6 +112,7 @@ class Platform:
         node = self._node = Node(
             loop, name=self._name, records=records, limits=config.agents, clock=self._clock, ids=ids, meters=self._meters, log=log,
             letters=letters, checking=checking, tracing=Tracing(self._tracer_provider),
+            breaker_threshold=lambda: config.infrastructure.circuit_breaker_threshold,
         )  # fmt: skip
         self._config, self._agents = config, Agents(node)
         stack.push_async_callback(self._close_node, node, config)

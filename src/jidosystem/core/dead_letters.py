@@ -15,7 +15,7 @@ import msgspec
 
 from .clock import Clock
 from .codec import decode, encode
-from .errors import Conflict, InvalidArguments, RecordUnreadable, RefusedError, describe
+from .errors import Conflict, DeadLettersFull, InvalidArguments, RecordUnreadable, describe
 from .events import Event
 from .records import Records
 
@@ -24,12 +24,6 @@ Source = Literal["event", "cast", "reminder"]
 SOURCES: tuple[Source, ...] = ("event", "cast", "reminder")
 TOGETHER = 1_000
 Redriver = Callable[["DeadLetter"], Awaitable[None]]
-
-
-class DeadLettersFull(RefusedError):
-    """There are `events.max_dead_letters` letters; what fails stays where it is until some are redriven or cleared."""
-
-    code = "DEAD_LETTERS_FULL"
 
 
 class DeadLetter(msgspec.Struct, frozen=True):

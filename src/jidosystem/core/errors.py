@@ -208,6 +208,20 @@ class AgentCrashed(RefusedError):
     cause: str
 
 
+class DeadLettersFull(RefusedError):
+    """There are `limit` (`events.max_dead_letters`) dead letters; what fails stays where it is until some are redriven or cleared."""
+
+    code = "DEAD_LETTERS_FULL"
+    limit: int
+
+
+class ForwardUnavailable(RefusedError):
+    """A forwarder's other side is away or busy. Retried without end; `retry_after_s` is its own word for when, 0 if it gave none."""
+
+    code = "FORWARD_UNAVAILABLE"
+    retry_after_s: float
+
+
 class NodeUnreachable(RefusedError):
     """Nobody serves the address; nothing was sent."""
 
@@ -265,6 +279,18 @@ class ActionFailed(ActionError):
     type: str
     message: str
     remote_traceback: str
+
+
+class ForwardFailed(ActionError):
+    """A forwarder's other side failed on the event. Retried; after ten attempts the event is a dead letter."""
+
+    code = "FORWARD_FAILED"
+
+
+class Undeliverable(ActionError):
+    """Raised by a forwarder for an event that the other side will never take: it goes to the dead letters at once."""
+
+    code = "UNDELIVERABLE"
 
 
 # -- time ran out ----------------------------------------------------------------------------------------------

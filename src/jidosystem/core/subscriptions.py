@@ -17,7 +17,7 @@ from .clock import Clock
 from .codec import NOT_CARRIED
 from .dead_letters import DeadLetter, DeadLetters
 from .eager import start_eagerly
-from .errors import InvalidArguments, JidoError, ShuttingDown, StoreError, describe
+from .errors import InvalidArguments, JidoError, ShuttingDown, StoreError, Undeliverable, describe
 from .events import Event
 from .keys import LaneOf as LaneOf  # noqa: PLC0414 - part of this module's interface, as is lane_path
 from .keys import keys_of
@@ -27,7 +27,7 @@ from .log import EventLog
 from .observability import logger
 from .position import KeptPosition
 from .records import Records
-from .troubles import Undeliverable, is_cancelled_from_outside, is_passing, told_delay_s
+from .troubles import is_cancelled_from_outside, is_passing, told_delay_s
 
 LOOK_AHEAD = 20_000
 """How many events may be read and unfinished before reading waits."""

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from .errors import ActionError, AgentFailed, RecordUnreadable, RefusedError, StoreError, TooLarge
-
-
-class Undeliverable(ActionError):
-    """Raised by a receiver that will never take the event: it goes to the dead letters at once."""
-
-    code = "UNDELIVERABLE"
+from .errors import AgentFailed, RecordUnreadable, RefusedError, StoreError, TooLarge
 
 
 def is_passing(error: BaseException) -> bool:

@@ -20,18 +20,23 @@ from typing import Literal, NamedTuple
 from ..core.checks import check_seconds, check_whole
 from ..core.errors import CircuitOpen, IdempotencyConflict, InvalidArguments, RefusedError, Rejected
 
+DEFAULT_THRESHOLD = 5
 _NO_FAILURES = (Rejected, RefusedError, InvalidArguments, IdempotencyConflict, CancelledError, GeneratorExit)
 
 
 @dataclass(frozen=True, slots=True)
 class CircuitBreaker:
-    """Open after `threshold` failures in a row; after `timeout` seconds one call finds out whether it works again."""
+    """Open after `threshold` failures in a row; after `timeout` seconds one call finds out whether it works again.
 
-    threshold: int = 5
+    `threshold=None`: the configuration's `infrastructure.circuit_breaker_threshold`.
+    """
+
+    threshold: int | None = None
     timeout: float = 30.0
 
     def __post_init__(self) -> None:
-        check_whole("CircuitBreaker", "threshold", self.threshold, 1)
+        if self.threshold is not None:
+            check_whole("CircuitBreaker", "threshold", self.threshold, 1)
         check_seconds("CircuitBreaker", "timeout", self.timeout)
 
 
@@ -45,10 +50,11 @@ class Permit(NamedTuple):
 class BreakerState:
     """The state of one breaker; `name` is who it protects, for the messages. Times are seconds of any one steady clock."""
 
-    __slots__ = ("_failures", "_name", "_opened_at", "_permit", "_policy", "_probe_at", "_spell")
+    __slots__ = ("_failures", "_name", "_opened_at", "_permit", "_probe_at", "_spell", "_threshold", "_timeout_s")
 
-    def __init__(self, policy: CircuitBreaker, name: str) -> None:
-        self._policy = policy
+    def __init__(self, policy: CircuitBreaker, name: str, default_threshold: int = DEFAULT_THRESHOLD) -> None:
+        self._threshold = default_threshold if policy.threshold is None else policy.threshold
+        self._timeout_s = policy.timeout
         self._name = name
         self._failures = 0
         self._spell = 0  # grows whenever the breaker opens or closes
@@ -69,7 +75,7 @@ class BreakerState:
         since = self._opened_at if self._probe_at is None else self._probe_at
         wait_s = self._wait_s(since, now)
         if wait_s > 0:
-            why = f"{self._policy.threshold} failures in a row" if self._probe_at is None else "one call is finding out whether it works again"
+            why = f"{self._threshold} failures in a row" if self._probe_at is None else "one call is finding out whether it works again"
             raise CircuitOpen(
                 f"{self._name}: the circuit breaker is open ({why}); try again in {wait_s:.3g} s", agent=self._name, retry_after_s=wait_s
             )
@@ -90,7 +96,7 @@ class BreakerState:
                 self._close()
         else:
             self._failures += 1
-            if probe or self._failures >= self._policy.threshold:
+            if probe or self._failures >= self._threshold:
                 self._open(now)
 
     @staticmethod
@@ -111,7 +117,7 @@ class BreakerState:
 
     def _wait_s(self, since: float, now: float) -> float:
         # A clock that went back mustn't make it longer than it ever was.
-        return min(since + self._policy.timeout - now, self._policy.timeout)
+        return min(since + self._timeout_s - now, self._timeout_s)
 
     def _open(self, now: float) -> None:
         self._spell += 1

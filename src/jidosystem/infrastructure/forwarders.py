@@ -23,27 +23,13 @@ from urllib.parse import urlsplit
 import msgspec
 
 from ..core.clock import Clock, SystemClock
-from ..core.errors import ActionError, InvalidArguments, RefusedError, StoreUnavailable, UsageError, describe
+from ..core.errors import ForwardFailed, ForwardUnavailable, InvalidArguments, StoreUnavailable, Undeliverable, UsageError, describe
 from ..core.events import Event, matcher
-from ..core.troubles import Undeliverable
 
 MAX_ANSWER_BYTES = 64 * 1024
 _LATER = frozenset({408, 425, 429, 502, 503, 504})  # not now: no attempt of the event's
 _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e\t]*")
-
-
-class ForwardFailed(ActionError):
-    """The other side failed on the event. Retried; after ten times the event is a dead letter."""
-
-    code = "FORWARD_FAILED"
-
-
-class ForwardUnavailable(RefusedError):
-    """The other side is away or busy. Retried without end; `retry_after_s` is its own word for when, if it gave one."""
-
-    code = "FORWARD_UNAVAILABLE"
-    retry_after_s: float
 
 
 class WebhookForwarder:

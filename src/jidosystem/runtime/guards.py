@@ -63,7 +63,7 @@ class Guards:
             if error is None or not BreakerState.counts(error):
                 return
             extra = activation.need_extra()
-            extra.breaker = BreakerState(self._breaker, activation.address)
+            extra.breaker = BreakerState(self._breaker, activation.address, self._host.node.breaker_threshold())
         now = self._host.node.loop.time()
         extra.breaker.settle(turn.permit, error, now)  # no permit: it began before there was a breaker
 

@@ -23,6 +23,7 @@ from ..core.ids import Ids, split_address
 from ..core.observability import Meters
 from ..core.records import Records
 from ..core.tracing import Tracing
+from ..infrastructure.breaker import DEFAULT_THRESHOLD
 from .collector import Collector
 from .control import Control
 from .definition import ActionSpec, AgentType
@@ -82,7 +83,8 @@ class Node:
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, *, name: str, records: Records, limits: Limits, clock: Clock, ids: Ids, meters: Meters, log: Any,
-        letters: DeadLetterBox, checking: bool = False, tracing: Tracing | None = None, random: Callable[[], float] = random_module.random,
+        letters: DeadLetterBox, checking: bool = False, tracing: Tracing | None = None,
+        breaker_threshold: Callable[[], int] = lambda: DEFAULT_THRESHOLD, random: Callable[[], float] = random_module.random,
     ) -> None:  # fmt: skip
         self.loop = loop
         self._thread = get_ident()
@@ -98,6 +100,7 @@ class Node:
         self.tracing = tracing if tracing is not None else Tracing()
         meters.gauge("live_agents", "Agents in memory on this node", lambda: self.live_count)
         meters.gauge("waiting_turns", "Messages in the mailboxes of this node", self._waiting_turns)
+        self.breaker_threshold = breaker_threshold
         self.random = random
         self.closing = False
         self.hosts: dict[str, Host] = {}
