@@ -20,7 +20,7 @@ def _threshold() -> Iterator[None]:
 
 
 def test_a_node_looks_less_often_and_puts_it_back() -> None:
-    collector = Collector()
+    collector = Collector(lambda: 0)
     collector.relax()
     assert gc.get_threshold() == (YOUNG, 10, 10)
     collector.restore()
@@ -30,7 +30,7 @@ def test_a_node_looks_less_often_and_puts_it_back() -> None:
 @pytest.mark.parametrize("young", [0, YOUNG + 1])
 def test_a_process_that_has_chosen_keeps_its_choice(young: int) -> None:
     gc.set_threshold(young, 10, 10)
-    collector = Collector()
+    collector = Collector(lambda: 0)
     collector.relax()
     assert gc.get_threshold()[0] == young
     collector.restore()
@@ -38,7 +38,7 @@ def test_a_process_that_has_chosen_keeps_its_choice(young: int) -> None:
 
 
 def test_what_was_changed_in_between_stays() -> None:
-    collector = Collector()
+    collector = Collector(lambda: 0)
     collector.relax()
     gc.set_threshold(5_000, 5, 5)
     collector.restore()
@@ -46,8 +46,18 @@ def test_what_was_changed_in_between_stays() -> None:
 
 
 def test_agents_that_came_to_life_are_left_alone() -> None:
-    collector = Collector()
-    collector.came_to_life(5_000)
+    live = 1_000
+    collector = Collector(lambda: live)
+    collector.relax()
+    gc.collect(0)
     assert gc.get_freeze_count() == 0
-    collector.came_to_life(5_001)
+    live = 1_001
+    gc.collect(0)
     assert gc.get_freeze_count() > 0
+    gc.unfreeze()
+    gc.collect(0)
+    assert gc.get_freeze_count() == 0  # nobody came to life since
+    live = 5_000
+    collector.restore()
+    gc.collect(0)
+    assert gc.get_freeze_count() == 0

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
-from .errors import CommitUnknown
+from .errors import CommitUnknown, StoreUnavailable
 from .events import Event
 from .log import EventLog
 
@@ -56,6 +56,7 @@ class Committed(NamedTuple):
 
 
 Settled = Callable[[Committed | None, BaseException | None], None]
+Told = Callable[[Record | None, BaseException | None], None]
 
 
 class Records(Protocol):
@@ -99,6 +100,14 @@ class Records(Protocol):
         """The newest head, or None if there was never one. Reads asked for together are answered together."""
         ...
 
+    def fetch(self, agent: str, told: Told) -> None:
+        """`read` for whoever wakes thousands a second: `told(record, None)` or `told(None, error)` is called on the loop, perhaps at once."""
+        future = self.read(agent)
+        if future.done():
+            _tell(told, future)
+        else:
+            future.add_done_callback(partial(_tell, told))
+
     async def read_row(self, agent: str, kind: str, name: str) -> bytes | None:
         """One unexpired row's value."""
         ...
@@ -132,6 +141,15 @@ class Records(Protocol):
     async def close(self) -> None:
         """Finish what was accepted, then let go of the store. Later calls fail with `StoreUnavailable`."""
         ...
+
+
+def _tell(told: Told, future: Future[Record | None]) -> None:
+    if future.cancelled():
+        told(None, StoreUnavailable("the read was cancelled"))
+    elif (error := future.exception()) is not None:
+        told(None, error)
+    else:
+        told(future.result(), None)
 
 
 def _settle(settled: Settled, future: Future[Committed]) -> None:

@@ -36,7 +36,7 @@ from .definition import ActionOptions, ActionSpec
 from .deliveries import to_be_done
 from .effects import Effects
 from .head import FORMAT, MAX_BYTES_A_COMMIT, MAX_TURNS_A_COMMIT, Batch, Marks, encode_array, encode_head
-from .mailbox import Queue, make_room
+from .mailbox import Queue, make_room, new_queue, spare
 from .staging import stage
 from .status import Status
 from .turn import CALL, HOOK, Turn, TurnTask, ended_with, in_span
@@ -124,7 +124,7 @@ class Activation:
         """Put a turn into the mailbox; raises `MailboxFull`."""
         queue = self.queue
         if queue is None:
-            queue = self.queue = Queue()
+            queue = self.queue = new_queue()
         if len(queue.turns) >= self.host.mailbox_limit and turn.kind != HOOK and len(queue) >= self.host.mailbox_limit:
             make_room(self, queue, turn)
         queue.turns.append(turn)
@@ -140,7 +140,7 @@ class Activation:
     def hook(self, turn: Turn) -> None:
         """Run a hook before everything that waits."""
         if self.queue is None:
-            self.queue = Queue()
+            self.queue = new_queue()
         self.queue.put_first(turn)
         self.idle = False
         self.proceed()
@@ -199,8 +199,9 @@ class Activation:
                     loop.call_soon(self.proceed)
             finally:
                 self.pumping = False
-            if not queue and not queue.room and self.queue is queue:
+            if not queue.turns and not queue.room and self.queue is queue:
                 self.queue = None  # a deque weighs as much as an idle agent
+                spare(queue)
             if self.batch is not None and self.inflight is None:
                 self._flush()
         if not self.queue and self.writer is None and self.inflight is None and self.batch is None and self.readers == 0:
@@ -259,7 +260,10 @@ class Activation:
         One after another they do what `_begin`, `run`, `ended` and `_wrote` do, and must agree with them. How many ran; any
         other turn is left in front.
         """
-        host, instance, turns, extra = self.host, self.instance, queue.turns, self.extra
+        turns = queue.turns
+        if not turns or turns[0].spec.readonly:
+            return 0
+        host, instance, extra = self.host, self.instance, self.extra
         step, encode_checked, buckets = host.node.step, host.type.codec.encode_checked, host.meter.buckets
         started = self.last_used = monotonic()
         for ran in range(limit):
@@ -316,8 +320,7 @@ class Activation:
         if reader is None:
             kind: Any = self.host.type.reader
             reader = self.reader = object.__new__(kind)
-            reader.__dict__ = self.instance.__dict__
-            reader._jido = self
+            object.__setattr__(reader, "__dict__", self.instance.__dict__)  # past the refusal of its own __setattr__
         return reader
 
     # -- ending ----------------------------------------------------------------------------------------------
@@ -562,7 +565,7 @@ class Activation:
         turn.kind = HOOK
         turn.reply = self.host.node.loop.create_future()
         if self.queue is None:
-            self.queue = Queue()
+            self.queue = new_queue()
         self.queue.put_first(turn)
         await turn.reply
         return turn.activation

@@ -44,7 +44,14 @@ async def call(
     activation = host.find(key)
     turn = Turn(activation, spec, args, caller)
     turn.kwargs, turn.deadline = kwargs, deadline
-    return await submit_and_wait(activation, turn)
+    if caller is not None and not activation.idle:
+        check_cycle(activation, caller, spec)
+    if host.guards.watches:
+        host.guards.check(activation, turn)
+    if host.type.mailbox.overflow == "block":
+        await wait_for_room(turn)
+    turn.activation.submit(turn)
+    return await answer(turn)
 
 
 def deadline_of(node: Node, caller: Turn | None, timeout_s: float | None) -> float:
@@ -76,20 +83,8 @@ def cross(spec: ActionSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any], *,
     return args, kwargs
 
 
-async def submit_and_wait(activation: Activation, turn: Turn) -> Any:
-    """Hand a turn to its agent and wait for the answer, at most until the turn's deadline."""
-    host = activation.host
-    if turn.caller is not None and not activation.idle:
-        check_cycle(activation, turn.caller, turn.spec)
-    host.guards.check(activation, turn)
-    if host.type.mailbox.overflow == "block":
-        await wait_for_room(turn)
-    turn.activation.submit(turn)
-    return await answer(turn)
-
-
 async def answer(turn: Turn) -> Any:
-    """The answer of a turn that was submitted."""
+    """The answer of a turn that was submitted; waits for it at most until the turn's deadline."""
     if turn.answered:
         if turn.error is not None:
             raise turn.error

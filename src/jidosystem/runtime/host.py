@@ -83,22 +83,18 @@ class Host:
 
     def _begin_loading(self, activation: Activation) -> None:
         if activation.status == Status.LOADING:
-            read = self.node.records.read(activation.address)
-            if read.done():
-                self._loaded(activation, read)
-            else:
-                read.add_done_callback(partial(self._loaded, activation))
+            self.node.records.fetch(self.prefix + activation.key, partial(self._loaded, activation))
 
-    def _loaded(self, activation: Activation, read: asyncio.Future[Record | None]) -> None:
+    def _loaded(self, activation: Activation, record: Record | None, error: BaseException | None) -> None:
         """The head is here: most agents live from now on; the others have rows or hooks, or can't."""
         if activation.status is not Status.LOADING:
             return
-        error: Exception | None = None
         complete = False
-        try:
-            complete = fill(activation, read.result())
-        except Exception as problem:  # whatever it is, `_finish_loading` sorts it
-            error = problem
+        if error is None:
+            try:
+                complete = fill(activation, record)
+            except Exception as problem:  # whatever it is, `_finish_loading` sorts it
+                error = problem
         if complete and self.type.hook_start is None:
             self.meter.activations += 1
             activation.begin_life()
@@ -107,7 +103,7 @@ class Host:
         if not task.done():
             self.node.adopt(task)
 
-    async def _finish_loading(self, activation: Activation, error: Exception | None, *, complete: bool) -> None:
+    async def _finish_loading(self, activation: Activation, error: BaseException | None, *, complete: bool) -> None:
         """Read rows, run `on_start` and let the first call in; whatever goes wrong is told to everybody who waits."""
         timeout_s = self.type.lifecycle.startup_timeout
         try:

@@ -37,13 +37,13 @@ def fill(activation: Activation, record: Record | None) -> bool:
         if record is not None:
             marks = Marks()
     else:
-        head = decode_head(record.head, activation.address)
-        check_version(host.type, head, activation.address)
+        head = decode_head(record.head, record.agent)
+        check_version(host.type, head, record.agent)
         activation.turns = head.turns
         marks = head.marks
         activation.instance = host.type.blank_instance()
         if head.state is not None:
-            codec.apply(activation.instance, current_state(host.type, head, activation.address))
+            codec.apply(activation.instance, current_state(host.type, head, record.agent))
         else:
             codec.reset(activation.instance)
         activation.state = codec.encode(activation.instance)  # with fields that the class has gained, and sets in the order of this process

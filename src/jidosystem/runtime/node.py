@@ -105,7 +105,7 @@ class Node:
         self.closing = False
         self.hosts: dict[str, Host] = {}
         self.live_count = 0
-        self._collector = Collector()
+        self._collector = Collector(lambda: self.live_count)
         self._cleaned = monotonic()
         self.deadlines = Deadlines(loop)
         self.committing = Line(loop)
@@ -229,7 +229,6 @@ class Node:
     def count_in(self, activation: Activation) -> None:
         """One more lives; over the limit the least recently used idle ones go."""
         self.live_count += 1
-        self._collector.came_to_life(self.live_count)
         if self.live_count > self.limits.max_live:
             self._evict(max(1, self.limits.max_live // 100))
 

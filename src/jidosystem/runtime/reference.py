@@ -96,6 +96,7 @@ def _short_way(host: Host, spec: ActionSpec) -> Callable[..., Coroutine[Any, Any
     waits: they must agree. What the closure binds is what every call would otherwise look up.
     """
     function, readonly, copied = spec.function, spec.readonly, spec.copy
+    call, live = calls.call, host.live
     codec, step, buckets = host.type.codec, host.node.step, host.meter.buckets
     gather, encode = codec.gather, codec.encode_struct
 
@@ -103,7 +104,9 @@ def _short_way(host: Host, spec: ActionSpec) -> Callable[..., Coroutine[Any, Any
     async def method(self: Ref, *args: Any, **kwargs: Any) -> Any:  # noqa: C901
         activation = self._activation
         if activation is None or not activation.idle or kwargs:
-            return await _long_way(self, spec, args, kwargs)
+            value = await call(host, self._key, spec, args, kwargs, None, None)
+            _set_activation(self, live.get(self._key))
+            return value
         for value in args:
             if type(value) not in IMMUTABLE and copied:
                 return await _long_way(self, spec, args, kwargs)

@@ -10,6 +10,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
@@ -19,8 +20,11 @@ from ...core.records import Record
 from .file import connect, translate
 
 T = TypeVar("T")
-Question = tuple[str, Any, asyncio.Future[Any]]
+Told = Callable[[Any, BaseException | None], None]
+Question = tuple[str, Any, Told]
+Answer = tuple[Told, Any, BaseException | None]
 CHUNK = 256
+_make = tuple.__new__  # past the Python of NamedTuple's constructor: this runs for every agent that wakes
 
 
 class Reader:
@@ -39,15 +43,19 @@ class Reader:
     def ask(self, kind: str, what: Any) -> asyncio.Future[Any]:
         """Ask for a "head" (an agent), a "row" ((agent, kind, name)), or call a function of the connection ("call")."""
         future: asyncio.Future[Any] = self._loop.create_future()
+        self.put(kind, what, partial(resolve, future))
+        return future
+
+    def put(self, kind: str, what: Any, told: Told) -> None:
+        """The same, told by a call."""
         if self._closed:
-            future.set_exception(StoreUnavailable(f"{self._path} is closed"))
-            return future
-        self._waiting.append((kind, what, future))
+            told(None, StoreUnavailable(f"{self._path} is closed"))
+            return
+        self._waiting.append((kind, what, told))
         if kind == "call":  # on its way at once, so that it is under way while the loop is busy
             self._hand_over()
         elif len(self._waiting) == 1:
             self._loop.call_soon(self._hand_over)
-        return future
 
     async def call(self, function: Callable[[sqlite3.Connection], T]) -> T:
         """Run a function with the connection, on its thread."""
@@ -69,53 +77,57 @@ class Reader:
 
     def _run(self) -> None:
         while (questions := self._queue.get()) is not None:
-            answers: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
+            answers: list[Answer] = []
             heads = [q for q in questions if q[0] == "head"]
             rows = [q for q in questions if q[0] == "row"]
             for start in range(0, len(heads), CHUNK):
                 answers += self._records(heads[start : start + CHUNK])
             for start in range(0, len(rows), CHUNK):
                 answers += self._many(rows[start : start + CHUNK], self._rows)
-            for kind, function, future in questions:
+            for kind, function, told in questions:
                 if kind == "call":
-                    answers.append(self._one(function, future))
+                    answers.append(self._one(function, told))
             try:
-                self._loop.call_soon_threadsafe(_settle, answers)
+                self._loop.call_soon_threadsafe(self._tell, answers)
             except RuntimeError:  # the loop is closed: nobody waits for the answers any more
                 continue
 
-    def _many(
-        self, questions: Sequence[Question], read: Callable[[list[Any]], dict[Any, Any]]
-    ) -> list[tuple[asyncio.Future[Any], Any, BaseException | None]]:
+    def _tell(self, answers: list[Answer]) -> None:
+        for told, value, error in answers:
+            try:
+                told(value, error)
+            except Exception as failure:  # one who asked must not keep the others from their answers
+                self._loop.call_exception_handler({"message": "what was read couldn't be told", "exception": failure})
+
+    def _many(self, questions: Sequence[Question], read: Callable[[list[Any]], dict[Any, Any]]) -> list[Answer]:
         try:
-            found = read([what for _kind, what, _future in questions])
+            found = read([what for _kind, what, _told in questions])
         except sqlite3.Error as error:
             refused = translate(error, self._path)
-            return [(future, None, refused) for _kind, _what, future in questions]
-        return [(future, found.get(what), None) for _kind, what, future in questions]
+            return [(told, None, refused) for _kind, _what, told in questions]
+        return [(told, found.get(what), None) for _kind, what, told in questions]
 
-    def _one(
-        self, function: Callable[[sqlite3.Connection], Any], future: asyncio.Future[Any]
-    ) -> tuple[asyncio.Future[Any], Any, BaseException | None]:
+    def _one(self, function: Callable[[sqlite3.Connection], Any], told: Told) -> Answer:
         try:
-            return future, function(self._connection), None
+            return told, function(self._connection), None
         except sqlite3.Error as error:
-            return future, None, translate(error, self._path)
+            return told, None, translate(error, self._path)
         except StoreError as error:
-            return future, None, error
+            return told, None, error
 
-    def _records(self, questions: Sequence[Question]) -> list[tuple[asyncio.Future[Any], Any, BaseException | None]]:
-        answers = self._many(questions, self._heads)
-        told: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
-        for (_kind, agent, _future), (future, found, error) in zip(questions, answers, strict=True):
+    def _records(self, questions: Sequence[Question]) -> list[Answer]:
+        answers: list[Answer] = []
+        for (_kind, agent, _told), (told, found, error) in zip(questions, self._many(questions, self._heads), strict=True):
             if found is None:
-                told.append((future, None, error))
+                answers.append((told, None, error))
                 continue
             try:
-                told.append((future, Record(agent, found[0], unsealed(found[1], f"the record of {agent}")), None))
-            except RecordUnreadable as damaged:
-                told.append((future, None, damaged))
-        return told
+                head = None if found[1] is None else bytes(unseal(found[1]))
+            except (ValueError, TypeError) as damaged:
+                answers.append((told, None, _unreadable(f"the record of {agent}", damaged)))
+            else:
+                answers.append((told, _make(Record, (agent, found[0], head)), None))
+        return answers
 
     def _heads(self, agents: list[str]) -> dict[Any, Any]:
         marks = ", ".join("?" * _padded(len(agents)))
@@ -158,17 +170,16 @@ def unsealed(blob: bytes | None, what: str) -> bytes | None:
     try:
         return bytes(unseal(blob))
     except (ValueError, TypeError) as error:
-        raise RecordUnreadable(f"{what} can't be read: {error}; nothing was changed") from error
+        raise _unreadable(what, error) from error
+
+
+def _unreadable(what: str, error: Exception) -> RecordUnreadable:
+    return RecordUnreadable(f"{what} can't be read: {error}; nothing was changed")
 
 
 def _padded(count: int) -> int:
     """The next of few sizes, so that statements stay prepared."""
     return next(size for size in (1, 4, 16, 64, CHUNK) if size >= count)
-
-
-def _settle(answers: list[tuple[asyncio.Future[Any], Any, BaseException | None]]) -> None:
-    for future, value, error in answers:
-        resolve(future, value, error)
 
 
 def resolve(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:

@@ -14,7 +14,7 @@ from ...core.clock import Clock, SystemClock
 from ...core.codec import seal, unseal
 from ...core.errors import InvalidConfig, RecordUnreadable, StoreError, StoreUnavailable, TooLarge
 from ...core.events import Event, decode_event
-from ...core.records import Committed, Record, Records, Row, Settled, StoredRow
+from ...core.records import Committed, Record, Records, Row, Settled, StoredRow, Told
 from .file import UNLISTED, FileLock, open_file
 from .log import SqliteLog
 from .reader import Reader, resolve, unsealed
@@ -122,6 +122,9 @@ class SqliteRecords(Records):
 
     def read(self, agent: str) -> Future[Record | None]:
         return self._reader.ask("head", agent)
+
+    def fetch(self, agent: str, told: Told) -> None:
+        self._reader.put("head", agent, told)
 
     async def read_row(self, agent: str, kind: str, name: str) -> bytes | None:
         found = await self._reader.ask("row", (agent, kind, name))
