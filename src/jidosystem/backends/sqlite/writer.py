@@ -42,6 +42,10 @@ class Write(NamedTuple):
     stream_expected: int | None = None
     size_bytes: int = 0
 
+    def is_one_head(self) -> bool:
+        """Whether there is nothing to it but an agent's new state."""
+        return bool(self.agent and self.head is not None and not self.rows and not self.events)
+
 
 class Call(NamedTuple):
     """Something else to be done with the writer's connection, in a transaction of its own."""
@@ -150,7 +154,7 @@ class Writer:
         connection, before = self._connection, self._last_position
         try:
             try:
-                outcomes, steps = self._together(writes)
+                outcomes, steps = _of_one_head(writes[0]) if len(writes) == 1 and writes[0].is_one_head() else self._together(writes)
                 if len(steps) == 1:
                     return self._in_one_step(steps[0], outcomes, before)
                 connection.execute("BEGIN IMMEDIATE")
@@ -300,6 +304,12 @@ class Writer:
         return range(first, self._last_position + 1)
 
 
+def _of_one_head(write: Write) -> tuple[list[Outcome], list[Step]]:
+    """What `_together` comes to for the one write of a lone caller."""
+    revision = write.expected + 1
+    return [(write, _make(Committed, (revision, ())), None)], [(_HEAD[1], (write.agent, revision, write.head), 1)]
+
+
 def _steps(statements: dict[int, str], values: list[Any], width: int, tail: tuple[Any, ...] = ()) -> list[Step]:
     steps: list[Step] = []
     rows = len(values) // width
@@ -323,6 +333,7 @@ _HEAD = _sized(
     " DO UPDATE SET revision = CASE revision WHEN excluded.revision - 1 THEN excluded.revision END, head = excluded.head",
     "(?, ?, ?)",
 )
+_HEAD[1] = _HEAD[1].replace("SELECT * FROM (VALUES (?, ?, ?)) WHERE column1 IS NOT NULL", "VALUES (?, ?, ?)")
 _REMOVE = "DELETE FROM rows WHERE agent = ? AND kind = ? AND name = ?"
 _COLUMNS = "INSERT INTO rows (agent, kind, name, value, expires, listed) SELECT * FROM (VALUES {values}) WHERE column1 IS NOT NULL"
 _OVERWRITE = " ON CONFLICT (agent, kind, name) DO UPDATE SET value = excluded.value, expires = excluded.expires"
