@@ -73,7 +73,7 @@ class Control:
             await host.stop(activation)
 
     async def delete(self, host: Host, key: str) -> None:
-        """Delete an agent with everything that is stored of it; a tombstone keeps its revision."""
+        """Delete an agent with everything that is stored of it; a tombstone keeps its revision. Its children are told durably."""
         activation = await host.find(key).ready()
 
         async def forget(_agent: Any) -> None:
@@ -83,6 +83,8 @@ class Control:
             turn.effects.deleted = True
 
         await activation.system_turn(forget)
+        if activation.extra is not None and activation.extra.gone is not None:
+            await activation.extra.gone.wait()
 
     async def restart(self, host: Host, key: str) -> None:
         """Drop the activation, forgive its crashes, end the state "failed", and activate again."""

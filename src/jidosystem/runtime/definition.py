@@ -184,6 +184,14 @@ def on_event(
     return lambda function: _mark("__jido_on_event__", _awaited(function), options)
 
 
+DELETE = "delete"
+"""What a deleted agent casts to its children. No action can have the name: every agent has a member `Agent.delete`."""
+
+
+async def _delete(agent: Any) -> None:
+    agent.delete()
+
+
 class ActionSpec:
     """One action of an agent type, compiled."""
 
@@ -205,7 +213,7 @@ class AgentType:
     """Everything the platform knows of an agent class."""
 
     __slots__ = (
-        "actions", "cls", "codec", "description", "events", "hook_change", "hook_child_failed", "hook_load", "hook_start",
+        "actions", "cls", "codec", "deletion", "description", "events", "hook_change", "hook_child_failed", "hook_load", "hook_start",
         "hook_terminate", "lifecycle", "mailbox", "migrations", "name", "reader", "resident", "resilience", "supervision", "transients", "version",
     )  # fmt: skip
 
@@ -224,6 +232,7 @@ class AgentType:
         self.actions: dict[str, ActionSpec] = {}
         self.events: dict[str, tuple[ActionSpec, EventOptions]] = {}
         self.migrations: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+        self.deletion = self._internal(DELETE, _delete)
         self.hook_start: ActionSpec | None = None
         self.hook_terminate: ActionSpec | None = None
         self.hook_load: Callable[[Any], None] | None = None

@@ -21,7 +21,7 @@ MAX_REMEMBERED = 1_000
 class Extra:
     """One agent's rows as its activation knows them, and its rarer machinery."""
 
-    __slots__ = ("at_rest", "breaker", "children", "marks", "outbox", "reading", "reminders", "seen", "stale", "timers")
+    __slots__ = ("at_rest", "breaker", "children", "gone", "marks", "outbox", "reading", "reminders", "seen", "stale", "timers")
 
     def __init__(self) -> None:
         self.marks = Marks()
@@ -33,6 +33,7 @@ class Extra:
         self.seen: OrderedDict[tuple[str, str], int] = OrderedDict()  # (from|sub, name) -> last number
         self.timers: set[asyncio.TimerHandle] = set()
         self.breaker: Any = None
+        self.gone: asyncio.Event | None = None  # told once a deleted agent's last effects are out
         self.at_rest: list[Callable[[], None]] = []  # called once nothing runs, waits or commits
 
     def remember(self, kind: str, name: str, number: int) -> None:

@@ -155,17 +155,6 @@ class Family:
                 live.leave()
                 await live.host.stop(live)
 
-    async def delete_children(self, activation: Activation) -> None:
-        """A deleted agent's children are deleted too."""
-        for child in reversed(activation.extra.children if activation.extra is not None else []):
-            type_name, key = split_address(child)
-            host = self._node.hosts.get(type_name)
-            if host is not None:
-                try:
-                    await self._node.control.delete(host, key)
-                except JidoError as error:
-                    self._node.log.error("a child of a deleted agent couldn't be deleted", agent=child, error=describe(error))
-
 
 def _restart(activation: Activation) -> None:
     if activation.status == Status.LIVE:

@@ -30,6 +30,10 @@ from .turn import HOOK, TIMER, ActivationCrash, Turn
 if TYPE_CHECKING:
     from .keyed import Keyed
     from .node import Node
+    from .outbox import Outbox
+
+DRAIN_S = 0.5
+"""How long an agent that goes waits for its effects to be taken."""
 
 
 class Host:
@@ -217,9 +221,12 @@ class Host:
                 self.node.log.error("on_terminate failed", agent=activation.address, error=describe(error))
         if activation.status == Status.LEAVING:
             outbox = activation.extra.outbox if activation.extra is not None else None
-            if outbox is not None and outbox.unnoted:
-                await activation.system_turn(nothing)
-            self.drop_and_requeue(activation)
+            if outbox is not None:
+                if not self.node.closing:
+                    await outbox.drain(DRAIN_S)
+                if outbox.unnoted:
+                    await activation.system_turn(nothing)
+            self._let_go(activation)
 
     def stop_soon(self, activation: Activation) -> None:
         """The agent asked to be stopped: `on_terminate`, then passive. Timers go, waiting calls activate it again."""
@@ -237,8 +244,33 @@ class Host:
 
     def deleted(self, activation: Activation) -> None:
         """The record is a tombstone: the next call begins from defaults."""
-        self.node.own(self.node.family.delete_children(activation))
+        outbox = activation.extra.outbox if activation.extra is not None else None
+        if outbox is None or outbox.settled:
+            self.drop_and_requeue(activation)
+        else:
+            gone = activation.need_extra().gone = asyncio.Event()
+            self.node.own(self._last_words(activation, outbox, gone))
+
+    async def _last_words(self, activation: Activation, outbox: Outbox, gone: asyncio.Event) -> None:
+        """A deleted agent's effects go out, then nothing is left of it but the tombstone."""
+        if activation.instance is not None:
+            activation.instance._jido = None
+            activation.instance = None  # nobody looks at what it was
+        await outbox.drain(DRAIN_S)
+        if outbox.settled:
+            try:
+                await self.node.records.commit(activation.address, activation.revision, None)
+            except StoreError as error:  # its effects come again with the next start, and their receivers know them
+                self.node.log.warning("the effects of a deleted agent are still noted", agent=activation.address, error=describe(error))
+        self._let_go(activation)
+        gone.set()
+
+    def _let_go(self, activation: Activation) -> None:
+        """Drop an activation; if effects of it are still to be taken, a new one goes on with them."""
         self.drop_and_requeue(activation)
+        outbox = activation.extra.outbox if activation.extra is not None else None
+        if outbox is not None and not outbox.settled and not self.node.closing:
+            self.find(activation.key)
 
     def start_timer(self, activation: Activation, timer: Timer) -> None:
         """A turn that set a timer is committed: let it run."""

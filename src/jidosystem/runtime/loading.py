@@ -21,6 +21,7 @@ from .staging import due_row
 if TYPE_CHECKING:
     from .activation import Activation
 
+MAX_EFFECTS_A_COMMIT = 1_000_000
 _casts = msgspec.msgpack.Decoder(list[CastEffect])
 _reminder = msgspec.msgpack.Decoder(Reminder)
 
@@ -35,7 +36,7 @@ def fill(activation: Activation, record: Record | None) -> bool:
         activation.instance = host.type.new_instance()
         activation.state = host.default_state if codec.constant else codec.encode(activation.instance)
         if record is not None:
-            marks = Marks()
+            marks = Marks(effects=effects_after(record.revision))
     else:
         head = decode_head(record.head, record.agent)
         check_version(host.type, head, record.agent)
@@ -60,7 +61,7 @@ async def load_rows(activation: Activation) -> None:
     """Read the rows that the head says exist."""
     assert activation.extra is not None
     marks = activation.extra.marks
-    if activation.turns == 0 and marks == Marks():
+    if activation.turns == 0 and marks == Marks(effects=effects_after(activation.revision)):
         await _load_last_words(activation)
     else:
         await _load_marks(activation, marks)
@@ -133,7 +134,12 @@ async def _load_last_words(activation: Activation) -> None:
     """A deleted agent may have left effects that nobody has taken yet: they still go out."""
     rows = await activation.host.node.records.read_rows(activation.address, "pending")
     if rows:
-        await _load_marks(activation, Marks(effects=int(rows[-1].name), pending=len(rows)))
+        await _load_marks(activation, Marks(effects=effects_after(activation.revision), pending=len(rows)))
+
+
+def effects_after(revision: int) -> int:
+    """Where an agent that was deleted goes on counting its effects: past every number that its receivers may remember."""
+    return revision * MAX_EFFECTS_A_COMMIT
 
 
 def is_paused(activation: Activation) -> bool:

@@ -26,7 +26,7 @@ from ..core.tracing import Tracing
 from ..infrastructure.breaker import DEFAULT_THRESHOLD
 from .collector import Collector
 from .control import Control
-from .definition import ActionSpec, AgentType
+from .definition import DELETE, ActionSpec, AgentType
 from .deliveries import deliver
 from .effects import CastEffect, Reminder
 from .family import Family
@@ -363,7 +363,7 @@ class Node:
         if host is None:
             self.wait_for_type(type_name, partial(self.deliver, cast, sender, settled))
             return
-        spec = host.type.actions.get(cast.action)
+        spec = host.type.deletion if cast.action == DELETE else host.type.actions.get(cast.action)
         try:
             if spec is None:
                 raise NoHost(f"{type_name} has no action {cast.action!r} (any more); the effect came from {sender}")

@@ -1,13 +1,16 @@
 """Effects on their way to other agents, each until its receiver has committed it.
 
 One lane a receiver, in order; a blocked receiver holds up nobody else. That an effect was taken is noted in the
-sender's next commit, or before it is passivated; a crash in between repeats it, and the receiver knows its number.
+sender's next commit, or before it is passivated; a crash in between repeats it, and the receiver knows its number. An agent
+that stops or is deleted waits a moment for its effects; if they aren't taken by then, it is activated again for their sake.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -33,7 +36,7 @@ def backoff_s(attempt: int, random01: float) -> float:
 class Outbox:
     """The unreleased effects of one activation."""
 
-    __slots__ = ("_acked", "_activation", "_closed", "_lanes", "_rows", "count")
+    __slots__ = ("_acked", "_activation", "_closed", "_empty", "_lanes", "_rows", "count")
 
     def __init__(self, activation: Activation) -> None:
         self._activation = activation
@@ -41,6 +44,7 @@ class Outbox:
         self._rows: dict[str, dict[int, CastEffect]] = {}  # row -> effects not taken yet
         self._acked: set[str] = set()  # rows that have changed since the last commit
         self._closed = False
+        self._empty: asyncio.Event | None = None  # told once every effect was taken, if somebody waits for it
         self.count = 0
 
     def expect(self, effects: int) -> None:
@@ -62,6 +66,13 @@ class Outbox:
         """The activation ends: nothing more is sent from here; the rows remain."""
         self._closed = True
 
+    async def drain(self, at_most_s: float) -> None:
+        """Wait until every effect was taken, at most so long."""
+        if self.count:
+            self._empty = asyncio.Event()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), at_most_s)
+
     @property
     def settled(self) -> bool:
         """Whether every effect was taken."""
@@ -71,6 +82,10 @@ class Outbox:
     def unnoted(self) -> bool:
         """Whether effects were taken that the record doesn't know of yet."""
         return bool(self._acked)
+
+    def rows(self) -> list[Row]:
+        """What is still to be taken of earlier commits, as it is to be stored: a deletion would remove it with everything else."""
+        return [Row("pending", name, encode(list(left.values()))) for name, left in self._rows.items() if left]
 
     def note(self, batch: Batch) -> None:
         """Write into a commit what was taken since the last one."""
@@ -121,6 +136,8 @@ class Outbox:
         self._rows[row].pop(cast.number, None)
         self._acked.add(row)
         self.count -= 1
+        if not self.count and self._empty is not None:
+            self._empty.set()
         if lane:
             self._soon(to)
         else:

@@ -10,6 +10,7 @@ import msgspec
 from ..core.codec import encode
 from ..core.errors import IdempotencyFull, OutboxFull
 from ..core.records import Row
+from .definition import DELETE
 from .effects import CastEffect, Effects, Reminder
 from .head import Batch
 from .outbox import Outbox
@@ -91,12 +92,23 @@ def _stage_effects(activation: Activation, extra: Extra, effects: Effects, batch
     for timer in effects.timers:
         batch.stage().after.append(partial(activation.host.start_timer, activation, timer))
     if effects.deleted:
-        batch.deleted = True
-        batch.stage().rows = {name: row for name, row in batch.stage().rows.items() if row.kind == "pending" and row.value is not None}
-        batch.stage().after.append(partial(activation.host.deleted, activation))
-        activation.leave()
+        _stage_deletion(activation, extra, batch)
     elif effects.stopped:
         batch.stage().after.append(partial(activation.host.stop_soon, activation))
+
+
+def _stage_deletion(activation: Activation, extra: Extra, batch: Batch) -> None:
+    """Nothing stays but a tombstone, effects that are still to be taken, and what was had from senders just now."""
+    if extra.children:
+        nothing = encode({})
+        _stage_casts(activation, extra, [CastEffect(0, child, DELETE, nothing) for child in reversed(extra.children)], batch)
+    staged = batch.stage()
+    kept = {name: row for name, row in staged.rows.items() if row.kind in ("pending", "from") and row.value is not None}
+    if extra.outbox is not None:
+        kept.update({("pending", row.name): row for row in extra.outbox.rows()})
+    batch.deleted, staged.rows = True, kept
+    staged.after.append(partial(activation.host.deleted, activation))
+    activation.leave()
 
 
 def _stage_casts(activation: Activation, extra: Extra, casts: list[CastEffect], batch: Batch) -> None:
