@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import json
 import sys
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from itertools import groupby
@@ -66,13 +65,16 @@ def cast_of(flights: Sequence[Flight]) -> Cast:
 
 
 class Feeder:
-    """Calls `fly` for every flight, many callers at a time, the flights of one aircraft one after another."""
+    """Calls `fly` for every flight, many callers at a time.
+
+    They take the flights in their order and nobody waits for the answer of the one before, also not for one of the same
+    aircraft: an agent takes its calls in the order in which they were made.
+    """
 
     def __init__(self, platform: Platform, flights: Sequence[Flight]) -> None:
         self._platform = platform
         self._aircraft = {tail: platform.agent(Aircraft, tail) for tail in {flight.tail for flight in flights}}
         self._flights = flights
-        self._behind: dict[str, deque[Flight]] = {}
         self._done = 0
         self._say_every = max(1, len(flights) // MESSAGES)
 
@@ -87,20 +89,10 @@ class Feeder:
 
     async def _caller(self, share: Iterator[Flight]) -> None:
         for flight in share:
-            # A flight whose aircraft is being called waits behind it, with the caller that does so; this one goes on.
-            if (behind := self._behind.get(flight.tail)) is not None:
-                behind.append(flight)
-                continue
-            mine = self._behind[flight.tail] = deque([flight])
-            while mine:
-                await self._call(mine.popleft())
-            del self._behind[flight.tail]
-
-    async def _call(self, flight: Flight) -> None:
-        await self._platform.call(self._aircraft[flight.tail].fly, flight, idempotency_key=flight.key)
-        self._done += 1
-        if self._done % self._say_every == 0:
-            say(done=self._done)
+            await self._platform.call(self._aircraft[flight.tail].fly, flight, idempotency_key=flight.key)
+            self._done += 1
+            if self._done % self._say_every == 0:
+                say(done=self._done)
 
 
 async def close_books(platform: Platform, cast: Cast) -> None:

@@ -34,6 +34,10 @@ LOOK_AHEAD = 20_000
 STORE_EVERY_S = 1.0
 STORE_EVERY = 5_000
 """The position is stored after so many seconds or finished events, whichever comes first: what a crash can bring again."""
+GATHER = 16
+GATHER_S = 0.1
+"""With `batch`, at most so many deliveries younger than this are under way: the lanes that wait for their turn meanwhile
+gather events, so that under load a delivery carries many of them. Slow ones hold nobody up for longer than that."""
 SLICE = 100
 """How many events are offered or started before the event loop gets its turn."""
 CLOSE_GRACE_S = 5.0
@@ -66,6 +70,8 @@ class DurableSubscription:
         self._finished = 0  # since the position was stored
         self._moved = asyncio.Event()  # there is a position to store
         self._much = asyncio.Event()  # … and a good deal of it
+        self._gathers = batch > 1
+        self._young: dict[asyncio.Future[Any], float] = {}  # deliveries that others wait for -> until when, oldest first
         self._in_flight: set[asyncio.Future[Any]] = set()
         self._visits: set[asyncio.Future[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
@@ -175,20 +181,35 @@ class DurableSubscription:
         loop = asyncio.get_running_loop()
         now = loop.time()
         for _ in range(SLICE):
-            if len(self._in_flight) >= self._max_in_flight or (work := self._lanes.take(now)) is None:
+            if len(self._in_flight) >= self._max_in_flight or self._gathering(now) or (work := self._lanes.take(now)) is None:
                 break
             task = start_eagerly(self._handle(work), loop)
             if not task.done():
                 self._in_flight.add(task)
+                if self._gathers:
+                    self._young[task] = now + GATHER_S
                 task.add_done_callback(self._ended)
         else:
             self._pump_soon = loop.call_soon(self._pump)
             return
         self._arm(loop)
 
+    def _gathering(self, now: float) -> bool:
+        """Whether so many deliveries have just begun that the next lane had better wait for one of them."""
+        young = self._young
+        while len(young) >= GATHER:
+            oldest = next(iter(young))
+            if young[oldest] > now:
+                return True
+            del young[oldest]
+        return False
+
     def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
         """Come back when a delay is over."""
         when = self._lanes.next_time()
+        if len(self._young) >= GATHER:
+            grown_up = next(iter(self._young.values()))
+            when = grown_up if when is None else min(when, grown_up)
         if self._timer is not None:
             if when is not None and self._timer.when() == when:
                 return
@@ -203,6 +224,7 @@ class DurableSubscription:
 
     def _ended(self, task: asyncio.Future[Any]) -> None:
         self._in_flight.discard(task)
+        self._young.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:  # a defect of ours
             asyncio.get_running_loop().call_exception_handler({"message": "a subscription failed", "exception": error, "future": task})
         self._pump()
