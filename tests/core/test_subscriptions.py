@@ -28,7 +28,7 @@ from jidosystem.core.errors import (
 )
 from jidosystem.core.events import Event, matcher
 from jidosystem.core.position import KeptPosition
-from jidosystem.core.subscriptions import SLICE, STORE_EVERY, DurableSubscription, lane_path
+from jidosystem.core.subscriptions import GATHER, SLICE, STORE_EVERY, DurableSubscription, lane_path
 from tests.core.bench import Bench, until
 
 
@@ -110,6 +110,48 @@ async def test_a_batch_is_at_most_its_size_and_of_one_lane(bench: Bench) -> None
     await bench.subscribe(deliver, batch=10)
     await bench.until_seen(30)
     assert sorted(sizes) == [5, 5, 10, 10]
+
+
+async def test_lanes_that_wait_for_younger_deliveries_gather_what_comes(bench: Bench) -> None:
+    begun: list[tuple[str, int]] = []
+    release = asyncio.Event()
+
+    async def deliver(lane: str, events: Sequence[Event]) -> None:
+        begun.append((lane, len(events)))
+        await release.wait()
+        await bench.saw(lane, events)
+
+    async def one_each() -> None:
+        for lane in range(GATHER + 4):
+            await bench.emit(0, stream=f"s{lane}")
+
+    await one_each()
+    subscription = await bench.subscribe(deliver, batch=10, gather_s=60.0)
+    await until(lambda: subscription._lanes.size == GATHER + 4)
+    await one_each()
+    await until(lambda: subscription._lanes.size == 2 * (GATHER + 4))
+    assert len(begun) == GATHER
+    release.set()
+    await bench.until_seen(2 * (GATHER + 4))
+    assert begun[GATHER : GATHER + 4] == [(f"s{GATHER + lane}", 2) for lane in range(4)]
+
+
+@pytest.mark.parametrize("batch", [1, 10])
+async def test_slow_deliveries_keep_nobody_waiting(bench: Bench, batch: int) -> None:
+    begun: list[str] = []
+    release = asyncio.Event()
+
+    async def deliver(lane: str, events: Sequence[Event]) -> None:
+        begun.append(lane)
+        await release.wait()
+        await bench.saw(lane, events)
+
+    for lane in range(3 * GATHER):
+        await bench.emit(0, stream=f"s{lane}")
+    await bench.subscribe(deliver, batch=batch, gather_s=0.01)
+    await until(lambda: len(begun) == 3 * GATHER)
+    release.set()
+    await bench.until_seen(3 * GATHER)
 
 
 async def test_reading_stops_when_too_much_is_unfinished_and_goes_on_after(bench: Bench) -> None:

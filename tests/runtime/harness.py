@@ -187,9 +187,11 @@ class Store(Records):
         result: Future[Record | None] = self.inner.read(agent)
         return result
 
-    async def read_row(self, agent: str, kind: str, name: str) -> bytes | None:
-        await self._alive()
-        return await self.inner.read_row(agent, kind, name)
+    def read_row(self, agent: str, kind: str, name: str) -> Future[bytes | None]:
+        if self.dead:
+            return asyncio.get_running_loop().create_future()
+        result: Future[bytes | None] = self.inner.read_row(agent, kind, name)
+        return result
 
     async def read_rows(self, agent: str, kind: str) -> Sequence[StoredRow]:
         await self._alive()

@@ -7,7 +7,20 @@ from typing import Any
 
 import pytest
 
-from jidosystem import Agent, CallCycle, CallTimeout, IdempotencyConflict, IdempotencyFull, InvalidArguments, Platform, Rejected, Retry, action, field
+from jidosystem import (
+    Agent,
+    CallCycle,
+    CallTimeout,
+    IdempotencyConflict,
+    IdempotencyFull,
+    InvalidArguments,
+    OutcomeUnknown,
+    Platform,
+    Rejected,
+    Retry,
+    action,
+    field,
+)
 from jidosystem.runtime.blocks import Resilience
 from tests.runtime.harness import Crashable, FakeClock, PlatformOn, Store, settle, until
 
@@ -349,3 +362,44 @@ async def test_a_keyed_turn_that_is_retried_keeps_its_key(platform: Platform) ->
     ref = platform.agent(Retried, "a")
     assert await platform.call(ref.go, idempotency_key="k") == 1
     assert await platform.call(ref.go, idempotency_key="k") == 1
+
+
+async def test_keyed_calls_of_one_agent_are_taken_in_the_order_in_which_they_were_made(file_url: str) -> None:
+    class Listed(Agent):
+        numbers: list[int] = field(default_factory=list)
+
+        @action
+        async def note(self, number: int) -> None:
+            self.numbers.append(number)
+
+        @action(readonly=True)
+        async def noted(self) -> list[int]:
+            return self.numbers
+
+    async def some(platform: Platform, first: int, waves: int) -> None:
+        calls = []
+        for number in range(first, first + 20 * waves):
+            calls.append(asyncio.ensure_future(platform.call(platform.agent(Listed, "a").note, number, idempotency_key=f"k{number}")))
+            if number % 20 == 19:  # some come when the first are loading it, some when it lives
+                await asyncio.sleep(0)
+        await asyncio.gather(*calls)
+
+    for life in range(2):  # a new agent, and one that has keys
+        async with Platform(file_url, agents=[Listed]) as platform:
+            await some(platform, life * 200, 10)
+            assert await platform.agent(Listed, "a").noted() == list(range((life + 1) * 200))
+
+
+async def test_a_keyed_call_that_waits_for_its_repetition_is_answered_when_the_platform_closes() -> None:
+    class Retried(Agent):
+        resilience = Resilience(retry=Retry.fixed(3, delay=60.0))
+
+        @action
+        async def go(self) -> None:
+            raise ConnectionError
+
+    async with Platform(agents=[Retried]) as platform:
+        call = asyncio.ensure_future(platform.call(platform.agent(Retried, "a").go, timeout=100.0, idempotency_key="k"))
+        await settle()
+    with pytest.raises(OutcomeUnknown):
+        await call

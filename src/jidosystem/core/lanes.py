@@ -133,6 +133,11 @@ class Lanes:
         return self._delayed[0][0] if self._delayed else None
 
     @property
+    def ready(self) -> bool:
+        """Whether a lane could start that waits out no delay."""
+        return bool(self._ready)
+
+    @property
     def trailing(self) -> int:
         """Everything up to here is finished."""
         return next(iter(self._owed)) - 1 if self._owed else self.position

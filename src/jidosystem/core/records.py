@@ -108,8 +108,8 @@ class Records(Protocol):
         else:
             future.add_done_callback(partial(_tell, told))
 
-    async def read_row(self, agent: str, kind: str, name: str) -> bytes | None:
-        """One unexpired row's value."""
+    def read_row(self, agent: str, kind: str, name: str) -> Future[bytes | None]:
+        """One unexpired row's value, or None. Reads asked for together are answered together, in the order of asking."""
         ...
 
     async def read_rows(self, agent: str, kind: str) -> Sequence[StoredRow]:

@@ -59,6 +59,7 @@ class DurableSubscription:
         self, name: str, log: EventLog, records: Records, *, lane_of: LaneOf, deliver: Deliver, matches: Callable[[str], bool], batch: int = 1,
         max_in_flight: int = 64, max_attempts: int = 5, start: str | int = "new", dead_letters: DeadLetters, clock: Clock,
         agent_of: Callable[[str], str] | None = None, look_ahead: int = LOOK_AHEAD, store_every_s: float = STORE_EVERY_S,
+        gather_s: float = GATHER_S,
     ) -> None:  # fmt: skip
         self.name = name
         self._log, self._letters, self._clock = log, dead_letters, clock
@@ -70,7 +71,7 @@ class DurableSubscription:
         self._finished = 0  # since the position was stored
         self._moved = asyncio.Event()  # there is a position to store
         self._much = asyncio.Event()  # … and a good deal of it
-        self._gathers = batch > 1
+        self._gather_s = gather_s if batch > 1 else 0.0
         self._young: dict[asyncio.Future[Any], float] = {}  # deliveries that others wait for -> until when, oldest first
         self._in_flight: set[asyncio.Future[Any]] = set()
         self._visits: set[asyncio.Future[None]] = set()
@@ -186,8 +187,8 @@ class DurableSubscription:
             task = start_eagerly(self._handle(work), loop)
             if not task.done():
                 self._in_flight.add(task)
-                if self._gathers:
-                    self._young[task] = now + GATHER_S
+                if self._gather_s:
+                    self._young[task] = now + self._gather_s
                 task.add_done_callback(self._ended)
         else:
             self._pump_soon = loop.call_soon(self._pump)
@@ -207,7 +208,7 @@ class DurableSubscription:
     def _arm(self, loop: asyncio.AbstractEventLoop) -> None:
         """Come back when a delay is over."""
         when = self._lanes.next_time()
-        if len(self._young) >= GATHER:
+        if len(self._young) >= GATHER and self._lanes.ready:
             grown_up = next(iter(self._young.values()))
             when = grown_up if when is None else min(when, grown_up)
         if self._timer is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ class Host:
     """See the module."""
 
     __slots__ = (
-        "after_turn", "bulkhead", "casts_at_once", "default_state", "dummy", "guards", "joins", "live", "mailbox_limit",
+        "after_turn", "bulkhead", "casts_at_once", "default_state", "detours", "dummy", "guards", "joins", "live", "mailbox_limit",
         "meter", "node", "plain", "prefix", "type",
     )  # fmt: skip
 
@@ -53,6 +54,7 @@ class Host:
         self.mailbox_limit = kind.mailbox.max_size or node.limits.max_queue_size
         self.default_state = kind.codec.encode(kind.new_instance())
         self.joins: dict[tuple[str, str], Keyed] = {}  # keyed calls on their way: (agent's key, idempotency key)
+        self.detours: dict[str, deque[Keyed]] = {}  # keyed calls that wait before they reach their agent's mailbox
         self.guards = Guards(self)
         self.dummy = Activation(self, "")  # stands in until a turn has found its agent
         self.bulkhead = self.guards.bulkhead

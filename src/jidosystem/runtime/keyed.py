@@ -7,7 +7,9 @@ state. The call goes on for as long as anybody waits for it, and its key stays t
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -28,31 +30,63 @@ _key_row = msgspec.msgpack.Decoder(KeyRow).decode
 MAX_KEY_CHARS = 512
 
 
-class Keyed:
-    """A keyed call under way, and how many wait for its answer."""
+class Keyed(asyncio.Future[Any]):
+    """A keyed call under way: the future of its answer, and who waits for it. When it is done its key is free."""
 
-    __slots__ = ("reply", "submitted", "turn", "waiting")
-
-    def __init__(self, turn: Turn, reply: asyncio.Future[Any]) -> None:
+    def __init__(self, host: Host, key: str, turn: Turn) -> None:
+        super().__init__(loop=host.node.loop)
+        assert turn.key is not None
         self.turn = turn
-        self.reply = reply
         self.submitted = False
-        self.waiting = 0
+        self.looked_up = False
+        self.accepted: asyncio.Future[None] | None = None  # of a cast: nobody waits for its answer, and nobody can give up
+        self._host, self._place = host, (key, turn.key)
+        self._waiting: list[Patience] = []
+
+    def set_result(self, result: Any) -> None:
+        """The answer, once it is durable."""
+        super().set_result(result)
+        self._settled()
+
+    def set_exception(self, exception: type | BaseException) -> None:
+        """What became of the call instead; a repetition runs again."""
+        super().set_exception(exception)
+        self.exception()  # nobody may be left to hear of it
+        self._settled()
+
+    def _settled(self) -> None:
+        if self._host.joins.get(self._place) is self:
+            del self._host.joins[self._place]
+        for patience in self._waiting:
+            patience.answered(self)
+        if self.accepted is not None and not self.accepted.done():
+            if (error := self.exception()) is not None:
+                self.accepted.set_exception(error)
+            else:
+                self.accepted.set_result(None)
 
     @property
-    def failed(self) -> bool:
-        """Whether it ended and left nothing behind: a repetition runs again."""
-        return self.reply.done() and (self.reply.cancelled() or self.reply.exception() is not None)
+    def waiting(self) -> int:
+        """How many wait for the answer."""
+        return len(self._waiting)
 
-    def left(self) -> None:
-        """One has given up; the last one takes the call back if it hasn't begun."""
-        self.waiting -= 1
+    def wait(self) -> Patience:
+        """One more who waits."""
+        patience = Patience(self)
+        self._waiting.append(patience)
+        return patience
+
+    def left(self, patience: Patience) -> None:
+        """One doesn't wait any more; the last one takes the call back if it hasn't begun."""
+        if self.done():
+            return
+        self._waiting.remove(patience)
         turn = self.turn
-        if self.waiting == 0 and not turn.begun and not self.reply.done():
+        if not self._waiting and self.accepted is None and not turn.begun:
             if self.submitted:
                 turn.withdraw()
             turn.withdrawn = True
-            self.reply.set_exception(turn.too_late())
+            self.set_exception(turn.too_late())
 
 
 class Patience:
@@ -60,18 +94,16 @@ class Patience:
 
     __slots__ = ("_keyed", "future", "slot")
 
-    def __init__(self, keyed: Keyed, future: asyncio.Future[Any]) -> None:
+    def __init__(self, keyed: Keyed) -> None:
         self._keyed = keyed
-        self.future = future
+        self.future: asyncio.Future[Any] = keyed.get_loop().create_future()
         self.slot: int | None = None
 
-    def answered(self, reply: asyncio.Future[Any]) -> None:
+    def answered(self, reply: Keyed) -> None:
         """The answer has come."""
         if self.future.done():
             return
-        if reply.cancelled():
-            self.future.cancel()
-        elif (error := reply.exception()) is not None:
+        if (error := reply.exception()) is not None:
             self.future.set_exception(error)
         else:
             self.future.set_result(reply.result())
@@ -100,10 +132,11 @@ async def keyed_call(
     first = keyed is None
     if keyed is None:
         turn = Turn(activation, spec, args, caller)
-        turn.kwargs = kwargs
-        keyed = _begin(host, key, turn, given, hashed)
+        turn.kwargs, turn.deadline = kwargs, deadline
+        keyed = _make(host, key, turn, given, hashed)
+        _begin(host, key, keyed)
     turn = keyed.turn
-    turn.deadline = max(turn.deadline or 0.0, deadline)
+    turn.deadline = max(turn.deadline or 0.0, deadline)  # the most patient one's
     if caller is not None:
         caller.waiting_for(turn)
     try:
@@ -120,58 +153,142 @@ async def keyed_cast(host: Host, key: str, turn: Turn, given: str) -> None:
     hashed = request_hash(turn.spec, turn.args, turn.kwargs or {})
     if _under_way(host, key, given, hashed) is None:
         turn.kind = CAST
-        accepted: asyncio.Future[None] = host.node.loop.create_future()
-        keyed = _begin(host, key, turn, given, hashed, accepted)
-        keyed.waiting += 1  # nobody who could give up
-        await accepted
+        keyed = _make(host, key, turn, given, hashed)
+        keyed.accepted = host.node.loop.create_future()
+        _begin(host, key, keyed)
+        await keyed.accepted
 
 
 def _under_way(host: Host, key: str, given: str, hashed: bytes) -> Keyed | None:
     keyed = host.joins.get((key, given))
-    if keyed is None or keyed.failed:
-        return None
-    _check_same(host, key, given, keyed.turn.key_hash, hashed)
+    if keyed is not None:
+        _check_same(host, key, given, keyed.turn.key_hash, hashed)
     return keyed
 
 
-def _begin(host: Host, key: str, turn: Turn, given: str, hashed: bytes, accepted: asyncio.Future[None] | None = None) -> Keyed:
+def _make(host: Host, key: str, turn: Turn, given: str, hashed: bytes) -> Keyed:
     turn.key, turn.key_hash = given, hashed
-    reply = turn.reply = host.node.loop.create_future()
-    reply.add_done_callback(_look_at)
-    keyed = host.joins[key, given] = Keyed(turn, reply)
-    host.node.own(_run(host, key, keyed, accepted))
+    keyed = turn.reply = host.joins[key, given] = Keyed(host, key, turn)
     return keyed
 
 
-async def _run(host: Host, key: str, keyed: Keyed, accepted: asyncio.Future[None] | None) -> None:
-    """Look the key up; answer what is stored, or run the turn. The key is free again when the turn has ended."""
-    turn, reply = keyed.turn, keyed.reply
-    assert turn.key is not None
+def _begin(host: Host, key: str, keyed: Keyed) -> None:
+    """Calls of one agent keep the order in which they were made: nobody takes the short way past one that waits."""
+    waiting = host.detours.get(key)
+    if waiting is not None:
+        waiting.append(keyed)
+    elif not _short_way(host, key, keyed):
+        _wait_in_line(host, key, keyed)
+
+
+def _short_way(host: Host, key: str, keyed: Keyed) -> bool:
+    """The commonest, a call of a live agent with room, needs no task: at most its key's row is looked up before its turn."""
     try:
-        stored = await _look_up(host, key, turn)
+        activation = host.find(key)
+        if activation.status is Status.LOADING or not _has_room(host, activation):
+            return False
+        keys = 0 if activation.extra is None else activation.extra.marks.keys
+        if not keys or keyed.looked_up:
+            _submit(host, key, keyed)
+        elif keys >= host.node.limits.idempotency_max_keys:
+            return False
+        else:
+            assert keyed.turn.key is not None
+            row = host.node.records.read_row(activation.address, "key", keyed.turn.key)
+            row.add_done_callback(partial(_looked_up, host, key, keyed))
+    except Exception as error:  # whatever refuses it is the caller's answer
+        _fail(keyed, error)
+    return True
+
+
+def _has_room(host: Host, activation: Activation) -> bool:
+    queue = activation.queue
+    return host.type.mailbox.overflow != "block" or queue is None or (len(queue) < host.mailbox_limit and not queue.room)
+
+
+def _looked_up(host: Host, key: str, keyed: Keyed, row: asyncio.Future[bytes | None]) -> None:
+    """What the key's row says is here: answer with it, or run the turn."""
+    if keyed.done():
+        return
+    try:
+        stored = row.result()
         if stored is not None:
-            _check_same(host, key, turn.key, stored.hash, turn.key_hash)
-            turn.answer(turn.spec.signature.decode_result(stored.reply))
-        elif not turn.withdrawn:
-            await _submit(host, key, keyed)
-        if accepted is not None and not accepted.done():
-            accepted.set_result(None)
-        if not reply.done():
-            await asyncio.wait((reply,))
+            _answer_from(host, key, keyed.turn, _key_row(stored))
+            return
     except asyncio.CancelledError:
-        if not reply.done():
-            reply.set_exception(OutcomeUnknown(f"{host.type.name}/{key}: the platform closed while a keyed call was under way"))
-        if accepted is not None:
-            accepted.cancel()
-        raise
+        keyed.set_exception(_closed_meanwhile(host, key))
+        return
     except Exception as error:  # whatever it is, it is the caller's answer
-        if not reply.done():
-            turn.fail(error)
-        if accepted is not None and not accepted.done():
-            accepted.set_exception(error)
+        _fail(keyed, error)
+        return
+    keyed.looked_up = True
+    _begin(host, key, keyed)
+
+
+def _submit(host: Host, key: str, keyed: Keyed) -> None:
+    turn = keyed.turn
+    if turn.withdrawn:
+        return
+    activation = turn.activation = host.find(key)
+    host.guards.check(activation, turn)
+    keyed.submitted = True
+    activation.submit(turn)
+    if keyed.accepted is not None and not keyed.accepted.done():
+        keyed.accepted.set_result(None)
+
+
+def _fail(keyed: Keyed, error: Exception) -> None:
+    if not keyed.done():
+        keyed.turn.fail(error)
+
+
+def _answer_from(host: Host, key: str, turn: Turn, stored: KeyRow) -> None:
+    assert turn.key is not None
+    _check_same(host, key, turn.key, stored.hash, turn.key_hash)
+    turn.answer(turn.spec.signature.decode_result(stored.reply))
+
+
+def _wait_in_line(host: Host, key: str, keyed: Keyed) -> None:
+    host.detours[key] = deque((keyed,))
+    host.node.own(_line(host, key))
+
+
+async def _line(host: Host, key: str) -> None:
+    """Bring those who wait for an agent, for room among its keys or in its mailbox, to it one after another."""
+    waiting = host.detours[key]
+    try:
+        while waiting:
+            keyed = waiting[0]
+            if not keyed.done() and not _short_way(host, key, keyed):
+                await _long_way(host, key, keyed)
+            waiting.popleft()
     finally:
-        if host.joins.get((key, turn.key)) is keyed:
-            del host.joins[key, turn.key]
+        del host.detours[key]
+
+
+async def _long_way(host: Host, key: str, keyed: Keyed) -> None:
+    turn = keyed.turn
+    try:
+        stored = None if keyed.looked_up else await _look_up(host, key, turn)
+        if stored is not None:
+            _answer_from(host, key, turn, stored)
+        elif not turn.withdrawn:
+            turn.activation = host.find(key)
+            if host.type.mailbox.overflow == "block":
+                await wait_for_room(turn)
+            _submit(host, key, keyed)
+    except Exception as error:  # whatever it is, it is the caller's answer
+        _fail(keyed, error)
+
+
+def give_up(host: Host) -> None:
+    """The platform closes: what is still under way is answered, for nobody else will."""
+    for (key, _given), keyed in tuple(host.joins.items()):
+        keyed.set_exception(_closed_meanwhile(host, key))
+
+
+def _closed_meanwhile(host: Host, key: str) -> OutcomeUnknown:
+    return OutcomeUnknown(f"{host.type.name}/{key}: the platform closed while a keyed call was under way")
 
 
 async def _look_up(host: Host, key: str, turn: Turn) -> KeyRow | None:
@@ -186,17 +303,6 @@ async def _look_up(host: Host, key: str, turn: Turn) -> KeyRow | None:
     return _key_row(stored) if stored is not None else None
 
 
-async def _submit(host: Host, key: str, keyed: Keyed) -> None:
-    turn = keyed.turn
-    turn.activation = host.find(key)
-    host.guards.check(turn.activation, turn)
-    if host.type.mailbox.overflow == "block":
-        await wait_for_room(turn)
-    if not turn.withdrawn:
-        keyed.submitted = True
-        turn.activation.submit(turn)
-
-
 async def _make_room_for_keys(activation: Activation) -> None:
     """At the limit, count anew: keys expire."""
     extra, limits = activation.extra, activation.host.node.limits
@@ -205,24 +311,16 @@ async def _make_room_for_keys(activation: Activation) -> None:
 
 
 async def _join(keyed: Keyed, deadline: float) -> Any:
-    if keyed.reply.done():
-        return keyed.reply.result()
-    node = keyed.turn.activation.host.node
-    patience = Patience(keyed, node.loop.create_future())
-    keyed.waiting += 1
-    keyed.reply.add_done_callback(patience.answered)
-    node.deadlines.add(deadline, patience)
+    if keyed.done():
+        return keyed.result()
+    deadlines = keyed.turn.activation.host.node.deadlines
+    patience = keyed.wait()
+    deadlines.add(deadline, patience)
     try:
         return await patience.future
     finally:
-        node.deadlines.discard(patience)
-        keyed.left()
-
-
-def _look_at(reply: asyncio.Future[Any]) -> None:
-    """Nobody may be left to hear of a failure."""
-    if not reply.cancelled():
-        reply.exception()
+        deadlines.discard(patience)
+        keyed.left(patience)
 
 
 def request_hash(spec: ActionSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:

@@ -31,6 +31,7 @@ from .deliveries import deliver
 from .effects import CastEffect, Reminder
 from .family import Family
 from .host import Host
+from .keyed import give_up
 from .reference import Ref, make_ref_class
 from .reminders import Reminders
 from .status import Status
@@ -287,6 +288,8 @@ class Node:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for host in self.hosts.values():
+            give_up(host)
         self.deadlines.clear()
         self.committing.clear()
         self.threads.close()

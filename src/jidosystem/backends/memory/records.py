@@ -133,9 +133,13 @@ class MemoryRecords(Records):
         future.set_result(None if present is None else Record(agent, *present))
         return future
 
-    async def read_row(self, agent: str, kind: str, name: str) -> bytes | None:
-        self._check_open()
-        return self._find(agent, kind, name)
+    def read_row(self, agent: str, kind: str, name: str) -> Future[bytes | None]:
+        future: Future[bytes | None] = (self._new_future or self._bind())()
+        if self._closed:
+            future.set_exception(StoreUnavailable("the store is closed"))
+        else:
+            future.set_result(self._find(agent, kind, name))
+        return future
 
     async def read_rows(self, agent: str, kind: str) -> Sequence[StoredRow]:
         self._check_open()

@@ -14,6 +14,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from ...core.clock import Clock
 from ...core.codec import unseal
 from ...core.errors import RecordUnreadable, StoreError, StoreUnavailable
 from ...core.records import Record
@@ -30,8 +31,9 @@ _make = tuple.__new__  # past the Python of NamedTuple's constructor: this runs 
 class Reader:
     """See the module. It has a connection of its own, which sees every transaction that was committed before a question was asked."""
 
-    def __init__(self, path: str, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, path: str, loop: asyncio.AbstractEventLoop, clock: Clock) -> None:
         self._path = path
+        self._clock = clock
         self._loop = loop
         self._connection = connect(path, read_only=True)
         self._waiting: list[Question] = []
@@ -83,7 +85,7 @@ class Reader:
             for start in range(0, len(heads), CHUNK):
                 answers += self._records(heads[start : start + CHUNK])
             for start in range(0, len(rows), CHUNK):
-                answers += self._many(rows[start : start + CHUNK], self._rows)
+                answers += self._values(rows[start : start + CHUNK])
             for kind, function, told in questions:
                 if kind == "call":
                     answers.append(self._one(function, told))
@@ -127,6 +129,19 @@ class Reader:
                 answers.append((told, None, _unreadable(f"the record of {agent}", damaged)))
             else:
                 answers.append((told, _make(Record, (agent, found[0], head)), None))
+        return answers
+
+    def _values(self, questions: Sequence[Question]) -> list[Answer]:
+        answers: list[Answer] = []
+        now_s = self._clock.time_s()
+        for (_kind, (agent, kind, name), _told), (told, found, error) in zip(questions, self._many(questions, self._rows), strict=True):
+            if found is None or (found[1] is not None and found[1] <= now_s):
+                answers.append((told, None, error))
+                continue
+            try:
+                answers.append((told, bytes(unseal(found[0])), None))
+            except (ValueError, TypeError) as damaged:
+                answers.append((told, None, _unreadable(f"the row {kind}/{name} of {agent}", damaged)))
         return answers
 
     def _heads(self, agents: list[str]) -> dict[Any, Any]:

@@ -65,7 +65,7 @@ class SqliteRecords(Records):
         self._clock = clock
         self._closed = False
         self._watchers: dict[str, list[tuple[deque[Record], asyncio.Event]]] = {}
-        self._reader = Reader(path, loop)
+        self._reader = Reader(path, loop, clock)
         self._writer = Writer(connection, path, loop, clock, self._settled)
         self._put = self._writer.put
         self._log = SqliteLog(self._reader, loop, self._put, path)
@@ -126,11 +126,8 @@ class SqliteRecords(Records):
     def fetch(self, agent: str, told: Told) -> None:
         self._reader.put("head", agent, told)
 
-    async def read_row(self, agent: str, kind: str, name: str) -> bytes | None:
-        found = await self._reader.ask("row", (agent, kind, name))
-        if found is None or (found[1] is not None and found[1] <= self._clock.time_s()):
-            return None
-        return unsealed(found[0], f"the row {kind}/{name} of {agent}")
+    def read_row(self, agent: str, kind: str, name: str) -> Future[bytes | None]:
+        return self._reader.ask("row", (agent, kind, name))
 
     async def read_rows(self, agent: str, kind: str) -> Sequence[StoredRow]:
         now_s = self._clock.time_s()
