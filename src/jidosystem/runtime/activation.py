@@ -419,7 +419,7 @@ class Activation:
     def _new_batch(self) -> Batch:
         return Batch(self.state, self.turns, copy(self.extra.marks) if self.extra is not None else None)
 
-    def commit_one(self, turn: Turn, value: Any, struct: Any, after: bytes) -> bool:
+    def commit_one(self, turn: Turn, value: Any, after: bytes) -> bool:
         """The short way's end for a turn without effects that changed state, nothing else being under way.
 
         True: it is durable already (a store that needn't wait). False with `turn.committing`: its commit is on the way
@@ -429,9 +429,9 @@ class Activation:
         if extra is not None and extra.outbox is not None and extra.outbox.unnoted:
             return False
         codec = host.type.codec
-        if not codec.exact(struct):
+        if not codec.exact(self.instance):
             try:
-                codec.prove(self.instance, struct, after)
+                codec.prove(self.instance, after)
             except StateMismatch:
                 return False
         marks = extra.marks if extra is not None else None

@@ -98,7 +98,7 @@ def _short_way(host: Host, spec: ActionSpec) -> Callable[..., Coroutine[Any, Any
     function, readonly, copied = spec.function, spec.readonly, spec.copy
     call, live = calls.call, host.live
     codec, step, buckets = host.type.codec, host.node.step, host.meter.buckets
-    gather, encode = codec.gather, codec.encode_struct
+    encode = codec.encode
 
     @functools.wraps(function)
     async def method(self: Ref, *args: Any, **kwargs: Any) -> Any:  # noqa: C901
@@ -128,7 +128,6 @@ def _short_way(host: Host, spec: ActionSpec) -> Callable[..., Coroutine[Any, Any
             activation.readers = 1
         else:
             activation.writer = turn
-        struct: Any = None
         value = step(coro, turn)
         if type(value) is TurnTask:
             turn.started = started
@@ -141,15 +140,11 @@ def _short_way(host: Host, spec: ActionSpec) -> Callable[..., Coroutine[Any, Any
             return await calls.answer(turn)
         if type(value) in IMMUTABLE and turn.effects is None and not activation.queue and activation.status is LIVE:
             try:
-                if readonly:
-                    after = activation.state
-                else:
-                    struct = gather(instance)
-                    after = encode(struct)
+                after = activation.state if readonly else encode(instance)
             except BaseException:  # sorted out below, the long way
                 after = None
             if after is not None:
-                if after == activation.state or activation.commit_one(turn, value, struct, after):
+                if after == activation.state or activation.commit_one(turn, value, after):
                     turn.open = False
                     activation.writer = None
                     activation.readers = 0

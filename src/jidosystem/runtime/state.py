@@ -128,15 +128,15 @@ class StateCodec:
     __slots__ = (
         "_checked",
         "_decode",
+        "_encode_plain",
         "_kinds",
         "_mutable",
         "_struct",
         "_type_name",
         "constant",
-        "encode_struct",
+        "encode",
         "exact",
         "fields",
-        "gather",
         "names",
         "version",
     )
@@ -150,54 +150,50 @@ class StateCodec:
         struct_fields = [(f"f{i}", f.hint, msgspec.field(default_factory=f.fresh)) for i, f in enumerate(self.fields)]
         names = {f"f{i}": name for i, name in enumerate(self.names)}
         self._struct = msgspec.defstruct(f"{type_name}State", struct_fields, rename=names, forbid_unknown_fields=True, gc=False)
-        self.encode_struct = msgspec.msgpack.Encoder(enc_hook=to_builtins).encode
+        self._encode_plain = msgspec.msgpack.Encoder(enc_hook=to_builtins).encode
         self._decode = msgspec.msgpack.Decoder(self._struct, dec_hook=from_builtins).decode
         # Written out for these fields and compiled once, as dataclasses do it: this runs in every turn.
-        gather = ", ".join(f"agent.{name}" for name in self.names)
-        kinds = "".join(f"type(s.f{i}), " for i in range(len(self.names)))
-        names_used = {"Struct": self._struct, "type": type}
-        self.gather: Callable[[Any], Any] = eval(f"lambda agent: Struct({gather})", names_used)
+        names_used = {"encode": self._encode_plain, "type": type} | {cls.__name__: cls for cls in _EXACT}
+        fields_told = ", ".join(f"{name!r}: agent.{name}" for name in self.names)
+        self.encode: Callable[[Any], bytes] = eval(f"lambda agent: encode({{{fields_told}}})", names_used)
+        """The durable fields of an agent as bytes. `TypeError` or `OverflowError` if one can't be carried."""
+        kinds = "".join(f"type(agent.{name}), " for name in self.names)
         scalar = all(_is_scalar(f.hint) for f in self.fields)
-        self._kinds: Callable[[Any], tuple[type, ...]] | None = eval(f"lambda s: ({kinds})", names_used) if scalar else None
+        self._kinds: Callable[[Any], tuple[type, ...]] | None = eval(f"lambda agent: ({kinds})", names_used) if scalar else None
         self._checked: set[tuple[type, ...]] = set()
         # A value of exactly its field's class, one of these, needs no proof. Without fields there is nothing to prove.
         exact = all(f.hint in _EXACT for f in self.fields)
-        checks = " and ".join(f"type(s.f{i}) is {f.hint.__name__}" for i, f in enumerate(self.fields)) if exact else "False"
-        self.exact: Callable[[Any], bool] = eval(f"lambda s: {checks or True}", {cls.__name__: cls for cls in _EXACT} | {"type": type})
+        checks = " and ".join(f"type(agent.{f.name}) is {f.hint.__name__}" for f in self.fields) if exact else "False"
+        self.exact: Callable[[Any], bool] = eval(f"lambda agent: {checks or True}", names_used)
         self._mutable = tuple((f"f{i}", f.name) for i, f in enumerate(self.fields) if not is_immutable_type(f.hint))
         self.constant = all(f.factory in (None, *_EMPTY) for f in self.fields)  # every new agent begins with the same bytes
 
-    def encode(self, instance: object) -> bytes:
-        """The durable fields of an agent as bytes. `TypeError` or `OverflowError` if one can't be carried."""
-        return self.encode_struct(self.gather(instance))
-
     def encode_checked(self, instance: object, before: bytes) -> bytes:
-        """The same, returning `before` itself if nothing changed; what changed is proved to be readable (`StateMismatch` naming the field)."""
-        struct = self.gather(instance)
-        after = self.encode_struct(struct)
+        """`encode`, returning `before` itself if nothing changed; what changed is proved to be readable (`StateMismatch` naming the field)."""
+        after = self.encode(instance)
         if after == before:
             return before
-        if not self.exact(struct):
-            self.prove(instance, struct, after)
+        if not self.exact(instance):
+            self.prove(instance, after)
         return after
 
-    def prove(self, instance: object, struct: Any, after: bytes) -> None:
-        """See to it that what was gathered and encoded can be read again; `StateMismatch` naming the field that can't."""
+    def prove(self, instance: object, after: bytes) -> None:
+        """See to it that the fields, encoded as `after`, can be read again; `StateMismatch` naming the one that can't."""
         if self._kinds is None:
             readable = self._decode_or_mismatch(after)
             if len(self._mutable) > 1:
-                self._part(instance, struct, readable)
+                self._part(instance, readable)
         else:
-            kinds = self._kinds(struct)
+            kinds = self._kinds(instance)
             if kinds not in self._checked:
                 self._decode_or_mismatch(after)
                 self._checked.add(kinds)
 
-    def _part(self, instance: object, struct: Any, readable: Any) -> None:
+    def _part(self, instance: object, readable: Any) -> None:
         """Two fields that hold the same object hold the same value, no more: the later one gets an object of its own."""
         seen: set[int] = set()
         for place, name in self._mutable:
-            value = getattr(struct, place)
+            value = getattr(instance, name)
             if id(value) not in seen:
                 seen.add(id(value))
             elif not is_immutable(value):
@@ -222,11 +218,11 @@ class StateCodec:
     def from_plain(self, state: Mapping[str, Any]) -> bytes:
         """Bytes from a dictionary of plain builtins, as migrations return it; checked."""
         try:
-            blob = self.encode_struct(dict(state))
+            blob = self._encode_plain(dict(state))
         except NOT_CARRIED as error:
             raise StateMismatch(f"a migrated state of {self._type_name} can't be carried: {error}", field="", agent_type=self._type_name) from error
         struct = self._decode_or_mismatch(blob)
-        return self.encode_struct(struct)
+        return self._encode_plain(struct)
 
     def _decode_or_mismatch(self, blob: bytes) -> Any:
         try:
