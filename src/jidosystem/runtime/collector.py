@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 
-YOUNG = 10_000
+YOUNG = 50_000
 """Objects made, and not freed, before the young ones are looked at; Python's own is 700 to 2,000."""
 FREEZE_EVERY = 1_000
 """Agents that came to life since the last time."""
