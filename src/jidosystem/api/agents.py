@@ -6,7 +6,7 @@ import builtins
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, TypeVar
 
-from ..core.errors import InvalidArguments, NotYetAvailable
+from ..core.errors import InvalidArguments, NoHost, NotYetAvailable
 from ..core.ids import check_key
 from ..runtime.agent import Agent
 from ..runtime.control import AgentInfo
@@ -89,7 +89,10 @@ class Agents:
             return [host for name, host in self._node.hosts.items() if not name.startswith("jido.")]
         if isinstance(kind, str):
             host = self._node.hosts.get(kind)
-            return [host] if host is not None else []
+            if host is None:
+                hosted = ", ".join(sorted(name for name in self._node.hosts if not name.startswith("jido."))) or "none"
+                raise NoHost(f"no agent type {kind!r} is hosted here; hosted are {hosted}. Name it in Platform(agents=[…])")
+            return [host]
         return [self._node.host_of(kind)]
 
     def _target(self, ref: object) -> tuple[Host, str]:

@@ -17,7 +17,7 @@ from ..core.bus import EventBus, Forwarder
 from ..core.clock import Clock, SystemClock
 from ..core.config import Config
 from ..core.dead_letters import DeadLetters
-from ..core.errors import InvalidConfig, ShuttingDown
+from ..core.errors import InvalidArguments, InvalidConfig, ShuttingDown
 from ..core.ids import Ids, check_key
 from ..core.logs import logger
 from ..core.observability import Meters
@@ -63,6 +63,8 @@ class Platform:
         tracer_provider: TracerProvider | None = None,
     ) -> None:
         self._url = url
+        if isinstance(agents, type):
+            raise InvalidArguments(f"agents={agents.__name__}: a list of classes is needed, agents=[{agents.__name__}]", path="$.agents")
         self._classes = tuple(agents)
         self._given = dict(config or {})
         self._forwarders = tuple(forwarders)

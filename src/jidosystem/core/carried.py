@@ -23,7 +23,7 @@ def carried(data: Any, event_type: str) -> tuple[bytes, Any]:
         # Before Python 3.12 the depth that can be read depends on the reader's stack: only what leaves room is let in.
         plain = decode(blob) if len(blob) < _DEEP_BYTES else _decode_deeper(blob, _SPARE_FRAMES)
     except _NOT_READ as error:
-        path = _culprit(data, "$.data", 0)
+        path = culprit(data, "$.data", 0)
         raise InvalidArguments(f"the data of event {event_type!r} can't be carried at {path}: {describe(error)}", path=path) from error
     return blob, plain
 
@@ -37,7 +37,7 @@ def carried_metadata(metadata: Mapping[str, Any], event_type: str) -> dict[str, 
         wrong = "its keys are text"
     except _NOT_READ as error:
         wrong = describe(error)
-    path = _culprit(metadata, "$.metadata", 0)
+    path = culprit(metadata, "$.metadata", 0)
     raise InvalidArguments(f"the metadata of event {event_type!r} can't be carried at {path}: {wrong}", path=path)
 
 
@@ -53,13 +53,13 @@ def _is_carried(value: Any) -> bool:
     return True
 
 
-def _culprit(value: Any, path: str, depth: int) -> str:
+def culprit(value: Any, path: str, depth: int) -> str:
     """The path of the smallest part that can't be carried; only asked for when something can't."""
     if depth >= 20:
         return path
     for name, part in _parts(value):
         if not _is_carried(part):
-            return _culprit(part, f"{path}{name}", depth + 1)
+            return culprit(part, f"{path}{name}", depth + 1)
     return path
 
 

@@ -173,7 +173,10 @@ class Agent:
             carried = data if data is None or (is_immutable(data) and not hasattr(data, "__dict__") and not isinstance(data, tuple)) else plain(data)
             carried_metadata = plain(dict(metadata)) if metadata else {}
         except NOT_CARRIED as error:
-            raise InvalidArguments(f"the data of event {type!r} can't be carried: {error}", path="$.data") from error
+            from ..core.carried import culprit
+
+            path = culprit(data, "$.data", 0)
+            raise InvalidArguments(f"the data of event {type!r} can't be carried at {path}: {error}", path=path) from error
         link = self._link()
         if turn is None:
             event = Event(_loose_ids(), type, link.address, link.key, 0.0, carried, stream or link.address, carried_metadata)

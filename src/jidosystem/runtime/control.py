@@ -10,7 +10,7 @@ import msgspec
 from ..core.errors import RecordUnreadable
 from .effects import Reminder
 from .head import ACTIVE, FAILED, PAUSED, decode_head
-from .loading import check_version, current_state
+from .loading import check_version, current_state, stored_rows
 from .outbox import Outbox
 from .status import Status
 from .turn import current_turn
@@ -198,7 +198,8 @@ class Control:
         head = decode_head(record.head, record.agent)
         check_version(host.type, head, record.agent)
         state = current_state(host.type, head, record.agent) if head.state is not None else host.default_state
-        return msgspec.structs.replace(info, fields=host.type.codec.mapping(state))
+        reminders, children, pending = await stored_rows(self._node.records, record.agent)
+        return msgspec.structs.replace(info, fields=host.type.codec.mapping(state), reminders=reminders, children=children, pending_effects=pending)
 
     def _of_head(self, host: Host, key: str, revision: int, blob: bytes) -> AgentInfo:
         try:

@@ -337,7 +337,9 @@ def _check_takes(where: str, function: Any, count: int) -> None:
     try:
         inspect.signature(function).bind(None, *(None,) * count)
     except TypeError as error:
-        raise DefinitionError(f"{where}{inspect.signature(function)}: the platform calls it with {count} arguments beside self: {error}") from None
+        raise DefinitionError(
+            f"{where}{inspect.signature(function)}: the platform calls it with {count} argument{'s' * (count != 1)} beside self: {error}"
+        ) from None
 
 
 def _make_reader(cls: type, names: tuple[str, ...]) -> type:

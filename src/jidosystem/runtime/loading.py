@@ -11,7 +11,7 @@ import msgspec
 
 from ..core.codec import decode
 from ..core.errors import AgentFailed, NoHost, RecordUnreadable, StateMismatch, describe
-from ..core.records import Record
+from ..core.records import Record, Records
 from .definition import AgentType
 from .effects import CastEffect, Reminder
 from .head import FAILED, PAUSED, Head, Marks, decode_head
@@ -128,6 +128,17 @@ async def _load_marks(activation: Activation, marks: Marks) -> None:
                 activation.host.node.loop.call_soon(extra.outbox.release, row.name, casts)
     except (msgspec.MsgspecError, ValueError) as error:
         raise RecordUnreadable(f"a row of {address} can't be read: {error}; nothing was changed", agent=address) from error
+
+
+async def stored_rows(records: Records, address: str) -> tuple[tuple[str, ...], tuple[str, ...], int]:
+    """What rows say of an agent that isn't live: the names of its reminders, its children, how many effects are still to be taken."""
+    try:
+        reminders = tuple(_reminder.decode(row.value).name for row in await records.read_rows(address, "due"))
+        children = tuple(row.value.decode() for row in await records.read_rows(address, "child"))
+        pending = sum(len(_casts.decode(row.value)) for row in await records.read_rows(address, "pending"))
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise RecordUnreadable(f"a row of {address} can't be read: {error}; nothing was changed", agent=address) from error
+    return reminders, children, pending
 
 
 async def _load_last_words(activation: Activation) -> None:

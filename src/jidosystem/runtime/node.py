@@ -131,6 +131,8 @@ class Node:
         kind = getattr(cls, "__jido_type__", None)
         if not isinstance(kind, AgentType) or kind.cls is not cls:
             raise NoHost(f"{cls!r} isn't an agent class: derive it from jidosystem.Agent")
+        if "__init__" in cls.__dict__:
+            raise DefinitionError(f"{kind.name}: something has given it an __init__, perhaps @dataclass; an agent class has fields without that")
         host = self.hosts.get(kind.name)
         if host is None and get_ident() != self._thread:
             return self._on_loop(partial(self.host_of, cls))

@@ -179,6 +179,11 @@ def target_of(bound: Any) -> tuple[Ref, ActionSpec]:
     except AttributeError:
         ref = spec = None
     if not isinstance(ref, Ref) or spec is None:
+        name = getattr(bound, "__name__", "")
+        if getattr(getattr(bound, "__self__", None), "__jido_type__", None) is not None:
+            raise InvalidArguments(
+                f"self.{name} is a method of this agent itself: await it, or send it a message with self.cast(self.ref.{name})", path="$"
+            )
         raise InvalidArguments(f"{bound!r} isn't an action of a reference; write platform.call(ref.add, 2), without calling ref.add itself", path="$")
     return ref, spec
 

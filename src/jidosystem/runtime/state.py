@@ -122,6 +122,10 @@ def _told(hint: Any) -> str:
     return hint.__qualname__ if isinstance(hint, type) else str(hint)
 
 
+_OTHER_SHAPE = ". Add the field, or raise the version and write a @migrate_state"
+_WRONG_VALUE = ". The turn was rolled back; give the field a value of its type"
+
+
 class StateCodec:
     """Encodes and decodes the durable fields of one agent class."""
 
@@ -180,13 +184,13 @@ class StateCodec:
     def prove(self, instance: object, after: bytes) -> None:
         """See to it that the fields, encoded as `after`, can be read again; `StateMismatch` naming the one that can't."""
         if self._kinds is None:
-            readable = self._decode_or_mismatch(after)
+            readable = self._decode_or_mismatch(after, _WRONG_VALUE)
             if len(self._mutable) > 1:
                 self._part(instance, readable)
         else:
             kinds = self._kinds(instance)
             if kinds not in self._checked:
-                self._decode_or_mismatch(after)
+                self._decode_or_mismatch(after, _WRONG_VALUE)
                 self._checked.add(kinds)
 
     def _part(self, instance: object, readable: Any) -> None:
@@ -224,7 +228,7 @@ class StateCodec:
         struct = self._decode_or_mismatch(blob)
         return self._encode_plain(struct)
 
-    def _decode_or_mismatch(self, blob: bytes) -> Any:
+    def _decode_or_mismatch(self, blob: bytes, advice: str = _OTHER_SHAPE) -> Any:
         try:
             return self._decode(blob)
         except (msgspec.MsgspecError, ValueError, TypeError) as error:
@@ -232,7 +236,7 @@ class StateCodec:
             raise StateMismatch(
                 f"the state of {self._type_name} doesn't fit the class (version {self.version}): {error}"
                 + (f"; field {field!r}" if field else "")
-                + ". Add the field, or raise the version and write a @migrate_state",
+                + advice,
                 field=field,
                 agent_type=self._type_name,
             ) from error

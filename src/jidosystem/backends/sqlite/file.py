@@ -49,6 +49,7 @@ class FileLock:
     __slots__ = ("_fd", "path")
 
     def __init__(self, path: str) -> None:
+        _check_place(path)
         self.path = f"{path}-lock"
         try:
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -91,8 +92,7 @@ def connect(path: str, *, read_only: bool = False) -> sqlite3.Connection:
 
 def open_file(path: str, durability: str, max_page_count: int | None) -> sqlite3.Connection:
     """The writer's connection to a file that is ours, brought up to the present version."""
-    if not Path(path).absolute().parent.is_dir():
-        raise StoreUnavailable(f"{path} can't be opened: its folder doesn't exist", path=path)
+    _check_place(path)
     connection: sqlite3.Connection | None = None
     try:
         connection = connect(path)
@@ -112,6 +112,14 @@ def open_file(path: str, durability: str, max_page_count: int | None) -> sqlite3
             connection.close()
         raise
     return connection
+
+
+def _check_place(path: str) -> None:
+    place = Path(path).absolute()
+    if place.is_dir():
+        raise StoreUnavailable(f"{path} is a folder; the store is a file, for example {path}/app.db", path=path)
+    if not place.parent.is_dir():
+        raise StoreUnavailable(f"{path} can't be opened: there is no folder {place.parent}; make it first", path=path)
 
 
 def _recognise(connection: sqlite3.Connection, path: str) -> None:

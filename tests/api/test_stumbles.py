@@ -1,0 +1,125 @@
+"""Mistakes that everybody makes once are told with what to write instead."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from jidosystem import Agent, Event, Platform, action, errors, on_event
+
+
+class Counter(Agent):
+    """Counts."""
+
+    value: int = 0
+
+    @action
+    async def add(self, amount: int) -> int:
+        self.value += amount
+        return self.value
+
+    @action
+    async def set(self, value: int) -> None:
+        self.value = str(value)  # type: ignore[assignment]
+
+    @action
+    async def tell(self) -> None:
+        self.emit("counter.told", {"who": [1, object()]})
+
+    @action
+    async def cast_itself(self) -> None:
+        self.cast(self.add, 1)
+
+    @action
+    async def later(self) -> None:
+        self.remind("once", after=3600, action=self.nothing)
+
+    @action
+    async def nothing(self) -> None: ...
+
+    @action
+    async def have_child(self) -> None:
+        await self.child(Counter, "x").add(1)
+
+
+def test_one_class_where_a_list_is_needed() -> None:
+    with pytest.raises(errors.InvalidArguments, match=r"agents=\[Counter\]"):
+        Platform(agents=Counter)  # type: ignore[arg-type]
+
+
+async def test_a_table_where_a_path_is_needed() -> None:
+    with pytest.raises(errors.InvalidConfig, match=r"'agents' is a section, not a value: write agents\.default_timeout"):
+        await Platform(config={"agents": {"default_timeout": 3}}).__aenter__()
+
+
+async def test_a_folder_where_a_file_is_needed(tmp_path: Path) -> None:
+    with pytest.raises(errors.StoreUnavailable, match=r"is a folder; the store is a file, for example .*/app\.db"):
+        await Platform(f"sqlite:///{tmp_path}").__aenter__()
+    assert list(tmp_path.parent.glob(f"{tmp_path.name}-lock")) == []
+
+
+async def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(errors.StoreUnavailable, match="there is no folder .*nowhere; make it first"):
+        await Platform(f"sqlite:///{tmp_path}/nowhere/app.db").__aenter__()
+
+
+async def test_a_dataclass_decorator_on_an_agent() -> None:
+    @dataclasses.dataclass
+    class Decorated(Agent):
+        value: int = 0
+
+    async with Platform() as platform:
+        with pytest.raises(errors.DefinitionError, match="@dataclass"):
+            platform.agent(Decorated, "a")
+
+
+async def test_a_type_name_with_a_slip() -> None:
+    async with Platform(agents=[Counter]) as platform:
+        with pytest.raises(errors.NoHost, match="no agent type 'Countr' is hosted here; hosted are Counter"):
+            await platform.agents.list(type="Countr")
+
+
+async def test_a_value_of_another_type_in_a_field() -> None:
+    async with Platform() as platform:
+        with pytest.raises(errors.InvalidResult, match="give the field a value of its type") as raised:
+            await platform.agent(Counter, "a").set(1)
+        assert "migrate" not in str(raised.value)
+
+
+async def test_data_of_an_event_that_can_not_be_carried() -> None:
+    async with Platform() as platform:
+        with pytest.raises(errors.InvalidArguments) as raised:
+            await platform.agent(Counter, "a").tell()
+        assert raised.value.path == "$.data.who[1]"
+
+
+async def test_a_cast_of_a_method_of_its_own() -> None:
+    async with Platform() as platform:
+        with pytest.raises(errors.InvalidArguments, match=r"self\.cast\(self\.ref\.add\)"):
+            await platform.agent(Counter, "a").cast_itself()
+
+
+async def test_a_forwarder_that_is_none() -> None:
+    async with Platform() as platform:
+        with pytest.raises(errors.InvalidArguments, match="it needs a name, a pattern and"):
+            await platform.events.forward("https://example.org")  # type: ignore[arg-type]
+
+
+def test_a_handler_that_takes_no_event() -> None:
+    with pytest.raises(errors.DefinitionError, match="calls it with 1 argument beside self"):
+
+        class Deaf(Agent):
+            @on_event("a.b", key="subject")
+            async def heard(self) -> Event: ...
+
+
+async def test_an_agent_that_is_not_live_is_described_with_its_reminders_and_children() -> None:
+    async with Platform() as platform:
+        counter = platform.agent(Counter, "a")
+        await counter.later()
+        await counter.have_child()
+        await platform.agents.stop(counter)
+        info = await platform.agents.describe(counter)
+        assert (info.state, info.reminders, info.children) == ("passive", ("once",), ("Counter/Counter/a/x",))
