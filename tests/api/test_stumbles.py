@@ -61,7 +61,7 @@ async def test_a_folder_where_a_file_is_needed(tmp_path: Path) -> None:
 
 
 async def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(errors.StoreUnavailable, match="there is no folder .*nowhere; make it first"):
+    with pytest.raises(errors.StoreUnavailable, match=r"there is no folder .*nowhere; make it first"):
         await Platform(f"sqlite:///{tmp_path}/nowhere/app.db").__aenter__()
 
 

@@ -249,9 +249,8 @@ class EventBus:
         Closing the subscription closes the forwarder too, if it has a `close`.
         """
         if not all(hasattr(forwarder, part) for part in ("name", "pattern", "forward")):
-            raise InvalidArguments(
-                f"{forwarder!r} is no forwarder: it needs a name, a pattern and `async def forward(self, events)`", path="$.forwarder"
-            )
+            told = f"{forwarder!r} is no forwarder: it needs a name, a pattern and `async def forward(self, events)`"
+            raise InvalidArguments(told, path="$.forwarder")
         name = f"forward/{check_key(forwarder.name)}"
         if await self._groups.find(name) is not None:
             raise InvalidArguments(f"there is a forwarder {forwarder.name!r} already", path="$.name")

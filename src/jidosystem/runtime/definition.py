@@ -337,9 +337,8 @@ def _check_takes(where: str, function: Any, count: int) -> None:
     try:
         inspect.signature(function).bind(None, *(None,) * count)
     except TypeError as error:
-        raise DefinitionError(
-            f"{where}{inspect.signature(function)}: the platform calls it with {count} argument{'s' * (count != 1)} beside self: {error}"
-        ) from None
+        taken = f"{count} argument{'s' * (count != 1)} beside self"
+        raise DefinitionError(f"{where}{inspect.signature(function)}: the platform calls it with {taken}: {error}") from None
 
 
 def _make_reader(cls: type, names: tuple[str, ...]) -> type:
