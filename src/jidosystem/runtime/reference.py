@@ -181,9 +181,8 @@ def target_of(bound: Any) -> tuple[Ref, ActionSpec]:
     if not isinstance(ref, Ref) or spec is None:
         name = getattr(bound, "__name__", "")
         if getattr(getattr(bound, "__self__", None), "__jido_type__", None) is not None:
-            raise InvalidArguments(
-                f"self.{name} is a method of this agent itself: await it, or send it a message with self.cast(self.ref.{name})", path="$"
-            )
+            told = f"the agent's own method {name!r} isn't an action of a reference: await it, or take a reference: self.cast(self.ref.{name})"
+            raise InvalidArguments(told, path="$")
         raise InvalidArguments(f"{bound!r} isn't an action of a reference; write platform.call(ref.add, 2), without calling ref.add itself", path="$")
     return ref, spec
 
