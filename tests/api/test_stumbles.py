@@ -50,7 +50,7 @@ def test_one_class_where_a_list_is_needed() -> None:
 
 
 async def test_a_table_where_a_path_is_needed() -> None:
-    with pytest.raises(errors.InvalidConfig, match=r"'agents' is a section, not a value: write agents\.default_timeout"):
+    with pytest.raises(errors.InvalidConfig, match=r"'agents': it is a section; write agents\.default_timeout"):
         await Platform(config={"agents": {"default_timeout": 3}}).__aenter__()
 
 
