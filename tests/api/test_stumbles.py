@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from jidosystem import Agent, Event, Platform, action, errors, on_event
+from tests.runtime.harness import until_async
 
 
 class Counter(Agent):
@@ -123,3 +124,43 @@ async def test_an_agent_that_is_not_live_is_described_with_its_reminders_and_chi
         await platform.agents.stop(counter)
         info = await platform.agents.describe(counter)
         assert (info.state, info.reminders, info.children) == ("passive", ("once",), ("Counter/Counter/a/x",))
+
+
+async def test_stored_state_of_another_shape_names_the_agent_and_the_field_that_the_message_is_about(tmp_path: Path) -> None:
+    class Shape(Agent):
+        color: str = "red"
+        size: int = 0
+
+        @action
+        async def paint(self, color: str) -> None:
+            self.color = color
+
+    url = f"sqlite:///{tmp_path}/shapes.db"
+    async with Platform(url) as platform:
+        await platform.agent(Shape, "s").paint("blue")
+
+    class Changed(Agent, name="Shape"):
+        color: int = 0
+
+        @action
+        async def see(self) -> int:
+            return self.color
+
+    async with Platform(url) as platform:
+        with pytest.raises(errors.StateMismatch, match=r"the state of Shape/s doesn't fit.*\$\.color.*field 'color'") as raised:
+            await platform.agent(Changed, "s").see()
+        assert (raised.value.field, raised.value.agent) == ("color", "Shape/s")  # type: ignore[attr-defined]
+
+
+async def test_a_dead_letter_of_an_agents_event_names_the_agent() -> None:
+    class Picky(Agent):
+        seen: int = 0
+
+        @on_event("a.b", key="data.key", max_attempts=1)
+        async def heard(self, event: Event) -> None:
+            raise ValueError("not this one")
+
+    async with Platform(agents=[Picky]) as platform:
+        await platform.events.publish("a.b", {"key": "k"})
+        letters = await until_async(platform.dead_letters.list)
+    assert [letter.agent for letter in letters] == ["Picky/k"]

@@ -297,7 +297,8 @@ class Config:
         self._known_section(section, path, source)
         keys = keys_of_model(self._models[section])
         if not key:
-            told = f"there is no value {section!r}: it is a section; write {section}.{keys[0] if keys else 'key'} and so on{f' ({source})' if source else ''}"
+            where = f" ({source})" if source else ""
+            told = f"there is no value {section!r}: it is a section; write {section}.{keys[0] if keys else 'key'} and so on{where}"
             raise InvalidConfig(told, path=path, value=None, allowed=", ".join(f"{section}.{k}" for k in keys))
         if key not in keys:
             told = f"there is no {path!r}{near(key, keys)}{f' ({source})' if source else ''}"

@@ -199,7 +199,8 @@ class Control:
         check_version(host.type, head, record.agent)
         state = current_state(host.type, head, record.agent) if head.state is not None else host.default_state
         reminders, children, pending = await stored_rows(self._node.records, record.agent)
-        return msgspec.structs.replace(info, fields=host.type.codec.mapping(state), reminders=reminders, children=children, pending_effects=pending)
+        fields = host.type.codec.mapping(state, record.agent)
+        return msgspec.structs.replace(info, fields=fields, reminders=reminders, children=children, pending_effects=pending)
 
     def _of_head(self, host: Host, key: str, revision: int, blob: bytes) -> AgentInfo:
         try:
@@ -220,4 +221,4 @@ class Control:
             head = decode_head(record.head, record.agent)
             check_version(host.type, head, record.agent)
             state = current_state(host.type, head, record.agent) if head.state is not None else host.default_state
-            yield host.type.codec.mapping(state), record.revision
+            yield host.type.codec.mapping(state, record.agent), record.revision

@@ -44,7 +44,7 @@ def fill(activation: Activation, record: Record | None) -> bool:
         marks = head.marks
         activation.instance = host.type.blank_instance()
         if head.state is not None:
-            codec.apply(activation.instance, current_state(host.type, head, record.agent))
+            codec.apply(activation.instance, current_state(host.type, head, record.agent), record.agent)
         else:
             codec.reset(activation.instance)
         activation.state = codec.encode(activation.instance)  # with fields that the class has gained, and sets in the order of this process
@@ -98,7 +98,7 @@ def current_state(kind: AgentType, head: Head, address: str) -> bytes:
             raise StateMismatch(
                 f"the migration of {address} from version {version} returned {type(state).__name__}, not a dict", field="", agent=address
             )
-    return kind.codec.from_plain(state)
+    return kind.codec.from_plain(state, address)
 
 
 async def _load_marks(activation: Activation, marks: Marks) -> None:

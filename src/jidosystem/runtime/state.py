@@ -12,6 +12,7 @@ import datetime
 import decimal
 import enum
 import inspect
+import re
 import types
 import uuid
 from collections.abc import Callable, Mapping
@@ -122,6 +123,7 @@ def _told(hint: Any) -> str:
     return hint.__qualname__ if isinstance(hint, type) else str(hint)
 
 
+_PATH = re.compile(r"`\$\.(\w+)")
 _OTHER_SHAPE = ". Add the field, or raise the version and write a @migrate_state"
 _WRONG_VALUE = ". The turn was rolled back; give the field a value of its type"
 
@@ -203,9 +205,9 @@ class StateCodec:
             elif not is_immutable(value):
                 setattr(instance, name, getattr(readable, place))
 
-    def apply(self, instance: object, blob: bytes) -> None:
-        """Set an agent's durable fields from bytes."""
-        struct = self._decode_or_mismatch(blob)
+    def apply(self, instance: object, blob: bytes, whose: str = "") -> None:
+        """Set an agent's durable fields from bytes; `whose` is the address that errors name."""
+        struct = self._decode_or_mismatch(blob, whose=whose)
         for i, name in enumerate(self.names):
             setattr(instance, name, getattr(struct, f"f{i}"))
 
@@ -214,31 +216,32 @@ class StateCodec:
         for field in self.fields:
             setattr(instance, field.name, field.fresh())
 
-    def mapping(self, blob: bytes) -> dict[str, Any]:
+    def mapping(self, blob: bytes, whose: str = "") -> dict[str, Any]:
         """The durable fields as a dictionary, decoded afresh."""
-        struct = self._decode_or_mismatch(blob)
+        struct = self._decode_or_mismatch(blob, whose=whose)
         return {name: getattr(struct, f"f{i}") for i, name in enumerate(self.names)}
 
-    def from_plain(self, state: Mapping[str, Any]) -> bytes:
+    def from_plain(self, state: Mapping[str, Any], whose: str = "") -> bytes:
         """Bytes from a dictionary of plain builtins, as migrations return it; checked."""
         try:
             blob = self._encode_plain(dict(state))
         except NOT_CARRIED as error:
-            raise StateMismatch(f"a migrated state of {self._type_name} can't be carried: {error}", field="", agent_type=self._type_name) from error
-        struct = self._decode_or_mismatch(blob)
+            told = f"the migrated state of {whose or self._type_name} can't be carried: {error}"
+            raise StateMismatch(told, field="", agent_type=self._type_name, agent=whose) from error
+        struct = self._decode_or_mismatch(blob, whose=whose)
         return self._encode_plain(struct)
 
-    def _decode_or_mismatch(self, blob: bytes, advice: str = _OTHER_SHAPE) -> Any:
+    def _decode_or_mismatch(self, blob: bytes, advice: str = _OTHER_SHAPE, whose: str = "") -> Any:
         try:
             return self._decode(blob)
         except (msgspec.MsgspecError, ValueError, TypeError) as error:
             field = self._blame(blob, error)
+            named = f"; field {field!r}" if field else ""
             raise StateMismatch(
-                f"the state of {self._type_name} doesn't fit the class (version {self.version}): {error}"
-                + (f"; field {field!r}" if field else "")
-                + advice,
+                f"the state of {whose or self._type_name} doesn't fit its class (version {self.version}): {error}{named}{advice}",
                 field=field,
                 agent_type=self._type_name,
+                agent=whose,
             ) from error
 
     def _blame(self, blob: bytes, error: Exception) -> str:
@@ -248,6 +251,9 @@ class StateCodec:
             return ""
         if not isinstance(plain, dict):
             return ""
+        told = _PATH.search(str(error))
+        if told is not None and told[1] in self.names:
+            return told[1]
         for name in plain:
             if name not in self.names:
                 return str(name)
