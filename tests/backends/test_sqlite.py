@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from jidosystem.backends.sqlite import open_store
+from jidosystem.backends.sqlite.log import _next_limit
 from jidosystem.core.clock import SystemClock
 from jidosystem.core.errors import RecordUnreadable, StoreCorrupt, StoreError, StoreFull, StoreLocked, StoreUnavailable, StoreVersion
 from jidosystem.core.records import Row
@@ -229,3 +230,22 @@ async def test_what_was_acknowledged_survives_kill_9(path):
         assert list(await records.verify()) == []
         await records.close()
     assert acknowledged
+
+
+@pytest.mark.parametrize(
+    ("count", "size_bytes", "limit"), [(200, 20_000, 8_000), (200, 0, 8_000), (1_000, 2 * 1024 * 1024, 1_000), (3, 3 * 64 * 1024 * 1024, 1)]
+)
+def test_a_page_of_the_log_is_bounded_in_events_and_in_bytes(count: int, size_bytes: int, limit: int) -> None:
+    assert _next_limit(count, size_bytes) == limit
+
+
+async def test_a_long_log_is_read_in_slices_without_a_hole(tmp_path: Path) -> None:
+    records = await open_store(str(tmp_path / "log.db"), durability="relaxed")
+    try:
+        for start in range(0, 12_500, 2_500):
+            await records.log.append([event("s", number) for number in range(start, start + 2_500)])
+        slices = [page async for page in records.log.read()]
+        assert max(len(page) for page in slices) <= 1_000
+        assert [one.data["number"] for page in slices for one in page] == list(range(12_500))
+    finally:
+        await records.close()

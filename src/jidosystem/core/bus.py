@@ -146,22 +146,20 @@ class EventBus:
 
     async def read_all(self, pattern: str = "**", after: int = 0) -> AsyncIterator[Event]:
         """The events whose type fits, of all streams, in order, ending at the last one present now."""
-        matches = matcher(pattern)
+        fits = matcher(pattern)
         async for page in self._log.read(after):
-            for event in page:
-                if matches(event.type):
-                    yield event
+            for event in [event for event in page if fits(event.type)]:
+                yield event
 
     async def follow(self, pattern: str = "**", after: int | None = None) -> AsyncIterator[Event]:
         """The events whose type fits, after a position (None: those to come), without end.
 
         A slow reader reads from the store: nothing is lost. Ends with `StoreUnavailable` when the platform closes.
         """
-        matches = matcher(pattern)
+        fits = matcher(pattern)
         async for page in self._log.follow(await self._log.last() if after is None else after):
-            for event in page:
-                if matches(event.type):
-                    yield event
+            for event in [event for event in page if fits(event.type)]:
+                yield event
 
     async def replay(self, stream: str, after: int = 0, *, to: Handler) -> int:
         """Hand a stream's events to a handler, one after another; how many. What it raises ends the replay."""

@@ -8,7 +8,7 @@ dataclass comes out as a dictionary, for every subscriber alike.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 from zlib import crc32
@@ -75,15 +75,27 @@ def encode_event(event: Event) -> bytes:
 
 def decode_event(blob: bytes, position: int) -> Event:
     """The event of a stored form, its position set; `RecordUnreadable` naming the position if it is damaged."""
-    try:  # what `unseal` does, written out: whoever replays a log does little else
-        payload = memoryview(blob)[4:]
-        if crc32(payload) != from_bytes(blob[:4], "big"):
-            unseal(blob)
-        event = _decode(payload)
-    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise RecordUnreadable(f"the event at position {position} can't be read: {error}", position=position) from error
-    set_field(event, "position", position)
-    return event
+    return decode_events(blob, [(position, len(blob))])[0]
+
+
+def decode_events(blobs: bytes, places: Iterable[tuple[int, int]]) -> list[Event]:
+    """Events whose stored forms stand behind each other; of each its position and size. Errors as of `decode_event`."""
+    events: list[Event] = []
+    whole, start = memoryview(blobs), 0
+    decode, checksum, number, set_position, add = _decode, crc32, from_bytes, set_field, events.append
+    for position, size in places:
+        end = start + size
+        try:  # what `unseal` does, written out: whoever replays a log does little else
+            payload = whole[start + 4 : end]
+            if checksum(payload) != number(whole[start : start + 4], "big"):
+                unseal(blobs[start:end])
+            event = decode(payload)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise RecordUnreadable(f"the event at position {position} can't be read: {error}", position=position) from error
+        set_position(event, "position", position)
+        add(event)
+        start = end
+    return events
 
 
 def _fits(form: re.Pattern[str], text: object) -> bool:

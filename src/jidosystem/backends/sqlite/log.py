@@ -10,12 +10,14 @@ from functools import partial
 from typing import Any
 
 from ...core.errors import StoreUnavailable, TooLarge
-from ...core.events import Event, decode_event, encode_event
+from ...core.events import Event, decode_events, encode_event
 from ...core.log import EventLog
 from .reader import Reader, resolve
 from .writer import Write
 
-PAGE = 2_000
+FIRST_PAGE, MAX_PAGE, PAGE_BYTES = 200, 8_000, 2 * 1024 * 1024
+SLICE = 1_000
+"""Events that are decoded before the loop gets to do something else."""
 
 
 class SqliteLog(EventLog):
@@ -53,15 +55,22 @@ class SqliteLog(EventLog):
             yield page
 
     async def _pages(self, after: int, end: int, stream: str | None) -> AsyncIterator[Sequence[Event]]:
-        asked = self._reader.ask("call", _page_query(after, end, stream)) if after < end else None
+        asked = self._reader.ask("call", _page_query(after, end, stream, FIRST_PAGE)) if after < end else None
         while asked is not None:
             sizes, blobs = await asked
             if sizes is None:
                 return
             numbers = [*map(int, sizes.split())]
             after = numbers[-2]  # the next page is read while this one is decoded and used
-            asked = self._reader.ask("call", _page_query(after, end, stream)) if after < end else None
-            yield _decode_page(numbers, blobs)
+            limit = _next_limit(len(numbers) // 2, len(blobs))
+            asked = self._reader.ask("call", _page_query(after, end, stream, limit)) if after < end else None
+            start = 0
+            for first in range(0, len(numbers), 2 * SLICE):
+                part = numbers[first : first + 2 * SLICE]
+                size_bytes = sum(part[1::2])
+                yield decode_events(blobs[start : start + size_bytes], zip(part[::2], part[1::2], strict=True))
+                start += size_bytes
+                await asyncio.sleep(0)  # whoever reads a long log must not keep others from running
 
     async def follow(self, after: int = 0, *, stream: str | None = None) -> AsyncIterator[Sequence[Event]]:
         grown = asyncio.Event()
@@ -97,22 +106,16 @@ class SqliteLog(EventLog):
         self.grew()
 
 
-def _page_query(after: int, end: int, stream: str | None) -> Callable[[sqlite3.Connection], Any]:
+def _next_limit(count: int, size_bytes: int) -> int:
+    """How many events to read at once, after a page of so many of so many bytes: a way to the reader's thread and back is shared by all of them."""
+    return max(1, min(MAX_PAGE, PAGE_BYTES * count // max(size_bytes, 1)))
+
+
+def _page_query(after: int, end: int, stream: str | None, limit: int) -> Callable[[sqlite3.Connection], Any]:
     where = "position > ? AND position <= ?" if stream is None else "stream = ? AND position > ? AND position <= ?"
     query = (
         "SELECT group_concat(position || ' ' || length(event), ' '), CAST(group_concat(event, x'') AS BLOB)"
-        f" FROM (SELECT position, event FROM events WHERE {where} ORDER BY position LIMIT {PAGE})"
+        f" FROM (SELECT position, event FROM events WHERE {where} ORDER BY position LIMIT ?)"
     )
-    values = (after, end) if stream is None else (stream, after, end)
+    values = (after, end, limit) if stream is None else (stream, after, end, limit)
     return lambda connection: connection.execute(query, values).fetchone()
-
-
-def _decode_page(numbers: list[int], blobs: bytes) -> list[Event]:
-    """The events of a page that was packed into one row (see the reader for why): position and size of each, and all their bytes."""
-    events: list[Event] = []
-    start = 0
-    pairs = iter(numbers)
-    for position, size in zip(pairs, pairs, strict=True):
-        events.append(decode_event(blobs[start : start + size], position))
-        start += size
-    return events
