@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from jidosystem import Agent, Platform, action
+from jidosystem import Agent, AgentCrashed, AgentFailed, Platform, Supervision, action, on_start
 from tests.runtime.harness import PATIENCE_S, Crashable, until, until_async
 
 
@@ -150,3 +150,35 @@ async def test_a_stopped_agent_stays_passive_once_its_casts_are_out(platform: Pl
     host = platform._node.hosts["Leaver"]
     await until(lambda: "a" not in host.live)
     assert [row async for page in platform._node.records.scan("pending") for row in page] == []
+
+
+class Fragile(Agent):
+    """Crashes on every start."""
+
+    supervision = Supervision(max_restarts=0)
+    fine: bool = True
+
+    @on_start
+    async def begin(self) -> None:
+        raise RuntimeError("no start")
+
+    @action
+    async def take(self) -> None: ...
+
+
+class Hopeful(Agent):
+    """Casts to the fragile one, then to another."""
+
+    @action
+    async def send(self) -> None:
+        self.cast(self.agent(Fragile, "f").take)
+        self.cast(self.agent(Target, "t").hit)
+
+
+async def test_a_cast_to_an_agent_that_has_failed_is_a_dead_letter_after_five_attempts(platform: Platform) -> None:
+    with pytest.raises((AgentFailed, AgentCrashed)):
+        await platform.agent(Fragile, "f").take()
+    await platform.agent(Hopeful, "h").send()
+    await hits(platform, 1)
+    letters = await until_async(platform.dead_letters.list)
+    assert [(letter.agent, letter.attempts) for letter in letters] == [("Fragile/f", 5)]

@@ -15,8 +15,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..core.codec import encode
-from ..core.errors import RefusedError, StoreError, describe
+from ..core.errors import describe
 from ..core.records import Row
+from ..core.troubles import is_passing
 from .effects import CastEffect
 from .head import Batch
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 MAX_ATTEMPTS = 5
 FIRST_DELAY_S = 0.1
 LAST_DELAY_S = 30.0
+LONGEST_WAIT_S = 5.0
+"""How long a receiver that declines for now is left alone at most."""
 
 
 def backoff_s(attempt: int, random01: float) -> float:
@@ -101,24 +104,25 @@ class Outbox:
 
     def _soon(self, to: str) -> None:
         """Send from the loop, never from within the turn that caused it: agents that cast to each other would nest without end."""
-        self._activation.host.node.loop.call_soon(self._send, to, 1)
+        self._activation.host.node.loop.call_soon(self._send, to, 1, 1)
 
-    def _send(self, to: str, attempt: int) -> None:
+    def _send(self, to: str, attempt: int, tries: int) -> None:
         if self._closed:
             return
         cast, _row = self._lanes[to][0]
-        self._activation.host.node.deliver(cast, self._activation.address, partial(self._settled, to, attempt))
+        self._activation.host.node.deliver(cast, self._activation.address, partial(self._settled, to, attempt, tries))
 
-    def _settled(self, to: str, attempt: int, error: BaseException | None) -> None:
+    def _settled(self, to: str, attempt: int, tries: int, error: BaseException | None) -> None:
         if self._closed:
             return
         if error is None:
             self._taken(to)
             return
         node = self._activation.host.node
-        passing = isinstance(error, RefusedError | StoreError)
+        passing = is_passing(error)  # counts as no attempt, but the pauses grow all the same
         if passing or attempt < MAX_ATTEMPTS:
-            node.later(backoff_s(attempt, node.random()), partial(self._send, to, attempt + (not passing)))
+            delay_s = min(backoff_s(tries, node.random()), LONGEST_WAIT_S) if passing else backoff_s(attempt, node.random())
+            node.later(delay_s, partial(self._send, to, attempt + (not passing), tries + 1))
         else:
             cast, _row = self._lanes[to][0]
             node.log.error("an effect is moved to the dead letters", agent=self._activation.address, to=to, action=cast.action, error=describe(error))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..core.errors import RefusedError, StoreError, describe
+from ..core.errors import RefusedError, StoreError, TooLarge, describe
 from ..core.records import StoredRow
 from ..core.schedule import follows_wall_clock, next_due
 from .effects import Reminder
@@ -159,7 +159,7 @@ class Reminders:
             self._arm()
             return
         node = self._node
-        passing = isinstance(error, RefusedError | StoreError)
+        passing = isinstance(error, RefusedError | StoreError) and not isinstance(error, TooLarge)  # a failed agent's wait for its restart
         if passing or attempt < MAX_ATTEMPTS:
             node.later(backoff_s(attempt, node.random()), partial(self._fire, address, reminder, now_s, attempt + (not passing), again=True))
             return
