@@ -78,6 +78,7 @@ class DurableSubscription:
         self._tasks: list[asyncio.Task[None]] = []
         self._room = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._pump_soon: asyncio.Handle | None = None
         self._closed = False
 
@@ -212,12 +213,12 @@ class DurableSubscription:
             grown_up = next(iter(self._young.values()))
             when = grown_up if when is None else min(when, grown_up)
         if self._timer is not None:
-            if when is not None and self._timer.when() == when:
+            if when is not None and self._timer_at == when:
                 return
             self._timer.cancel()
             self._timer = None
         if when is not None and len(self._in_flight) < self._max_in_flight:
-            self._timer = loop.call_at(when, self._on_time)
+            self._timer, self._timer_at = loop.call_at(when, self._on_time), when  # kept: uvloop's timers for a time past don't tell theirs
 
     def _on_time(self) -> None:
         self._timer = None
