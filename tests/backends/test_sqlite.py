@@ -14,6 +14,7 @@ import pytest
 
 from jidosystem.backends.sqlite import open_store
 from jidosystem.backends.sqlite.log import _next_limit
+from jidosystem.backends.sqlite.records import EXPIRED
 from jidosystem.core.clock import SystemClock
 from jidosystem.core.errors import RecordUnreadable, StoreCorrupt, StoreError, StoreFull, StoreLocked, StoreUnavailable, StoreVersion
 from jidosystem.core.records import Row
@@ -95,6 +96,28 @@ async def test_a_newer_format_is_refused(path):
     newer.close()
     with pytest.raises(StoreVersion, match="99"):
         await open_store(path)
+
+
+async def test_a_file_of_the_first_format_is_brought_up_and_keeps_what_it_holds(path):
+    records = await open_store(path)
+    await records.commit("A/x", 0, b"h", [Row("key", "k", b"v", 1.0), Row("key", "l", b"w", 1e12)])
+    await records.close()
+    older = sqlite3.connect(path, isolation_level=None)
+    older.execute("DROP INDEX rows_expiring")
+    older.execute("PRAGMA user_version = 1")
+    older.close()
+    records = await open_store(path)
+    assert await records.remove_expired(2.0) == 1
+    assert [row.name for row in await records.read_rows("A/x", "key")] == ["l"]
+    await records.close()
+
+
+async def test_expired_rows_are_found_without_reading_the_others(path):
+    await (await open_store(path)).close()
+    store = sqlite3.connect(path)
+    plan = [row[3] for row in store.execute(f"EXPLAIN QUERY PLAN {EXPIRED}", (1.0, 1))]
+    store.close()
+    assert plan == ["SEARCH rows USING COVERING INDEX rows_expiring (expires<?)"]
 
 
 async def test_what_is_no_database_is_named(path):

@@ -46,7 +46,30 @@ def test_one_of_a_lane_is_under_way_and_others_go_side_by_side() -> None:
 def test_a_batch_is_what_follows_in_its_lane_up_to_its_size() -> None:
     lanes = Lanes(0, batch=3)
     offer(lanes, "a", "b", "a", "a", "a")
-    assert positions(taken(lanes)) == [1, 3, 4]
+    assert [positions(taken(lanes)) for _ in range(2)] == [[2], [1, 3, 4]]
+
+
+def test_only_whole_batches_may_be_asked_for() -> None:
+    lanes = Lanes(0, batch=2)
+    offer(lanes, "a", "b", "a", "b", "c", "a", "b")
+    whole = [lanes.take(0.0, full=True) for _ in range(3)]
+    assert [positions(work) for work in whole if work is not None] == [[1, 3], [2, 4]]
+    for work in whole:
+        if work is not None:
+            lanes.finish(work.lane)
+    assert lanes.take(0.0, full=True) is None
+    assert [positions(taken(lanes)) for _ in range(3)] == [[5], [6], [7]]
+    assert lanes.take(0.0) is None
+
+
+def test_a_lane_that_fills_up_while_it_waits_starts_once() -> None:
+    lanes = Lanes(0, batch=2)
+    offer(lanes, "a", "a", "a")
+    work = taken(lanes)
+    assert lanes.take(0.0) is None
+    lanes.finish(work.lane)
+    assert positions(taken(lanes)) == [3]
+    assert lanes.take(0.0) is None
 
 
 def test_lanes_take_turns() -> None:

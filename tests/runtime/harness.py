@@ -212,7 +212,7 @@ class Store(Records):
         async for record in self.inner.watch(agent):
             yield record
 
-    async def remove_expired(self, now_s: float, limit: int = 10_000) -> int:
+    async def remove_expired(self, now_s: float, limit: int = 1_000) -> int:
         return await self.inner.remove_expired(now_s, limit)
 
     async def verify(self) -> Sequence[str]:

@@ -24,7 +24,7 @@ MAX_TOLD_DELAY_S = 600.0
 class Lane:
     """The events of one key that are still to be handled."""
 
-    __slots__ = ("attempts", "busy", "key", "queue", "single", "tries", "visiting", "visitors", "waits")
+    __slots__ = ("attempts", "busy", "key", "place", "queue", "single", "tries", "visiting", "visitors", "waits")
 
     def __init__(self, key: str) -> None:
         self.key = key
@@ -36,6 +36,7 @@ class Lane:
         self.single = 0  # so many events go one by one, to find the one that made their batch fail
         self.visiting = False  # what is under way is a visitor
         self.waits = False  # among the delayed
+        self.place: deque[Lane] | None = None  # where it stands among those that may start
 
 
 class Visit(NamedTuple):
@@ -56,13 +57,14 @@ class Work(NamedTuple):
 class Lanes:
     """See the module. `batch`: how many events go together; `max_attempts`: how often one event may fail."""
 
-    __slots__ = ("_batch", "_count", "_delayed", "_lanes", "_max_attempts", "_owed", "_ready", "position", "size")
+    __slots__ = ("_batch", "_count", "_delayed", "_full", "_lanes", "_max_attempts", "_owed", "_ready", "position", "size")
 
     def __init__(self, position: int, batch: int = 1, max_attempts: int = 5) -> None:
         self._batch = batch
         self._max_attempts = max_attempts
         self._lanes: dict[str, Lane] = {}
         self._ready: deque[Lane] = deque()  # lanes with work and nothing under way, in order of coming
+        self._full: deque[Lane] = deque()  # … and with a whole batch of it
         self._delayed: list[tuple[float, int, Lane]] = []  # a heap: lanes that wait until a time
         self._count = 0
         self._owed: dict[int, int] = {}  # position -> lanes that haven't finished it, in log order
@@ -79,10 +81,14 @@ class Lanes:
             lane = self._lanes.get(key)
             if lane is None:
                 lane = self._lanes[key] = Lane(key)
+                lane.place = self._ready
                 self._ready.append(lane)
             elif lane.queue and lane.queue[-1] is event:
                 continue  # the same key twice
             lane.queue.append(event)
+            if len(lane.queue) == self._batch > 1 and lane.place is self._ready and not lane.single:
+                self._ready.remove(lane)
+                self._may_start(lane)
             count += 1
         if count:
             self._owed[event.position] = count
@@ -96,28 +102,32 @@ class Lanes:
         lane = self._lanes.get(key)
         if lane is None:
             lane = self._lanes[key] = Lane(key)
-            self._ready.append(lane)
+            self._may_start(lane)
         elif lane.waits:
             self._delayed = [entry for entry in self._delayed if entry[2] is not lane]
             self._delayed.sort()
             lane.waits = False
-            self._ready.append(lane)
+            self._may_start(lane)
         if lane.visitors is None:
             lane.visitors = deque()
         lane.visitors.append(Visit(event, token))
 
     # -- out -------------------------------------------------------------------------------------------------------
 
-    def take(self, now: float) -> Work | None:
-        """The next that may start, under way until `finish` or `fail`; None if nothing may."""
+    def take(self, now: float, *, full: bool = False) -> Work | None:
+        """The next that may start, under way until `finish` or `fail`; None if nothing may. `full`: only with a whole batch."""
         delayed = self._delayed
         while delayed and delayed[0][0] <= now:
             lane = heappop(delayed)[2]
             lane.waits = False
-            self._ready.append(lane)
-        if not self._ready:
+            self._may_start(lane)
+        if self._ready and not full:
+            lane = self._ready.popleft()
+        elif self._full:
+            lane = self._full.popleft()
+        else:
             return None
-        lane = self._ready.popleft()
+        lane.place = None
         if lane.visitors:
             lane.visiting = True
             return Work(lane, [lane.visitors[0].event], lane.visitors[0].token)
@@ -197,9 +207,13 @@ class Lanes:
         self._count += 1
         heappush(self._delayed, (until, self._count, lane))
 
+    def _may_start(self, lane: Lane) -> None:
+        lane.place = self._full if 1 < self._batch <= len(lane.queue) and not lane.single else self._ready
+        lane.place.append(lane)
+
     def _put_back(self, lane: Lane) -> None:
         lane.busy = 0
         if lane.queue or lane.visitors:
-            self._ready.append(lane)
+            self._may_start(lane)
         else:
             del self._lanes[lane.key]

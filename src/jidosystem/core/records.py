@@ -130,7 +130,7 @@ class Records(Protocol):
         than 1,000 records behind skips to the newest; it never misses the last one."""
         ...
 
-    async def remove_expired(self, now_s: float, limit: int = 10_000) -> int:
+    async def remove_expired(self, now_s: float, limit: int = 1_000) -> int:
         """Physically remove up to `limit` expired rows; how many."""
         ...
 

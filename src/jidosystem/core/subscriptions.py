@@ -37,7 +37,8 @@ STORE_EVERY = 5_000
 GATHER = 16
 GATHER_S = 0.1
 """With `batch`, at most so many deliveries younger than this are under way: the lanes that wait for their turn meanwhile
-gather events, so that under load a delivery carries many of them. Slow ones hold nobody up for longer than that."""
+gather events, so that under load a delivery carries many of them. Slow ones hold nobody up for longer than that, and
+who has gathered a whole batch doesn't wait."""
 SLICE = 100
 """How many events are offered or started before the event loop gets its turn."""
 CLOSE_GRACE_S = 5.0
@@ -71,6 +72,7 @@ class DurableSubscription:
         self._finished = 0  # since the position was stored
         self._moved = asyncio.Event()  # there is a position to store
         self._much = asyncio.Event()  # … and a good deal of it
+        self._batch = batch
         self._gather_s = gather_s if batch > 1 else 0.0
         self._young: dict[asyncio.Future[Any], float] = {}  # deliveries that others wait for -> until when, oldest first
         self._in_flight: set[asyncio.Future[Any]] = set()
@@ -183,12 +185,12 @@ class DurableSubscription:
         loop = asyncio.get_running_loop()
         now = loop.time()
         for _ in range(SLICE):
-            if len(self._in_flight) >= self._max_in_flight or self._gathering(now) or (work := self._lanes.take(now)) is None:
+            if len(self._in_flight) >= self._max_in_flight or (work := self._lanes.take(now, full=self._gathering(now))) is None:
                 break
             task = start_eagerly(self._handle(work), loop)
             if not task.done():
                 self._in_flight.add(task)
-                if self._gather_s:
+                if self._gather_s and len(work.events) < self._batch:
                     self._young[task] = now + self._gather_s
                 task.add_done_callback(self._ended)
         else:

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 SWEEP_EVERY_S = 1.0
 CLEAN_EVERY_S = 60.0
+EXPIRED_AT_ONCE = 1_000
+"""How many expired rows one transaction removes."""
 
 
 class Limits(Protocol):
@@ -263,7 +265,8 @@ class Node:
 
     async def _clean(self) -> None:
         try:
-            await self.records.remove_expired(self.clock.time_s())
+            while await self.records.remove_expired(self.clock.time_s(), EXPIRED_AT_ONCE) >= EXPIRED_AT_ONCE:
+                pass  # the commits of others go in between
         except StoreError as error:
             self.log.warning("expired rows couldn't be removed", error=describe(error))
 

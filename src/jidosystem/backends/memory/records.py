@@ -202,7 +202,7 @@ class MemoryRecords(Records):
             seen.append(Record(agent, revision, head))
             grown.set()
 
-    async def remove_expired(self, now_s: float, limit: int = 10_000) -> int:
+    async def remove_expired(self, now_s: float, limit: int = 1_000) -> int:
         expired = [
             (agent, kind, name)
             for agent, rows in self._rows.items()

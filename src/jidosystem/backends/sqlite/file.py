@@ -10,7 +10,7 @@ from pathlib import Path
 from ...core.errors import StoreCorrupt, StoreError, StoreFull, StoreLocked, StoreUnavailable, StoreVersion
 
 APPLICATION_ID = 0x4A49444F  # "JIDO"
-VERSION = 1
+VERSION = 2
 CACHE_KIB = 64 * 1024
 CHECKPOINT_PAGES = 1_000
 
@@ -28,6 +28,7 @@ MIGRATIONS = (
         "CREATE TABLE events (position INTEGER PRIMARY KEY, stream TEXT NOT NULL, event BLOB NOT NULL)",
         "CREATE INDEX events_of_stream ON events (stream, position)",
     ),
+    ("CREATE INDEX rows_expiring ON rows (expires) WHERE expires IS NOT NULL",),
 )
 UNLISTED = frozenset({"key", "from", "sub", "seg", "child", "redrive"})
 """Kinds of rows that are found only through their agent; scanning them reads the whole table."""

@@ -18,11 +18,12 @@ from ...core.records import Committed, Record, Records, Row, Settled, StoredRow,
 from .file import UNLISTED, FileLock, open_file
 from .log import SqliteLog
 from .reader import Reader, resolve, unsealed
-from .writer import Call, Outcome, Write, Writer, size_of
+from .writer import Call, Outcome, Write, Writer, remove_rows, size_of
 
 _make = tuple.__new__
 PAGE = 1_000
 WATCH_BEHIND = 1_000
+EXPIRED = "SELECT agent, kind, name FROM rows WHERE expires <= ? ORDER BY expires LIMIT ?"
 
 
 async def open_store(
@@ -197,10 +198,11 @@ class SqliteRecords(Records):
 
     # -- keeping house -----------------------------------------------------------------------------------------
 
-    async def remove_expired(self, now_s: float, limit: int = 10_000) -> int:
+    async def remove_expired(self, now_s: float, limit: int = 1_000) -> int:
         def remove(connection: sqlite3.Connection) -> int:
-            query = "DELETE FROM rows WHERE (agent, kind, name) IN (SELECT agent, kind, name FROM rows WHERE expires <= ? LIMIT ?)"
-            return connection.execute(query, (now_s, limit)).rowcount
+            gone = connection.execute(EXPIRED, (now_s, limit)).fetchall()
+            remove_rows(connection, gone)
+            return len(gone)
 
         future: Future[Any] = self._loop.create_future()
         if self._closed:

@@ -212,6 +212,7 @@ class Writer:
         steps: list[Step] = []
         rows: list[Any] = []
         new_rows: list[Any] = []
+        gone: list[Any] = []
         events: list[Any] = []
         outcomes: list[Outcome] = []
         agents: set[str] = set()
@@ -234,11 +235,12 @@ class Writer:
             heads += (agent, expected + 1, head)
             for row in changed_rows:
                 if row.value is None:
-                    steps.append((_REMOVE, (agent, row.kind, row.name), None))
+                    gone += (agent, row.kind, row.name)
                 else:
                     (new_rows if row.create else rows).extend((agent, row.kind, row.name, row.value, row.expires_s, row.kind not in UNLISTED))
             outcomes.append((write, _make(Committed, (expected + 1, positions)), None))
         steps += _steps(_HEAD, heads, 3)
+        steps += [(statement, values, None) for statement, values, _rows in _steps(_REMOVE, gone, 3)]
         steps += _steps(_PUT, rows, 6)
         steps += _steps(_NEW_ROW, new_rows, 6, (self._clock.time_s(),))
         steps += _steps(_EVENT, events, 3)
@@ -277,7 +279,7 @@ class Writer:
         now_s = self._clock.time_s()
         for row in write.rows:
             if row.value is None:
-                execute(_REMOVE, (agent, row.kind, row.name))
+                execute(_REMOVE[1], (agent, row.kind, row.name))
                 continue
             values = (agent, row.kind, row.name, row.value, row.expires_s, row.kind not in UNLISTED)
             if not row.create:
@@ -310,12 +312,19 @@ def _of_one_head(write: Write) -> tuple[list[Outcome], list[Step]]:
     return [(write, _make(Committed, (revision, ())), None)], [(_HEAD[1], (write.agent, revision, write.head), 1)]
 
 
+def remove_rows(connection: sqlite3.Connection, places: Iterable[tuple[str, str, str]]) -> None:
+    """Remove rows by (agent, kind, name), in few statements."""
+    for statement, values, _rows in _steps(_REMOVE, [part for place in places for part in place], 3):
+        connection.execute(statement, values)
+
+
 def _steps(statements: dict[int, str], values: list[Any], width: int, tail: tuple[Any, ...] = ()) -> list[Step]:
     steps: list[Step] = []
     rows = len(values) // width
-    for start in range(0, rows, SIZES[-1]):
-        count = min(rows - start, SIZES[-1])
-        size = next(size for size in SIZES if size >= count)
+    largest = max(statements)
+    for start in range(0, rows, largest):
+        count = min(rows - start, largest)
+        size = next(size for size in statements if size >= count)
         padded = (*values[start * width : (start + count) * width], *(None,) * ((size - count) * width), *tail)
         steps.append((statements[size], padded, count))
     return steps
@@ -334,7 +343,8 @@ _HEAD = _sized(
     "(?, ?, ?)",
 )
 _HEAD[1] = _HEAD[1].replace("SELECT * FROM (VALUES (?, ?, ?)) WHERE column1 IS NOT NULL", "VALUES (?, ?, ?)")
-_REMOVE = "DELETE FROM rows WHERE agent = ? AND kind = ? AND name = ?"
+# Not `IN (VALUES …)`: from a few places on, the planner then reads the whole table.
+_REMOVE = {size: "DELETE FROM rows WHERE " + " OR ".join(["(agent = ? AND kind = ? AND name = ?)"] * size) for size in SIZES[:5]}
 _COLUMNS = "INSERT INTO rows (agent, kind, name, value, expires, listed) SELECT * FROM (VALUES {values}) WHERE column1 IS NOT NULL"
 _OVERWRITE = " ON CONFLICT (agent, kind, name) DO UPDATE SET value = excluded.value, expires = excluded.expires"
 _PUT = _sized(_COLUMNS + _OVERWRITE, "(?, ?, ?, ?, ?, ?)")

@@ -189,6 +189,17 @@ class RecordsConformance(ABC):
             assert await records.read_row("A/x", "sub", "s") == b"5"
             assert await records.read_row("A/y", "sub", "s") is None
 
+    async def test_rows_of_many_agents_are_removed_at_once_and_no_others(self) -> None:
+        async with self.open(HandClock()) as records:
+            rows = [Row(kind, f"{number}", b"v") for number in range(3) for kind in ("due", "child")]
+            agents = [f"A/{number}" for number in range(100)]
+            done = await asyncio.gather(*(records.commit(agent, 0, b"h", rows) for agent in agents))
+            gone = [Row("due", "0", None), Row("child", "1", None), Row("due", "none", None)]
+            await asyncio.gather(*(records.commit(agent, one.revision, b"h", gone) for agent, one in zip(agents, done, strict=True)))
+            assert [(row.agent, row.name) for row in await rows_of(records, "due")] == [(agent, name) for name in "12" for agent in sorted(agents)]
+            for agent in agents:
+                assert [row.name for row in await records.read_rows(agent, "child")] == ["0", "2"]
+
     async def test_a_row_that_must_be_new_is_refused_if_it_is_there(self) -> None:
         async with self.open(HandClock()) as records:
             done = await records.commit("A/x", 0, b"one", [Row("key", "k", b"first", create=True)])
@@ -197,6 +208,15 @@ class RecordsConformance(ABC):
             assert await records.read("A/x") == Record("A/x", done.revision, b"one")
             assert await records.read_row("A/x", "key", "k") == b"first"
             assert await rows_of(records, "due") == []
+
+    async def test_expired_rows_are_removed_so_many_at_a_time(self) -> None:
+        clock = HandClock()
+        async with self.open(clock) as records:
+            rows = [Row("key", f"{number}", b"v", clock.now_s + number) for number in range(200)]
+            await records.commit("A/x", 0, b"h", rows)
+            clock.now_s += 149
+            assert [await records.remove_expired(clock.now_s, 70) for _ in range(4)] == [70, 70, 10, 0]
+            assert len(await records.read_rows("A/x", "key")) == 50
 
     async def test_an_expired_row_is_as_if_it_were_not_there(self) -> None:
         clock = HandClock()
@@ -211,6 +231,7 @@ class RecordsConformance(ABC):
             await records.commit("A/x", done.revision, b"h", [Row("key", "k", b"again", clock.now_s + 10, create=True)])
             assert await records.read_row("A/x", "key", "k") == b"again"
             assert await records.remove_expired(clock.now_s) == 1
+            assert await records.remove_expired(clock.now_s) == 0
             assert await records.read_row("A/x", "key", "k") == b"again"
 
     async def test_a_scan_goes_by_name_over_all_agents_and_pages(self) -> None:
