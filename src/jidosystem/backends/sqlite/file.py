@@ -12,7 +12,7 @@ from ...core.errors import StoreCorrupt, StoreError, StoreFull, StoreLocked, Sto
 APPLICATION_ID = 0x4A49444F  # "JIDO"
 VERSION = 2
 CACHE_KIB = 64 * 1024
-CHECKPOINT_PAGES = 1_000
+CHECKPOINT_PAGES = 4_000
 
 # Only `pending` and `due` rows are ever listed across agents: `listed` keeps the others out of that index.
 # The trigger refuses an update of a head that isn't there: the writer's one statement would else insert it.
