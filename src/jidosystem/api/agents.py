@@ -44,11 +44,14 @@ class Agents:
         await self._node.control.stop(*self._target(ref))
 
     async def delete(self, ref: Agent) -> None:
-        """Delete an agent: state, rows, reminders and children. The next call begins from defaults."""
+        """Delete an agent: state, rows and reminders; the next call begins from defaults. Its children are told durably and follow.
+
+        Raises `RecordUnreadable` for an agent whose record can't be read, and errors of the store.
+        """
         await self._node.control.delete(*self._target(ref))
 
     async def restart(self, ref: Agent) -> None:
-        """Drop the activation and make a new one; ends the state "failed"."""
+        """Drop the activation and make a new one from the record; ends the state "failed". Raises what `start` raises."""
         await self._node.control.restart(*self._target(ref))
 
     async def pause(self, ref: Agent) -> None:
@@ -64,11 +67,18 @@ class Agents:
         raise NotYetAvailable(f"agents.scale({cls.__name__}, {count}) comes with the `scaling` block")
 
     async def describe(self, ref: Agent) -> AgentInfo:
-        """What is known of one agent, with its durable fields as last ended by a turn."""
+        """What is known of one agent, with its durable fields as last ended by a turn; doesn't wake it.
+
+        `RecordUnreadable`, `StateMismatch` or `NoHost` if its fields can't be read by this class.
+        """
         return await self._node.control.describe(*self._target(ref))
 
     async def list(self, *, type: type[Agent] | str | None = None, node: str | None = None, state: str | None = None) -> builtins.list[AgentInfo]:  # noqa: A002 - the contract's name
-        """Agents with a record, and live ones, by type and state. Reads records: meant for looking, not for each call."""
+        """Agents with a record, in order of keys, and live ones, by type and state; without `fields`.
+
+        `type`: a class or a hosted type's name (`NoHost` otherwise); `state`: one of `AgentInfo.state`, else `InvalidArguments`.
+        Reads records: meant for looking, not for each call.
+        """
         if state is not None and state not in STATES:
             raise InvalidArguments(f"state={state!r}: one of {', '.join(STATES)}", path="$.state")
         found: list[AgentInfo] = []

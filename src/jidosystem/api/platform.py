@@ -159,9 +159,11 @@ class Platform:
         timeout: float | None = None,
         idempotency_key: str | None = None,
     ) -> R:
-        """Call `ref.action` with a deadline (seconds; default `agents.default_timeout`) or an idempotency key.
+        """Call `ref.action` with a deadline (seconds; default `agents.default_timeout`) or an idempotency key (1 to 512 characters).
 
-        `CallTimeout.uncertain` tells whether it may still take effect. With a key a repetition takes effect once.
+        Arguments by position or, checked against the type hints, by name in `args`. Raises what the action raised; `CallTimeout`,
+        whose `uncertain` tells whether it may still take effect; refusals (`MailboxFull`, `CircuitOpen`, …), after which nothing has
+        happened; `CallCycle`, `InvalidArguments`, `IdempotencyConflict`; errors of the store. With a key a repetition takes effect once.
         """
         self._running()
         ref, spec = target_of(action)
@@ -179,7 +181,8 @@ class Platform:
     ) -> None:
         """Send `ref.action` without waiting for its answer; returns once the message is in the agent's mailbox.
 
-        It is lost with the node; `durable=True` stores it before this returns.
+        It is lost with the node; `durable=True` stores it before this returns, to be delivered at least once and applied once.
+        Raises `InvalidArguments` and refusals (`MailboxFull`, `CircuitOpen`, …); what the action raises is logged.
         """
         node = self._node or self._running()
         ref, spec = target_of(action)
@@ -231,7 +234,7 @@ class Platform:
         return self._meters.text()
 
     async def verify(self) -> list[str]:
-        """Read the whole store once: a sentence for each thing that is damaged. Empty: all is well."""
+        """Read the whole store once, in the background: a sentence for each thing that is damaged. Empty: all is well; nothing is changed."""
         self._running()
         return list(await self._records.verify())
 

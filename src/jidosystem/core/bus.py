@@ -162,7 +162,7 @@ class EventBus:
                 yield event
 
     async def replay(self, stream: str, after: int = 0, *, to: Handler) -> int:
-        """Hand a stream's events to a handler, one after another; how many. What it raises ends the replay."""
+        """Hand a stream's events after a position to a handler, one after another; how many. What it raises ends the replay and is raised."""
         count = 0
         async for page in self._log.read(after, stream=stream):
             for event in page:
@@ -242,9 +242,9 @@ class EventBus:
         return Subscription(options["pattern"], name, lambda: self._groups.leave(name, present, member))
 
     async def forward(self, forwarder: Forwarder) -> Subscription:
-        """Send matching events to the outside from now on, in the order of the log; the position is kept under `forward/<name>`.
+        """Send matching events to the outside, in the order of the log, from a position kept under `forward/<name>`; a new name begins now.
 
-        Closing the subscription closes the forwarder too, if it has a `close`.
+        `InvalidArguments` if it is no forwarder, or one of that name is at work. Closing the subscription closes the forwarder too, if it has a `close`.
         """
         if not all(hasattr(forwarder, part) for part in ("name", "pattern", "forward")):
             told = f"{forwarder!r} is no forwarder: it needs a name, a pattern and `async def forward(self, events)`"

@@ -74,7 +74,7 @@ class Agent:
 
     @property
     def ref(self: A) -> A:
-        """A reference to this agent, to hand to others."""
+        """A reference to this agent, to hand to others. `NoPlatform` without one."""
         activation = self._activation("ref")
         ref: A = activation.host.node.ref(activation.host, activation.key)
         return ref
@@ -118,7 +118,7 @@ class Agent:
     # -- others ----------------------------------------------------------------------------------------------
 
     def agent(self, cls: type[A], key: str) -> A:
-        """A reference to another agent."""
+        """A reference to another agent; no I/O. Raises `InvalidKey`, `NoPlatform`."""
         node = self._activation("agent").host.node
         ref: A = node.ref(node.host_of(cls), check_key(key))
         return ref
@@ -132,14 +132,20 @@ class Agent:
         timeout: float | None = None,
         idempotency_key: str | None = None,
     ) -> R:
-        """Call another agent's action with a deadline (seconds) or an idempotency key of its own."""
+        """Call another agent's action with a deadline (seconds, within what is left of this turn's) or an idempotency key of its own.
+
+        Raises as `Platform.call`; `OutsideTurn` in an action that is a plain `def`. The other's turn isn't undone with this one.
+        """
         self._activation("call")
         ref, spec = target_of(action)
         result: R = await calls.call(ref._host, ref._key, spec, arguments, by_name(spec, arguments, args), timeout, idempotency_key)
         return result
 
     def cast(self, action: Callable[[Unpack[Ts]], Coroutine[Any, Any, Any]], /, *arguments: *Ts, args: Mapping[str, Any] | None = None) -> None:
-        """Send a message with this turn's commit: durable, delivered at least once, applied once."""
+        """Send a message with this turn's commit: durable, delivered at least once, applied once.
+
+        Raises `InvalidArguments`, `OutsideTurn`, `ReadOnlyTurn`; the turn fails with `OutboxFull` if too many are on their way.
+        """
         ref, spec = target_of(action)
         blob = spec.signature.to_plain(arguments, by_name(spec, arguments, args))
         effects, turn = self._collect("cast")
@@ -148,7 +154,10 @@ class Agent:
         effects.casts.append(CastEffect(0, to, spec.name, blob, why and why.correlation_id, why and why.causation_id, why and why.traceparent))
 
     def child(self, cls: type[A], name: str) -> A:
-        """A reference to this agent's child of that name; it becomes a child with this turn's commit."""
+        """A reference to this agent's child of that name (no "/"); it becomes a child with this turn's commit.
+
+        Its key is `type/key/name` of this agent. Raises `InvalidArguments`, `InvalidKey`, `NoPlatform`.
+        """
         activation = self._activation("child")
         if "/" in name:
             raise InvalidArguments(f"a child's name holds no '/': {name!r}", path="$.name")
@@ -166,7 +175,10 @@ class Agent:
     # -- effects ---------------------------------------------------------------------------------------------
 
     def emit(self, type: str, data: Any = None, *, stream: str | None = None, metadata: Mapping[str, Any] | None = None) -> None:  # noqa: A002 - the contract's name
-        """Emit an event with this turn's commit. `data` is taken as it is now; the default stream is `type/key` of this agent."""
+        """Emit an event with this turn's commit. `data` is taken as it is now; the default stream is `type/key` of this agent.
+
+        Raises `InvalidPattern` for an impossible type, `InvalidArguments` naming what can't be carried, `OutsideTurn`, `ReadOnlyTurn`.
+        """
         check_event_type(type)
         effects, turn = self._collect("emit")
         try:
@@ -202,7 +214,9 @@ class Agent:
     ) -> None:
         """Set a durable reminder: survives restarts of everything and wakes a passive agent. The same name replaces it.
 
-        `after`, `every`: seconds; `at`: an aware datetime or seconds since the epoch; `cron`: five fields, in the zone `tz`.
+        `name`: 1 to 200 characters. `after`, `every`: seconds; `at`: an aware datetime or seconds since the epoch; `cron`: five
+        fields, in the zone `tz`. One of them, or `every` with `after` or `at`. `action`: one of this agent's own, `args` by name.
+        Raises `InvalidArguments` naming what can't be, `OutsideTurn`, `ReadOnlyTurn`.
         """
         if not isinstance(name, str) or not name or len(name) > 200:
             raise InvalidArguments(f"a reminder's name is a string of 1 to 200 characters: {name!r}", path="$.name")
@@ -223,7 +237,10 @@ class Agent:
         effects.reminders[name] = None
 
     def after(self, seconds: float, action: Callable[..., Coroutine[Any, Any, Any]], /, *, args: Mapping[str, Any] | None = None) -> None:
-        """Set a timer of this activation: starts at the commit, lost with the activation. For what must survive use `remind`."""
+        """Set a timer of this activation: so many seconds from the commit; lost with the activation. For what must survive use `remind`.
+
+        `action`: one of this agent's own, `args` by name. Raises `InvalidArguments`, `OutsideTurn`, `ReadOnlyTurn`.
+        """
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e9:
             raise InvalidArguments(f"after({seconds!r}): seconds, 0 or more", path="$.seconds")
         name = bound_action_name(self, action)
