@@ -242,9 +242,10 @@ class EventBus:
         return Subscription(options["pattern"], name, lambda: self._groups.leave(name, present, member))
 
     async def forward(self, forwarder: Forwarder) -> Subscription:
-        """Send matching events to the outside, in the order of the log, from a position kept under `forward/<name>`; a new name begins now.
+        """Send matching events to the outside, in the order of the log; the position is kept under `forward/<name>`, a new name begins now.
 
-        `InvalidArguments` if it is no forwarder, or one of that name is at work. Closing the subscription closes the forwarder too, if it has a `close`.
+        `InvalidArguments` if it is no forwarder, or one of that name is at work. Closing the subscription closes the
+        forwarder too, if it has a `close`.
         """
         if not all(hasattr(forwarder, part) for part in ("name", "pattern", "forward")):
             told = f"{forwarder!r} is no forwarder: it needs a name, a pattern and `async def forward(self, events)`"
