@@ -1,11 +1,12 @@
 """What every test lives under: nothing in the package may block the event loop, and nothing may be left behind.
 
 `blockbuster` raises in any function of the package that sleeps, reads a file or waits for a lock on the thread of a
-running event loop. A test that does so on purpose says `@pytest.mark.blocking`.
+running event loop. A test that does so on purpose says `@pytest.mark.blocking`. With `--loop uvloop` all of them run on uvloop.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,19 @@ from hypothesis import HealthCheck, settings
 # How long an example takes says something of the machine, not of the code.
 settings.register_profile("jidosystem", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("jidosystem")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--loop", choices=("asyncio", "uvloop"), default="asyncio", help="the event loop that the tests run on")
+
+
+@pytest.fixture(scope="session")
+def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
+    if request.config.getoption("--loop") == "uvloop":
+        import uvloop
+
+        return uvloop.EventLoopPolicy()
+    return asyncio.DefaultEventLoopPolicy()
 
 
 @pytest.fixture(autouse=True)
