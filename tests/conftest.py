@@ -7,7 +7,7 @@ running event loop. A test that does so on purpose says `@pytest.mark.blocking`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from blockbuster import blockbuster_ctx
@@ -22,13 +22,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--loop", choices=("asyncio", "uvloop"), default="asyncio", help="the event loop that the tests run on")
 
 
-@pytest.fixture(scope="session")
-def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
-    if request.config.getoption("--loop") == "uvloop":
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--loop") == "uvloop":
+        config.pluginmanager.register(OnUvloop())
+
+
+class OnUvloop:
+    """The plugin of `--loop uvloop`."""
+
+    @pytest.hookimpl
+    def pytest_asyncio_loop_factories(self) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
         import uvloop
 
-        return uvloop.EventLoopPolicy()
-    return asyncio.DefaultEventLoopPolicy()
+        return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(autouse=True)
