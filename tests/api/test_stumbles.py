@@ -164,3 +164,28 @@ async def test_a_dead_letter_of_an_agents_event_names_the_agent() -> None:
         await platform.events.publish("a.b", {"key": "k"})
         letters = await until_async(platform.dead_letters.list)
     assert [letter.agent for letter in letters] == ["Picky/k"]
+
+
+def test_an_agent_as_a_parameter_a_result_or_a_field() -> None:
+    told = r"an agent can't be carried, its key can: use str, and self\.agent\(.*Counter, key\)"
+    with pytest.raises(errors.DefinitionError, match=told):
+
+        class Takes(Agent):
+            @action
+            async def take(self, other: Counter) -> None: ...
+
+    with pytest.raises(errors.DefinitionError, match=told):
+
+        class Gives(Agent):
+            @action
+            async def give(self) -> Counter: ...
+
+    with pytest.raises(errors.DefinitionError, match=told):
+
+        class Has(Agent):
+            other: Counter | None = None
+
+    with pytest.raises(errors.DefinitionError, match="an agent can't be carried"):
+
+        class Itself(Agent):
+            parent: Itself | None = None

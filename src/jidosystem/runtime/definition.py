@@ -282,7 +282,7 @@ class AgentType:
                 setattr(self, attribute, self._internal(name, function) if turn else function)
 
     def _spec(self, name: str, function: Any, where: str, options: ActionOptions) -> ActionSpec:
-        hints = _hints_of(function, where)
+        hints = _hints_of(function, where, self.cls)
         for parameter in list(inspect.signature(function).parameters.values())[1:]:
             if parameter.kind not in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
                 raise DefinitionError(f"{where}: parameter {parameter.name!r}: actions have named parameters only, no *args, **kwargs or '/'")
@@ -369,10 +369,10 @@ def _make_reader(cls: type, names: tuple[str, ...]) -> type:
     return make(cls.__name__, (cls,), namespace)
 
 
-def _hints_of(function: Any, where: str) -> dict[str, Any]:
+def _hints_of(function: Any, where: str, cls: type) -> dict[str, Any]:
     target = getattr(function, "__jido_sync__", function)
     try:
-        return typing.get_type_hints(target, localns=_caller_locals(), include_extras=True)
+        return typing.get_type_hints(target, localns={cls.__name__: cls, **_caller_locals()}, include_extras=True)
     except NameError as error:
         raise DefinitionError(f"{where}: a type hint can't be resolved: {error}; import the name at module level, not under TYPE_CHECKING") from error
 
@@ -392,7 +392,7 @@ def define(cls: type, name: str | None, version: int, resident: bool, members: f
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise DefinitionError(f"{cls.__name__}: version={version!r}: a whole number, at least 1")
     try:
-        hints = typing.get_type_hints(cls, localns=_caller_locals(), include_extras=True)
+        hints = typing.get_type_hints(cls, localns={cls.__name__: cls, **_caller_locals()}, include_extras=True)
     except (NameError, TypeError) as error:
         raise DefinitionError(f"{cls.__name__}: a type hint of a field can't be resolved: {error}; import the name at module level") from error
     _check_blocks(cls)

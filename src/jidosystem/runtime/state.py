@@ -106,6 +106,10 @@ def _refuse_custom(where: str, hint: Any, kind: Any, seen: set[int]) -> None:
         return
     seen.add(id(kind))
     if isinstance(kind, msgspec.inspect.CustomType) and not is_pydantic_model(kind.cls):
+        if any(base.__module__ == _AGENT[0] and base.__name__ == _AGENT[1] for base in kind.cls.__mro__):
+            raise DefinitionError(
+                f"{where}: an agent can't be carried, its key can: use str, and self.agent({_told(kind.cls)}, key) where it is called"
+            )
         raise DefinitionError(
             f"{where}: {_told(kind.cls)} can't be carried to disk or another node; use builtins, dataclasses, msgspec.Struct, enums or"
             " pydantic models, or a name that starts with '_' for what needn't be stored"
@@ -117,6 +121,9 @@ def _refuse_custom(where: str, hint: Any, kind: Any, seen: set[int]) -> None:
                 _refuse_custom(where, hint, inner, seen)
             elif isinstance(inner, msgspec.inspect.Field):
                 _refuse_custom(where, hint, inner.type, seen)
+
+
+_AGENT = ("jidosystem.runtime.agent", "Agent")  # which stands on this module
 
 
 def _told(hint: Any) -> str:
