@@ -190,7 +190,7 @@ class Platform:
             return
         named = by_name(spec, arguments, args)
         if durable:
-            await durable_cast(node.host_of(Sender), ref._host, ref._key, spec, arguments, named)
+            await durable_cast(node.host_of(Sender), ref._host, ref._key, spec, arguments, named, idempotency_key)
         else:
             await calls.cast(ref._host, ref._key, spec, arguments, named, idempotency_key)
 

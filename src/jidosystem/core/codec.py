@@ -39,7 +39,8 @@ def to_builtins(value: Any) -> Any:
     """Hook for encoding what msgspec doesn't know: pydantic models become dictionaries."""
     if is_pydantic_model(type(value)):
         return value.model_dump(mode="python")
-    raise TypeError(f"{type(value).__module__}.{type(value).__qualname__} can't be carried")
+    instead = getattr(type(value), "_carried_instead", "")
+    raise TypeError(f"{type(value).__module__}.{type(value).__qualname__} can't be carried{instead}")
 
 
 def from_builtins(tp: type, value: Any) -> Any:

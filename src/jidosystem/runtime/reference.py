@@ -28,6 +28,7 @@ class Ref:
     """An agent's address and the way to it; does no I/O when made. Equal if type and key are."""
 
     __slots__ = ("_activation", "_host", "_key")
+    _carried_instead = ": hand over the agent's key, and make the reference where it is needed"
     _activation: Activation | None
     _host: Host
     _key: str

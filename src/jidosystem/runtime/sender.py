@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import Any
 
+from ..core.codec import encode
+from ..core.errors import IdempotencyConflict
+from . import calls
 from .agent import Agent
 from .blocks import Lifecycle
 from .definition import ActionSpec, action
 from .effects import CastEffect
 from .host import Host
+from .keyed import check_idempotency_key
 from .turn import current_turn
 
 SENDERS = 16
@@ -29,12 +34,24 @@ class Sender(Agent, name="jido.sender"):
         turn.collect("cast").casts.append(CastEffect(0, to, name, args, why.correlation_id, why.causation_id, why.traceparent))
 
 
-async def durable_cast(sender_host: Host, to: Host, key: str, spec: ActionSpec, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-    """Return once the message is stored; it is delivered at least once and applied once."""
+async def durable_cast(
+    sender_host: Host, to: Host, key: str, spec: ActionSpec, arguments: tuple[Any, ...], named: dict[str, Any], idempotency_key: str | None = None
+) -> None:
+    """Return once the message is stored; it is delivered at least once and applied once. With a key repetitions of this send it once."""
     blob = spec.signature.to_plain(arguments, named)
+    spec.signature.from_plain(blob)  # what doesn't fit is refused here, not a dead letter later
     address = f"{to.type.name}/{key}"
-    sender = sender_host.node.ref(sender_host, str(hash_of(address) % SENDERS))
-    await sender.send(address, spec.name, blob)
+    sender = str(hash_of(address) % SENDERS)
+    if idempotency_key is None:
+        await sender_host.node.ref(sender_host, sender).send(address, spec.name, blob)
+        return
+    check_idempotency_key(idempotency_key)
+    key_of_its_own = blake2b(encode([address, idempotency_key]), digest_size=24).hexdigest()
+    try:
+        await calls.call(sender_host, sender, sender_host.type.actions["send"], (address, spec.name, blob), {}, None, key_of_its_own)
+    except IdempotencyConflict as error:
+        told = f"{address}: the idempotency key {idempotency_key!r} was used before with another action or other arguments"
+        raise IdempotencyConflict(told, agent=address) from error
 
 
 def hash_of(address: str) -> int:
