@@ -51,7 +51,13 @@ async def call(
     if host.type.mailbox.overflow == "block":
         await wait_for_room(turn)
     turn.activation.submit(turn)
-    return await answer(turn)
+    if caller is not None or turn.answered:
+        return await answer(turn)
+    try:  # what `answer` does when nobody's turn waits, without a coroutine more
+        return await reply_of(turn)
+    except asyncio.CancelledError:
+        turn.withdraw()
+        raise
 
 
 def deadline_of(node: Node, caller: Turn | None, timeout_s: float | None) -> float:
@@ -98,7 +104,6 @@ async def answer(turn: Turn) -> Any:
         turn.withdraw()
         raise
     finally:
-        turn.activation.host.node.deadlines.discard(turn)
         if caller is not None:
             caller.no_longer_waiting_for(turn)
 

@@ -133,6 +133,8 @@ class Turn:
 
     def withdraw(self) -> None:
         """Nobody waits any more: a turn still in the mailbox never begins."""
+        if self.slot is not None:
+            self.activation.host.node.deadlines.discard(self)
         if not self.begun and not self.withdrawn:
             self.withdrawn = True
             self.activation.withdraw(self)
