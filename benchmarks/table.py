@@ -213,7 +213,7 @@ def rows(python: tuple[int, int]) -> tuple[Row, ...]:
             "ready", "Platform ready on SQLite", "ms", _ours("startup", "platform_ready", loops=ONE_LOOP),
             (), (), (Bar(100, lower=True),), (Bar(30, lower=True),), lower=True,
         ),
-        Row("flights", "flights, whole year, durable, 256 callers", "/s", _ours("flights", "year"), (), (), (Bar(3_000),), (Bar(6_000),)),
+        Row("flights", "flights, whole year, durable, 1,000 callers", "/s", _ours("flights", "year"), (), (), (Bar(3_000),), (Bar(6_000),)),
     )  # fmt: skip
 
 

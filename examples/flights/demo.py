@@ -54,7 +54,7 @@ def parse_plan(arguments: Sequence[str]) -> Plan:
     parser.add_argument("--all", action="store_true", help="the whole year instead of January")
     parser.add_argument("--months", default="1", help="which months of 2013, with commas between them (default: 1)")
     parser.add_argument("--days", type=int, default=31, help="only so many days of each month (default: all)")
-    parser.add_argument("--callers", type=int, default=256, help="calls under way at a time (default: 256)")
+    parser.add_argument("--callers", type=int, default=1_000, help="calls under way at a time (default: 1,000)")
     parser.add_argument("--corrupt", type=int, default=0, metavar="N", help="put N nonsense rows among the real ones")
     parser.add_argument("--kills", type=int, default=1, help="how often the node is killed (default: 1)")
     parser.add_argument("--seed", type=int, help="repeats the random choices of another run")

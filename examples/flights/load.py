@@ -140,7 +140,7 @@ def parse_job(arguments: Sequence[str]) -> Job:
     parser.add_argument("--store", default="sqlite:///flights.db")
     parser.add_argument("--months", default="1", help="numbers with commas between them")
     parser.add_argument("--days", type=int, default=31)
-    parser.add_argument("--callers", type=int, default=256)
+    parser.add_argument("--callers", type=int, default=1_000)
     parser.add_argument("--corrupt", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
