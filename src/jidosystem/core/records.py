@@ -32,20 +32,23 @@ class Row(NamedTuple):
 
 
 class StoredRow(NamedTuple):
-    """A row as it is found."""
+    """A row as it is found. `damage`: in a scan of many agents, why this one can't be read (its value is empty then)."""
 
     agent: str
     kind: str
     name: str
     value: bytes
+    damage: str | None = None
 
 
 class Record(NamedTuple):
-    """An agent's head. `head is None`: a tombstone; the agent was deleted and its revision goes on growing."""
+    """An agent's head. `head is None`: a tombstone; the agent was deleted and its revision goes on growing.
+    `damage`: in a scan of many agents, why this one can't be read."""
 
     agent: str
     revision: int
     head: bytes | None
+    damage: str | None = None
 
 
 class Committed(NamedTuple):
@@ -118,11 +121,13 @@ class Records(Protocol):
 
     def scan(self, kind: str, start: str = "", end: str | None = None) -> AsyncIterator[Sequence[StoredRow]]:
         """Pages of the unexpired rows of one kind, `start <= name < end`, of all agents, ordered by (name, agent);
-        never touches heads. Rows committed before the scan began are all seen; later ones may be."""
+        never touches heads. Rows committed before the scan began are all seen; later ones may be. A damaged row stops
+        its agent, not the scan: it is listed with its `damage`."""
         ...
 
     def scan_agents(self, type_name: str, after: str = "") -> AsyncIterator[Sequence[Record]]:
-        """Pages of the records (no tombstones) of one agent type in order of address, those after the given address."""
+        """Pages of the records (no tombstones) of one agent type in order of address, those after the given address. A damaged
+        one is listed with its `damage` and an empty head."""
         ...
 
     def watch(self, agent: str) -> AsyncIterator[Record]:

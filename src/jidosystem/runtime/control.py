@@ -167,7 +167,7 @@ class Control:
                 key = record.agent.partition("/")[2]
                 seen.add(key)
                 live = host.live.get(key)
-                info = self._of_live(host, live) if live is not None else self._of_head(host, key, record.revision, record.head or b"")
+                info = self._of_live(host, live) if live is not None else self._of_head(host, key, record.revision, record.head or b"", record.damage)
                 if state is None or info.state == state:
                     yield info
         for key, activation in tuple(host.live.items()):
@@ -202,11 +202,11 @@ class Control:
         fields = host.type.codec.mapping(state, record.agent)
         return msgspec.structs.replace(info, fields=fields, reminders=reminders, children=children, pending_effects=pending)
 
-    def _of_head(self, host: Host, key: str, revision: int, blob: bytes) -> AgentInfo:
+    def _of_head(self, host: Host, key: str, revision: int, blob: bytes, damage: str | None = None) -> AgentInfo:
         try:
             head = decode_head(blob, f"{host.type.name}/{key}")
         except RecordUnreadable as error:
-            return AgentInfo(host.type.name, key, "unreadable", None, 0, 0, revision, cause=str(error))
+            return AgentInfo(host.type.name, key, "unreadable", None, 0, 0, revision, cause=damage or str(error))
         marks = head.marks
         state = "passive" if marks is None or marks.status == ACTIVE else "failed" if marks.status == FAILED else "paused"
         cause = marks.cause if marks is not None else ""

@@ -32,6 +32,7 @@ from .effects import CastEffect, Reminder
 from .family import Family
 from .host import Host
 from .keyed import give_up
+from .outbox import backoff_s
 from .reference import Ref, make_ref_class
 from .reminders import Reminders
 from .status import Status
@@ -199,13 +200,29 @@ class Node:
         self.own(self._recover())
 
     async def _recover(self) -> None:
+        await self._read_until_told(self._wake_pending)
+        await self._read_until_told(self.reminders.start)
+        for host in tuple(self.hosts.values()):
+            await self._read_until_told(partial(self._wake_residents, host))
+
+    async def _read_until_told(self, read: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """What waits in the store must be found sooner or later: a store that fails is asked again, and that is said."""
+        attempt = 1
+        while True:
+            try:
+                await read()
+            except StoreError as error:
+                self.log.error("what waits in the store can't be read just now", error=describe(error))
+                await asyncio.sleep(backoff_s(attempt, self.random()))
+                attempt += 1
+            else:
+                return
+
+    async def _wake_pending(self, type_name: str | None = None) -> None:
         async for page in self.records.scan("pending"):
             for row in page:
-                if self.is_hosted(row.agent):
+                if self.is_hosted(row.agent) if type_name is None else split_address(row.agent)[0] == type_name:
                     self._wake(row.agent)
-        await self.reminders.start()
-        for host in tuple(self.hosts.values()):
-            await self._wake_residents(host)
 
     async def recover_type(self, host: Host) -> None:
         """A type was registered after the start: what waits for it in the store."""
@@ -213,12 +230,9 @@ class Node:
         if waiting is not None:
             for call in waiting:
                 call()
-            async for page in self.records.scan("pending"):
-                for row in page:
-                    if split_address(row.agent)[0] == host.type.name:
-                        self._wake(row.agent)
-            await self.reminders.rescan()
-        await self._wake_residents(host)
+            await self._read_until_told(partial(self._wake_pending, host.type.name))
+            await self._read_until_told(self.reminders.rescan)
+        await self._read_until_told(partial(self._wake_residents, host))
 
     async def _wake_residents(self, host: Host) -> None:
         if host.type.resident:

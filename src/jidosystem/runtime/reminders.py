@@ -92,7 +92,7 @@ class Reminders:
             try:
                 reminder = _decode(row.value)
             except (msgspec.MsgspecError, ValueError) as error:
-                self._node.log.error("a reminder's row can't be read", agent=row.agent, row=row.name, error=describe(error))
+                self._node.log.error("a reminder's row can't be read", agent=row.agent, row=row.name, error=row.damage or describe(error))
                 return
             self.add(row.agent, reminder)
 

@@ -150,7 +150,7 @@ class SqliteRecords(Records):
             values = (kind, *after, end is None, end or "", self._clock.time_s(), PAGE)
             found = await self._reader.call(_query(query, values))
             if found:
-                yield [_stored_row(agent, kind, name, value) for name, agent, value in found]
+                yield [_scanned_row(agent, kind, name, value) for name, agent, value in found]
                 after = (found[-1][0], found[-1][1])
             if len(found) < PAGE:
                 return
@@ -162,7 +162,7 @@ class SqliteRecords(Records):
         while True:
             found = await self._reader.call(_query(query, (after, end, PAGE)))
             if found:
-                yield [Record(agent, revision, unsealed(head, f"the record of {agent}")) for agent, revision, head in found]
+                yield [_scanned_record(agent, revision, head) for agent, revision, head in found]
                 after = found[-1][0]
             if len(found) < PAGE:
                 return
@@ -238,6 +238,20 @@ def _stored_row(agent: str, kind: str, name: str, value: bytes) -> StoredRow:
     payload = unsealed(value, f"the row {kind}/{name} of {agent}")
     assert payload is not None
     return StoredRow(agent, kind, name, payload)
+
+
+def _scanned_row(agent: str, kind: str, name: str, value: bytes) -> StoredRow:
+    try:
+        return _stored_row(agent, kind, name, value)
+    except RecordUnreadable as error:
+        return StoredRow(agent, kind, name, b"", str(error))
+
+
+def _scanned_record(agent: str, revision: int, head: bytes) -> Record:
+    try:
+        return Record(agent, revision, unsealed(head, f"the record of {agent}"))
+    except RecordUnreadable as error:
+        return Record(agent, revision, b"", str(error))
 
 
 def _verify(connection: sqlite3.Connection) -> list[str]:

@@ -17,8 +17,10 @@ from typing import Any, NamedTuple
 from ...core.clock import Clock
 from ...core.errors import CommitUnknown, Conflict, RowExists, StoreError, StreamConflict
 from ...core.records import Committed, Row
-from .file import UNLISTED, translate
+from .file import UNLISTED, VERSION, translate
 
+DOUBT_S = 0.1
+"""How often a file whose last commit is in doubt is tried again while nothing else is asked of it."""
 MAX_BATCH = 2_000
 MAX_BATCH_BYTES = 16 * 1024 * 1024
 CROWD = 16
@@ -79,6 +81,7 @@ class Writer:
         self._clock = clock
         self._settled = settled
         self._queue: SimpleQueue[Write | Call | None] = SimpleQueue()
+        self._doubtful: list[tuple[Sequence[Write | Call], int, sqlite3.Error]] = []
         self.put = self._queue.put
         self._last_position: int = connection.execute("SELECT coalesce(max(position), 0) FROM events").fetchone()[0]
         self._thread = threading.Thread(target=self._run, name="jido-sqlite-writer", daemon=True)
@@ -93,7 +96,7 @@ class Writer:
     def _run(self) -> None:
         open_, ended, took_s = True, 0.0, 0.0
         while open_:
-            first = self._queue.get()
+            first = self._queue.get() if not self._doubtful else self._get_in_doubt()
             began = perf_counter()
             # Who waited longer for work than the work takes, and now finds a crowd, would be waited for by all of it, and
             # then wait for all of it. From halves on the loop's thread prepares the one while the other is written.
@@ -103,10 +106,58 @@ class Writer:
                 outcomes = self._transact(batch)
                 ended = perf_counter()
                 took_s = ended - began
-                try:
-                    self._loop.call_soon_threadsafe(self._settled, outcomes)
-                except RuntimeError:  # the loop is closed: nobody waits for the answers any more
-                    continue
+                self._tell(outcomes)
+        for writes, _before, error in self._doubtful:
+            self._tell(self._still_unknown(writes, error))
+
+    def _tell(self, outcomes: list[Outcome]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._settled, outcomes)
+        except RuntimeError:  # the loop is closed: nobody waits for the answers any more
+            return
+
+    # -- a commit that failed while it was made durable --------------------------------------------------------
+    #
+    # No reader sees it, but its bytes may lie in the file, and would count after a crash. Nobody is told "it didn't
+    # happen" before that can't come true any more: before another transaction was written over them. Until then nothing
+    # else is written either, and its callers wait.
+
+    def _get_in_doubt(self) -> Write | Call | None:
+        while not self._end_doubt():
+            try:
+                return self._queue.get(timeout=DOUBT_S)
+            except Empty:
+                continue
+        return self._queue.get()
+
+    def _end_doubt(self) -> bool:
+        """Write a transaction that changes nothing over what may lie there; whether that worked."""
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._connection.execute(f"PRAGMA user_version = {VERSION}")
+            self._connection.execute("COMMIT")
+        except sqlite3.Error:  # still failing: the next attempt tells
+            self._roll_back()
+            return False
+        doubtful, self._doubtful = self._doubtful, []
+        for writes, before, error in doubtful:
+            failed = translate(error, self._path)
+            self._tell(self._still_unknown(writes, error) if self._is_there(writes[0], before) else [(write, None, failed) for write in writes])
+        return True
+
+    def _is_there(self, write: Write | Call, before: int) -> bool:
+        """Whether a transaction that failed is seen all the same, told by what its first write has changed."""
+        if isinstance(write, Call):
+            return False
+        execute = self._connection.execute
+        if write.agent:
+            found = execute("SELECT revision FROM heads WHERE agent = ?", (write.agent,)).fetchone()
+            return found is not None and found[0] > write.expected
+        return bool(execute("SELECT coalesce(max(position), 0) FROM events").fetchone()[0] > before)
+
+    def _still_unknown(self, writes: Sequence[Write | Call], error: sqlite3.Error) -> list[Outcome]:
+        unknown = CommitUnknown(f"{self._path}: the commit failed and may have happened: {error}")
+        return [(write, None, unknown) for write in writes]
 
     def _take_waiting(self, item: Write | Call | None, *, halve: bool) -> tuple[list[Write | Call], bool]:
         """What goes into the next transaction; False with it: nothing comes after it."""
@@ -127,6 +178,9 @@ class Writer:
         return batch, False
 
     def _transact(self, batch: list[Write | Call]) -> list[Outcome]:
+        if self._doubtful and not self._end_doubt():
+            refused = translate(self._doubtful[0][2], self._path)
+            return [(item, None, refused) for item in batch]
         outcomes: list[Outcome] = []
         writes: list[Write] = []
         for item in batch:
@@ -170,9 +224,9 @@ class Writer:
         try:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
-            if connection.in_transaction:  # the transaction is still open: nothing of it counts
+            if connection.in_transaction or _is_full(error):  # it wasn't written to its end: nothing of it counts
                 return self._all_failed(writes, before, translate(error, self._path))
-            return self._all_unknown(writes, error)
+            return self._doubt(writes, before, error)
         return outcomes
 
     def _in_one_step(self, step: Step, outcomes: list[Outcome], before: int) -> list[Outcome]:
@@ -182,14 +236,14 @@ class Writer:
         except sqlite3.OperationalError as error:
             writes = [write for write, _value, _error in outcomes]
             if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:  # while writing it, or while making it durable
-                return self._all_unknown(writes, error)
+                return self._doubt(writes, before, error)
             return self._all_failed(writes, before, translate(error, self._path))
         return outcomes
 
-    def _all_unknown(self, writes: Sequence[Write | Call], error: sqlite3.Error) -> list[Outcome]:
-        unknown = CommitUnknown(f"{self._path}: the commit failed and may have happened: {error}")
-        self._last_position = self._connection.execute("SELECT coalesce(max(position), 0) FROM events").fetchone()[0]
-        return [(write, None, unknown) for write in writes]
+    def _doubt(self, writes: Sequence[Write | Call], before: int, error: sqlite3.Error) -> list[Outcome]:
+        self._roll_back()
+        self._doubtful.append((writes, before, error))  # positions that it took stay unused, if it didn't happen
+        return []
 
     def _all_failed(self, writes: Sequence[Write | Call], before: int, error: StoreError) -> list[Outcome]:
         self._last_position = before
@@ -304,6 +358,10 @@ class Writer:
             self._last_position += 1
             self._connection.execute(_EVENT[1], (self._last_position, stream, blob))
         return range(first, self._last_position + 1)
+
+
+def _is_full(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
 
 
 def _of_one_head(write: Write) -> tuple[list[Outcome], list[Step]]:
