@@ -128,7 +128,7 @@ class Reader:
             except (ValueError, TypeError) as damaged:
                 answers.append((told, None, _unreadable(f"the record of {agent}", damaged)))
             else:
-                answers.append((told, _make(Record, (agent, found[0], head)), None))
+                answers.append((told, _make(Record, (agent, found[0], head, None)), None))
         return answers
 
     def _values(self, questions: Sequence[Question]) -> list[Answer]:
