@@ -189,3 +189,22 @@ def test_an_agent_as_a_parameter_a_result_or_a_field() -> None:
 
         class Itself(Agent):
             parent: Itself | None = None
+
+
+@pytest.mark.parametrize("store", ["memory://", "sqlite:///{folder}/large.db"])
+async def test_a_record_that_is_too_large_names_the_field_that_grew(store: str, tmp_path: Path) -> None:
+    class Hoard(Agent):
+        name: str = ""
+        things: bytes = b""
+
+        @action
+        async def keep(self, count: int) -> int:
+            self.things = bytes(count)
+            return len(self.things)
+
+    async with Platform(store.format(folder=tmp_path)) as platform:
+        hoard = platform.agent(Hoard, "h")
+        with pytest.raises(errors.TooLarge, match=r"Hoard/h .* its largest field is 'things' with 67,108,8\d\d bytes"):
+            await hoard.keep(64 * 1024 * 1024)
+        assert (await platform.agents.describe(hoard)).fields == {"name": "", "things": b""}
+        assert await hoard.keep(3) == 3

@@ -524,7 +524,7 @@ class Activation:
             self.inflight = batch
             self.host.node.own(endings.resolve_unknown(self, batch, error))
             return
-        self.undo(batch, error)
+        self.undo(batch, endings.what_grew(self, error) if isinstance(error, TooLarge) else error)
 
     def undo(self, batch: Batch, error: BaseException) -> None:
         """The batch in flight is known not to be committed: it and everything after it fails."""

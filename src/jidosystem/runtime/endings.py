@@ -7,7 +7,8 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import AgentCrashed, CommitUnknown, Conflict, StoreError, TurnTimeout, describe
+from ..core.codec import encode
+from ..core.errors import AgentCrashed, CommitUnknown, Conflict, StoreError, TooLarge, TurnTimeout, describe
 from ..core.records import Record
 from ..core.tracing import Span
 from ..infrastructure.retry import delay_s, should_retry
@@ -182,6 +183,16 @@ def lost(activation: Activation, error: Conflict) -> None:
     """Somebody else wrote the record: this copy is worthless, the next call reads the new one."""
     activation.host.node.log.error("an agent's record was written by somebody else", agent=activation.address, error=describe(error))
     activation.host.drop_and_requeue(activation)
+
+
+def what_grew(activation: Activation, error: TooLarge) -> TooLarge:
+    """The error for a record that is too large, naming the field that makes it so."""
+    if len(activation.state) <= activation.host.node.records.max_head_bytes:
+        return error  # it was something else: an event, say
+    sizes = {name: len(encode(value)) for name, value in activation.host.type.codec.mapping(activation.state).items()}
+    name = max(sizes, key=sizes.__getitem__)
+    told = f"{error}; its largest field is {name!r} with {sizes[name]:,} bytes. The turn was rolled back: keep less in one agent, or spread it over several"
+    return TooLarge(told, agent=activation.address, field=name)
 
 
 async def _read_back(activation: Activation) -> Record | None:
