@@ -191,7 +191,7 @@ def what_grew(activation: Activation, error: TooLarge) -> TooLarge:
         return error  # it was something else: an event, say
     sizes = {name: len(encode(value)) for name, value in activation.host.type.codec.mapping(activation.state).items()}
     name = max(sizes, key=sizes.__getitem__)
-    told = f"{error}; its largest field is {name!r} with {sizes[name]:,} bytes. The turn was rolled back: keep less in one agent, or spread it over several"
+    told = f"{error}; its largest field is {name!r} with {sizes[name]:,} bytes. The turn was rolled back; spread it over several agents"
     return TooLarge(told, agent=activation.address, field=name)
 
 
