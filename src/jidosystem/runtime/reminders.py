@@ -19,7 +19,7 @@ from ..core.errors import RefusedError, StoreError, TooLarge, describe
 from ..core.records import StoredRow
 from ..core.schedule import follows_wall_clock, next_due
 from .effects import Reminder
-from .outbox import MAX_ATTEMPTS, backoff_s
+from .outbox import LONGEST_WAIT_S, MAX_ATTEMPTS, backoff_s
 from .turn import DueOrigin
 
 if TYPE_CHECKING:
@@ -143,27 +143,26 @@ class Reminders:
             self._scanning = False
         self._node.later(0.0 if self._horizon_s > old_s else RECHECK_S, self._arm)
 
-    def _fire(self, address: str, reminder: Reminder, now_s: float, attempt: int, *, again: bool = False) -> None:
+    def _fire(self, address: str, reminder: Reminder, now_s: float, attempt: int, tries: int = 1) -> None:
         if self._closed:
             return
-        if not again:
-            self._firing += 1
+        self._firing += 1
         missed, next_s = next_due(reminder.schedule, reminder.due_s, now_s)
         following = None if next_s is None else msgspec.structs.replace(reminder, due_s=next_s)
-        origin = DueOrigin(reminder, following, partial(self._settled, address, reminder, now_s, attempt))
+        origin = DueOrigin(reminder, following, partial(self._settled, address, reminder, now_s, attempt, tries))
         self._node.remind(address, reminder, origin, missed)
 
-    def _settled(self, address: str, reminder: Reminder, now_s: float, attempt: int, error: BaseException | None) -> None:
+    def _settled(self, address: str, reminder: Reminder, now_s: float, attempt: int, tries: int, error: BaseException | None) -> None:
+        self._firing -= 1  # also while it waits to be tried again: those of failed agents must not hold up the others
+        self._arm()
         if error is None:
-            self._firing -= 1
-            self._arm()
             return
         node = self._node
         passing = isinstance(error, RefusedError | StoreError) and not isinstance(error, TooLarge)  # a failed agent's wait for its restart
         if passing or attempt < MAX_ATTEMPTS:
-            node.later(backoff_s(attempt, node.random()), partial(self._fire, address, reminder, now_s, attempt + (not passing), again=True))
+            delay_s = min(backoff_s(tries, node.random()), LONGEST_WAIT_S) if passing else backoff_s(attempt, node.random())
+            node.later(delay_s, partial(self._fire, address, reminder, now_s, attempt + (not passing), tries + 1))
             return
-        self._firing -= 1
         node.log.error("a reminder is moved to the dead letters", agent=address, reminder=reminder.name, error=describe(error))
         node.own(node.bury_reminder(address, reminder, now_s, attempt, error))
 
