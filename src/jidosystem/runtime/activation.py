@@ -36,7 +36,7 @@ from .definition import ActionOptions, ActionSpec
 from .deliveries import to_be_done
 from .effects import Effects
 from .head import FORMAT, MAX_BYTES_A_COMMIT, MAX_TURNS_A_COMMIT, Batch, Marks, encode_array, encode_head
-from .mailbox import Queue, make_room, new_queue, spare
+from .mailbox import Queue, make_room
 from .staging import stage
 from .status import Status
 from .turn import CALL, HOOK, Turn, TurnTask, ended_with, in_span
@@ -124,7 +124,7 @@ class Activation:
         """Put a turn into the mailbox; raises `MailboxFull`."""
         queue = self.queue
         if queue is None:
-            queue = self.queue = new_queue()
+            queue = self.queue = self.host.node.queues.take()
         if len(queue.turns) >= self.host.mailbox_limit and turn.kind != HOOK and len(queue) >= self.host.mailbox_limit:
             make_room(self, queue, turn)
         queue.turns.append(turn)
@@ -140,7 +140,7 @@ class Activation:
     def hook(self, turn: Turn) -> None:
         """Run a hook before everything that waits."""
         if self.queue is None:
-            self.queue = new_queue()
+            self.queue = self.host.node.queues.take()
         self.queue.put_first(turn)
         self.idle = False
         self.proceed()
@@ -200,8 +200,8 @@ class Activation:
             finally:
                 self.pumping = False
             if not queue.turns and not queue.room and self.queue is queue:
-                self.queue = None  # a deque weighs as much as an idle agent
-                spare(queue)
+                self.queue = None
+                self.host.node.queues.give_back(queue)
             if self.batch is not None and self.inflight is None:
                 self._flush()
         if not self.queue and self.writer is None and self.inflight is None and self.batch is None and self.readers == 0:
@@ -565,7 +565,7 @@ class Activation:
         turn.kind = HOOK
         turn.reply = self.host.node.loop.create_future()
         if self.queue is None:
-            self.queue = new_queue()
+            self.queue = self.host.node.queues.take()
         self.queue.put_first(turn)
         await turn.reply
         return turn.activation

@@ -14,6 +14,9 @@ from .turn import CALL, CAST, Turn
 if TYPE_CHECKING:
     from .activation import Activation
 
+SPARED = 1_000
+"""Empty queues that a node keeps, at most."""
+
 
 class Queue:
     """The waiting turns of one agent; made, or taken from those that are to spare, when the first one has to wait."""
@@ -101,19 +104,22 @@ class Queue:
                 return
 
 
-_to_spare: list[Queue] = []
-SPARED = 1_000
+class Queues:
+    """A node's empty queues, to be used again: a deque takes longer to be made than a turn to run, and weighs as much as an idle agent."""
 
+    __slots__ = ("_spare",)
 
-def new_queue() -> Queue:
-    """An empty queue. (A deque takes longer to be made than a turn to run.)"""
-    return _to_spare.pop() if _to_spare else Queue()
+    def __init__(self) -> None:
+        self._spare: list[Queue] = []
 
+    def take(self) -> Queue:
+        """An empty queue."""
+        return self._spare.pop() if self._spare else Queue()
 
-def spare(queue: Queue) -> None:
-    """Nobody uses this queue any more, and nobody waits in it."""
-    if len(_to_spare) < SPARED:
-        _to_spare.append(queue)
+    def give_back(self, queue: Queue) -> None:
+        """Nobody uses this queue any more, and nobody waits in it."""
+        if len(self._spare) < SPARED:
+            self._spare.append(queue)
 
 
 async def wait_for_room(turn: Turn) -> None:

@@ -32,6 +32,7 @@ from .effects import CastEffect, Reminder
 from .family import Family
 from .host import Host
 from .keyed import give_up
+from .mailbox import Queues
 from .outbox import backoff_s
 from .reference import Ref, make_ref_class
 from .reminders import Reminders
@@ -114,6 +115,7 @@ class Node:
         self.deadlines = Deadlines(loop)
         self.committing = Line(loop)
         self.step = steps_on(loop)
+        self.queues = Queues()
         self.threads = Threads(loop)
         self.reminders = Reminders(self)
         self.family = Family(self)
