@@ -55,6 +55,12 @@ async def test_a_table_where_a_path_is_needed() -> None:
         await Platform(config={"agents": {"default_timeout": 3}}).__aenter__()
 
 
+async def test_a_word_that_a_config_key_does_not_know_is_answered_with_those_it_knows() -> None:
+    with pytest.raises(errors.InvalidConfig, match=r"infrastructure\.durability = 'fast' \(keyword argument\): one of 'full', 'relaxed'") as raised:
+        await Platform(config={"infrastructure.durability": "fast"}).__aenter__()
+    assert raised.value.allowed == "one of 'full', 'relaxed'"
+
+
 async def test_a_folder_where_a_file_is_needed(tmp_path: Path) -> None:
     with pytest.raises(errors.StoreUnavailable, match=r"is a folder; the store is a file, for example .*/app\.db"):
         await Platform(f"sqlite:///{tmp_path}").__aenter__()

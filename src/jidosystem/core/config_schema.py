@@ -7,7 +7,7 @@ of its own as pydantic models. A key stands here only if something reads it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 
@@ -144,7 +144,8 @@ def _converted(model: Any, key: str, setting: Setting) -> Any:
     try:
         return msgspec.convert(setting.value, hint, strict=not setting.is_text)
     except msgspec.ValidationError as error:
-        raise refused(setting.path, setting, str(error)) from None
+        words = get_args(hint) if get_origin(hint) is Literal else ()
+        raise refused(setting.path, setting, f"one of {', '.join(map(repr, words))}" if words else str(error)) from None
 
 
 def refused(path: str, setting: Setting, allowed: str) -> InvalidConfig:
