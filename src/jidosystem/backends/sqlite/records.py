@@ -67,7 +67,11 @@ class SqliteRecords(Records):
         self._closed = False
         self._watchers: dict[str, list[tuple[deque[Record], asyncio.Event]]] = {}
         self._reader = Reader(path, loop, clock)
-        self._writer = Writer(connection, path, loop, clock, self._settled)
+        try:
+            self._writer = Writer(connection, path, loop, clock, self._settled)
+        except sqlite3.Error:
+            self._reader.close()
+            raise
         self._put = self._writer.put
         self._log = SqliteLog(self._reader, loop, self._put, path)
 
