@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from . import machine, processes, report
 from .bars import FAIL
@@ -22,6 +23,16 @@ from .table import GROWTH, PEERS, Growth, Row, Source, rows
 EXPECTED = ("3.11", "3.13")
 """The interpreters that are reported; one without figures is "not run"."""
 RESULTS = Path(__file__).with_name("RESULTS.md")
+
+
+ROUNDS = 3
+"""A row that is held against a limit is measured by turns with it: on a shared machine the disk of a minute ago is another one."""
+
+
+def pool(kept: dict[str, Any], more: dict[str, Any]) -> None:
+    """Put the values of another run of a measurement with those that are kept."""
+    for name, values in more.get("values", {}).items():
+        kept.get("values", {}).get(name, []).extend(values)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -59,14 +70,27 @@ class Bench:
             key = place(source, loop)
             if key not in self._done:
                 self._done.add(key)
-                print(f"  ... {source.name}: {source.module.removeprefix('benchmarks.')}.{source.function}, {loop}", file=sys.stderr, flush=True)
-                self.results.measured[key] = processes.measure(source, loop, quick=self.quick)
+                self.results.measured[key] = self._run(source, loop)
+
+    def _run(self, source: Source, loop: str) -> dict[str, Any]:
+        print(f"  ... {source.name}: {source.module.removeprefix('benchmarks.')}.{source.function}, {loop}", file=sys.stderr, flush=True)
+        return processes.measure(source, loop, quick=self.quick)
 
     def row(self, row: Row) -> None:
         """Measure a row with all that stands beside it, and show it."""
         for source in (*row.limits, row.ours, *row.peers):
             self.measure(source)
+        held_against = {bar.of for bar in row.must}
+        for _ in range(0 if self.quick else ROUNDS - 1):
+            for source in (*row.limits, row.ours):
+                if held_against & {limit.name for limit in row.limits} and (source is row.ours or source.name in held_against):
+                    self._again(source)
         print(report.terminal_row(row, self.results), flush=True)
+
+    def _again(self, source: Source) -> None:
+        """Measure a source once more and put the values with those it has."""
+        for loop in source.loops:
+            pool(self.results.measured[place(source, loop)], self._run(source, loop))
 
     def growth(self, growth: Growth) -> None:
         """Measure a growth series and show it."""
