@@ -119,6 +119,7 @@ class Host:
                 if not complete:
                     await load_rows(activation)
                 if self.type.hook_start is not None:
+                    await asyncio.sleep(0)  # whoever has just asked for the agent waits for it first: the hook may crash it
                     await self.run_hook(activation, self.type.hook_start)
         except (RecordUnreadable, NoHost, AgentFailed, StoreError) as refused:
             await asyncio.sleep(0)  # whoever has just asked for the agent waits for it first

@@ -51,18 +51,26 @@ class Reminders:
         self._scanning = False
         self._closed = False
 
-    def add(self, address: str, reminder: Reminder, now_s: float | None = None) -> None:
-        """A reminder is durable: keep it in mind if it is due within the window."""
-        if self._closed or reminder.due_s >= self._horizon_s:
+    def add(self, address: str, reminder: Reminder, zero_s: float | None = None) -> None:
+        """A reminder is durable: keep it in mind if it is due within the window.
+
+        `zero_s`: what the wall clock would have shown at the monotonic clock's zero when the series was set, if it isn't now's:
+        an occurrence that follows another is as far from it as it should be, wherever somebody has put the hands meanwhile.
+        """
+        clock = self._node.clock
+        if self._closed:
             return
         self._seq += 1
-        clock = self._node.clock
         if follows_wall_clock(reminder.schedule):
-            heapq.heappush(self._calendar, (reminder.due_s, self._seq, address, reminder))
-        else:
-            wall_s = clock.time_s() if now_s is None else now_s
-            heapq.heappush(self._relative, (clock.monotonic_s() + reminder.due_s - wall_s, self._seq, address, reminder))
-        self._arm()
+            if reminder.due_s < self._horizon_s:
+                heapq.heappush(self._calendar, (reminder.due_s, self._seq, address, reminder))
+                self._arm()
+            return
+        mono_s = clock.monotonic_s()
+        due_mono_s = reminder.due_s - (clock.time_s() - mono_s if zero_s is None else zero_s)
+        if reminder.due_s < self._horizon_s or (zero_s is not None and due_mono_s - mono_s < WINDOW_S / 2):
+            heapq.heappush(self._relative, (due_mono_s, self._seq, address, reminder))
+            self._arm()
 
     async def start(self) -> None:
         """Read the rows of the first window; those that were missed fire now."""
@@ -149,7 +157,8 @@ class Reminders:
         self._firing += 1
         missed, next_s = next_due(reminder.schedule, reminder.due_s, now_s)
         following = None if next_s is None else msgspec.structs.replace(reminder, due_s=next_s)
-        origin = DueOrigin(reminder, following, partial(self._settled, address, reminder, now_s, attempt, tries))
+        zero_s = now_s - self._node.clock.monotonic_s()
+        origin = DueOrigin(reminder, following, zero_s, partial(self._settled, address, reminder, now_s, attempt, tries))
         self._node.remind(address, reminder, origin, missed)
 
     def _settled(self, address: str, reminder: Reminder, now_s: float, attempt: int, tries: int, error: BaseException | None) -> None:

@@ -69,7 +69,7 @@ def _stage_origin(activation: Activation, extra: Extra, origin: Origin, batch: B
     node = activation.host.node
     if origin.kind == "due":
         if isinstance(origin, DueOrigin):
-            stage_reminder(activation, extra, origin.name, origin.following, batch)
+            stage_reminder(activation, extra, origin.name, origin.following, batch, origin.zero_s)
         return
     expires = None if origin.kind == "sub" else node.clock.time_s() + node.limits.idempotency_retention
     batch.stage().rows[origin.kind, origin.name] = Row(origin.kind, origin.name, encode(origin.number), expires)
@@ -128,7 +128,7 @@ def _stage_casts(activation: Activation, extra: Extra, casts: list[CastEffect], 
     batch.stage().after.append(partial(extra.outbox.release, row, numbered))
 
 
-def stage_reminder(activation: Activation, extra: Extra, name: str, reminder: Reminder | None, batch: Batch) -> None:
+def stage_reminder(activation: Activation, extra: Extra, name: str, reminder: Reminder | None, batch: Batch, zero_s: float | None = None) -> None:
     """Set, replace or (None) remove a reminder."""
     old = extra.reminders.pop(name, None)
     if old is not None:
@@ -140,4 +140,4 @@ def stage_reminder(activation: Activation, extra: Extra, name: str, reminder: Re
         blob = encode(reminder)
         batch.stage().rows["due", due_row(reminder)] = Row("due", due_row(reminder), blob)
         batch.size_bytes += len(blob)
-        batch.stage().after.append(partial(activation.host.node.reminders.add, activation.address, reminder))
+        batch.stage().after.append(partial(activation.host.node.reminders.add, activation.address, reminder, zero_s))

@@ -45,13 +45,14 @@ class Origin:
 
 
 class DueOrigin(Origin):
-    """A reminder being fired, and what takes its place in the same commit (None: nothing)."""
+    """A reminder being fired, and what takes its place in the same commit (None: nothing), counted by the clock of `zero_s`."""
 
-    __slots__ = ("following",)
+    __slots__ = ("following", "zero_s")
 
-    def __init__(self, reminder: Reminder, following: Reminder | None, settled: Callable[[BaseException | None], None]) -> None:
+    def __init__(self, reminder: Reminder, following: Reminder | None, zero_s: float, settled: Callable[[BaseException | None], None]) -> None:
         super().__init__("due", reminder.name, int(reminder.due_s * 1_000_000), settled)
         self.following = following
+        self.zero_s = zero_s
 
 
 class Turn:
