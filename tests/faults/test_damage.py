@@ -98,6 +98,10 @@ async def path(tmp_path: Path) -> Path:
     return path
 
 
+def names(error: Exception, *words: str) -> None:
+    assert any(word in str(error) for word in words), f"{error} names nothing"
+
+
 def change(path: Path, statement: str, *values: Any) -> None:
     with closing(sqlite3.connect(path)) as file, file:
         assert file.execute(statement, values).rowcount == 1, "the damage hit nothing"
@@ -198,9 +202,9 @@ async def test_bytes_flipped_anywhere_are_found_or_harmless_never_believed(path:
                 try:
                     assert await platform.agent(Clerk, name).books() in ((1, 1, 1), (0, 0, 0))
                 except StoreError as error:
-                    assert "Clerk/" in str(error) or "damage.db" in str(error)
+                    names(error, "Clerk/", "damage.db")
     except StoreError as error:
-        assert "damage" in str(error) or "can't be read" in str(error)
+        names(error, "damage", "can't be read")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.6, 0.9])
@@ -240,4 +244,4 @@ async def test_a_write_ahead_log_with_flipped_bytes_ends_there_and_what_is_left_
             assert [event.data["count"] async for event in platform.events.read_all("clerk.*")] == [*range(1, count + 1)]
             assert await platform.verify() == []
     except StoreError as error:
-        assert "copy.db" in str(error)
+        names(error, "copy.db")

@@ -54,9 +54,8 @@ async def test_under_load_each_call_succeeds_or_fails_whole_and_all_goes_on_when
             while not ended:
                 try:
                     answered[key] = await platform.agent(Worker, key).work()
-                except StoreUnavailable as error:
+                except StoreUnavailable:
                     refused += 1
-                    assert "the disk is gone" in str(error)
                 await asyncio.sleep(0)
 
         async with asyncio.TaskGroup() as group:
