@@ -130,10 +130,10 @@ class Reminders:
         wall_s, mono_s = clock.time_s(), clock.monotonic_s()
         while self._relative and self._relative[0][0] <= mono_s and self._firing < MAX_FIRING:
             due_mono_s, _seq, address, reminder = heapq.heappop(self._relative)
-            self._fire(address, reminder, reminder.due_s + (mono_s - due_mono_s), 1)
+            self._fire(address, reminder, reminder.due_s + (mono_s - due_mono_s), reminder.due_s - due_mono_s, 1)
         while self._calendar and self._calendar[0][0] <= wall_s and self._firing < MAX_FIRING:
             _due, _seq, address, reminder = heapq.heappop(self._calendar)
-            self._fire(address, reminder, wall_s, 1)
+            self._fire(address, reminder, wall_s, wall_s - mono_s, 1)
         if wall_s > self._horizon_s - WINDOW_S / 2 and not self._scanning:
             self._scanning = True
             self._node.own(self._advance(wall_s))
@@ -151,17 +151,16 @@ class Reminders:
             self._scanning = False
         self._node.later(0.0 if self._horizon_s > old_s else RECHECK_S, self._arm)
 
-    def _fire(self, address: str, reminder: Reminder, now_s: float, attempt: int, tries: int = 1) -> None:
+    def _fire(self, address: str, reminder: Reminder, now_s: float, zero_s: float, attempt: int, tries: int = 1) -> None:
         if self._closed:
             return
         self._firing += 1
         missed, next_s = next_due(reminder.schedule, reminder.due_s, now_s)
         following = None if next_s is None else msgspec.structs.replace(reminder, due_s=next_s)
-        zero_s = now_s - self._node.clock.monotonic_s()
-        origin = DueOrigin(reminder, following, zero_s, partial(self._settled, address, reminder, now_s, attempt, tries))
+        origin = DueOrigin(reminder, following, zero_s, partial(self._settled, address, reminder, now_s, zero_s, attempt, tries))
         self._node.remind(address, reminder, origin, missed)
 
-    def _settled(self, address: str, reminder: Reminder, now_s: float, attempt: int, tries: int, error: BaseException | None) -> None:
+    def _settled(self, address: str, reminder: Reminder, now_s: float, zero_s: float, attempt: int, tries: int, error: BaseException | None) -> None:
         self._firing -= 1  # also while it waits to be tried again: those of failed agents must not hold up the others
         self._arm()
         if error is None:
@@ -170,7 +169,7 @@ class Reminders:
         passing = isinstance(error, RefusedError | StoreError) and not isinstance(error, TooLarge)  # a failed agent's wait for its restart
         if passing or attempt < MAX_ATTEMPTS:
             delay_s = min(backoff_s(tries, node.random()), LONGEST_WAIT_S) if passing else backoff_s(attempt, node.random())
-            node.later(delay_s, partial(self._fire, address, reminder, now_s, attempt + (not passing), tries + 1))
+            node.later(delay_s, partial(self._fire, address, reminder, now_s, zero_s, attempt + (not passing), tries + 1))
             return
         node.log.error("a reminder is moved to the dead letters", agent=address, reminder=reminder.name, error=describe(error))
         node.own(node.bury_reminder(address, reminder, now_s, attempt, error))
