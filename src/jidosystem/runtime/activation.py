@@ -558,8 +558,8 @@ class Activation:
     # -- coming and going ------------------------------------------------------------------------------------
 
     async def ready(self) -> Activation:
-        """Wait until loading has ended; the activation that lives then. Raises what ended it badly."""
-        if self.status != LOADING:
+        """Wait until loading, or what follows a crash, has ended; the activation that lives then. Raises what ended it badly."""
+        if self.status not in (LOADING, CRASHING):
             return self
         turn = Turn(self, SYSTEM_READ, (), None)
         turn.kind = HOOK

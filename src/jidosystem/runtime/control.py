@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from ..core.errors import RecordUnreadable
+from ..core.errors import AgentFailed, JidoError, RecordUnreadable
 from .effects import Reminder
 from .head import ACTIVE, FAILED, PAUSED, decode_head
 from .loading import check_version, current_state, stored_rows
@@ -74,7 +75,11 @@ class Control:
 
     async def delete(self, host: Host, key: str) -> None:
         """Delete an agent with everything that is stored of it; a tombstone keeps its revision. Its children are told durably."""
-        activation = await host.find(key).ready()
+        try:
+            activation = await host.find(key).ready()
+        except AgentFailed:
+            await self._node.family.delete_failed(f"{host.type.name}/{key}")
+            return
 
         async def forget(_agent: Any) -> None:
             turn = current_turn()
@@ -89,6 +94,10 @@ class Control:
     async def restart(self, host: Host, key: str) -> None:
         """Drop the activation, forgive its crashes, end the state "failed", and activate again."""
         activation = host.live.get(key)
+        if activation is not None and activation.status == Status.CRASHING:
+            with suppress(JidoError):  # whatever becomes of it ends here
+                await activation.ready()
+            activation = host.live.get(key)
         if activation is not None:
             activation.leave()
             await activation.at_rest()

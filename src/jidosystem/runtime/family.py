@@ -9,9 +9,13 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ..core.codec import encode
 from ..core.errors import AgentFailed, Conflict, JidoError, RecordUnreadable, StoreError, describe
 from ..core.ids import split_address
+from ..core.records import Row
 from ..core.restarts import Supervision, record_crash, siblings_to_restart
+from .definition import DELETE
+from .effects import CastEffect
 from .head import ACTIVE, FAILED, Marks, decode_head, encode_head
 from .status import Status
 from .turn import Turn
@@ -54,7 +58,7 @@ class Family:
             node.own(self._restart_siblings(address))
         else:
             del self._crashes[address]
-            node.own(self._fail(host, key, cause, waiting))
+            node.own(self._fail(host, key, cause, host.hold_back(key, waiting)))
 
     def forgive(self, address: str) -> None:
         """Count no crash from before."""
@@ -62,8 +66,8 @@ class Family:
 
     # -- failing for good ------------------------------------------------------------------------------------
 
-    async def _fail(self, host: Host, key: str, cause: BaseException, waiting: list[Turn]) -> None:
-        address = f"{host.type.name}/{key}"
+    async def _fail(self, host: Host, key: str, cause: BaseException, held: Activation) -> None:
+        address = held.address
         told = describe(cause)
         error = AgentFailed(
             f"{address} has failed: it crashed more often than its supervision allows, the last time by {told}."
@@ -76,8 +80,7 @@ class Family:
             await self.write_status(host, key, FAILED, told)
         except (StoreError, RecordUnreadable) as store_error:
             self._node.log.error("a failed agent couldn't be marked as failed", agent=address, error=describe(store_error))
-        for turn in waiting:
-            turn.fail(error)
+        host.refuse(held, error)
         await self._tell_parent(address, error)
 
     async def write_status(self, host: Host, key: str, status: int, cause: str) -> None:
@@ -154,6 +157,28 @@ class Family:
             if live is not None and live.status in (Status.LIVE, Status.PAUSED):
                 live.leave()
                 await live.host.stop(live)
+
+    async def delete_failed(self, address: str) -> None:
+        """Delete an agent that can't be activated: a tombstone, beside it only the effects that are still to be taken."""
+        records = self._node.records
+        for _ in range(10):
+            record = await records.read(address)
+            if record is None or record.head is None:
+                break
+            kept = [Row("pending", row.name, row.value) for row in await records.read_rows(address, "pending")]
+            children = [row.value.decode() for row in await records.read_rows(address, "child")]
+            if children:
+                marks = decode_head(record.head, address).marks or Marks()
+                casts = [CastEffect(marks.effects + n, child, DELETE, encode({})) for n, child in enumerate(reversed(children), 1)]
+                kept.append(Row("pending", f"{casts[-1].number:016d}", encode(casts)))
+            try:
+                await records.commit(address, record.revision, None, kept)
+            except Conflict:
+                continue
+            break
+        self.forgive(address)
+        type_name, key = split_address(address)
+        self._node.hosts[type_name].find(key)  # which sends what was kept
 
 
 def _restart(activation: Activation) -> None:

@@ -80,12 +80,22 @@ class Host:
         if key in self.live:
             self.requeue(key, waiting)
             return
+        self.node.later(delay_s, partial(self._begin_loading, self._gather(key, waiting)))
+
+    def hold_back(self, key: str, waiting: list[Turn]) -> Activation:
+        """Let calls wait, on an activation that never lives, until `refuse` tells them what has become of the agent."""
+        activation = self._gather(key, waiting)
+        activation.leave(crashing=True)
+        return activation
+
+    def _gather(self, key: str, waiting: list[Turn]) -> Activation:
+        """A new activation with turns in its mailbox, which doesn't begin to load yet."""
         activation = self.live[key] = Activation(self, key)
         self.node.live_count += 1
         for turn in waiting:
             turn.activation = activation
             activation.enqueue(turn)
-        self.node.later(delay_s, partial(self._begin_loading, activation))
+        return activation
 
     def _begin_loading(self, activation: Activation) -> None:
         if activation.status == Status.LOADING:
