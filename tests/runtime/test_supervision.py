@@ -205,12 +205,13 @@ class Stubborn(Agent):
         return "pong"
 
 
-async def test_a_turn_that_is_given_up_is_a_crash(platform: Platform) -> None:
-    ref = platform.agent(Stubborn, "a")
-    with pytest.raises(TurnTimeout):
-        await ref.stay()
-    with pytest.raises(AgentFailed, match="ignored its cancellation"):
-        await ref.ping()
+async def test_a_turn_that_is_given_up_is_a_crash() -> None:
+    async with Platform() as platform:
+        ref = platform.agent(Stubborn, "a")
+        with pytest.raises(TurnTimeout):
+            await ref.stay()
+        with pytest.raises(AgentFailed, match="ignored its cancellation"):
+            await ref.ping()
 
 
 async def test_what_waits_goes_to_the_next_activation_in_order(platform: Platform) -> None:
@@ -398,7 +399,7 @@ async def test_an_agent_that_cant_be_marked_is_refused_all_the_same_and_tried_ag
     assert await ref.add() == 3
 
 
-async def test_reminders_and_casts_of_a_failed_agent_are_kept(platform: Platform) -> None:
+async def test_a_cast_to_a_failed_agent_is_kept_and_can_be_redriven(platform: Platform) -> None:
     ref = await fail_for_good(platform, "a")
     await platform.cast(ref.add, durable=True)
     letters = await until_async(lambda: platform.dead_letters.list("cast"))

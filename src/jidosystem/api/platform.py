@@ -26,6 +26,7 @@ from ..core.tracing import Tracing
 from ..runtime import calls
 from ..runtime.agent import Agent
 from ..runtime.node import Node
+from ..runtime.redrive import take_letters
 from ..runtime.reference import by_name, target_of
 from ..runtime.sender import Sender, durable_cast
 from ..runtime.subscriptions import Subscriptions
@@ -118,6 +119,7 @@ class Platform:
         )  # fmt: skip
         self._config, self._agents = config, Agents(node)
         stack.push_async_callback(self._close_node, node, config)
+        take_letters(node, letters)
         subscriptions = Subscriptions(node, log_of_events, records, letters)
         classes: tuple[type[Agent], ...] = (Sender, *self._classes)
         for cls in classes:

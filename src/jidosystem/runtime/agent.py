@@ -16,7 +16,7 @@ from . import calls
 from .boundary import is_immutable
 from .definition import AgentType, define
 from .effects import CastEffect, Effects, Reminder, Timer, bound_action_name, encode_named
-from .reference import by_name, target_of
+from .reference import Ref, by_name, target_of
 from .turn import Turn, current_turn
 
 A = TypeVar("A", bound="Agent")
@@ -171,6 +171,13 @@ class Agent:
                 effects.children.append(address)
         ref: A = node.ref(host, key)
         return ref
+
+    def restart_child(self, child: Agent) -> None:
+        """Start a child again once this turn is committed: its crashes are forgiven, and the state "failed" ends."""
+        address = f"{child._host.type.name}/{child._key}" if isinstance(child, Ref) else repr(child)
+        if address not in self.children:
+            raise InvalidArguments(f"{address} is no child of {self._link().address}", path="$.child")
+        self._collect("restart_child")[0].restarts.append(address)
 
     # -- effects ---------------------------------------------------------------------------------------------
 

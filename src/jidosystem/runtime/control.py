@@ -65,6 +65,8 @@ class Control:
         """Let what was accepted run, then `on_terminate`, then passive; children first. No error if it isn't live."""
         activation = host.live.get(key)
         if activation is None:
+            rows = await self._node.records.read_rows(f"{host.type.name}/{key}", "child")
+            await self._node.family.stop_all([row.value.decode() for row in rows])
             return
         activation = await activation.ready()
         if activation.status in (Status.LIVE, Status.PAUSED):

@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..core.codec import decode
-from ..core.errors import JidoError
+from ..core.errors import AgentFailed, JidoError
 from .extra import MAX_REMEMBERED
 from .status import Status
-from .turn import Turn
+from .turn import Origin, Turn
 
 if TYPE_CHECKING:
     from .activation import Activation
@@ -43,16 +43,27 @@ async def _look_and_deliver(host: Host, key: str, turn: Turn) -> None:
     origin = turn.origin
     assert origin is not None
     try:
-        activation = await host.find(key).ready()
-        extra = activation.need_extra()
-        if origin.kind != "due" and (origin.kind, origin.name) not in extra.seen:
-            value = await host.node.records.read_row(activation.address, origin.kind, origin.name)
-            if (origin.kind, origin.name) not in extra.seen:
-                extra.remember(origin.kind, origin.name, decode(value) if value is not None else 0)
+        try:
+            await _look(host, key, origin)
+        except AgentFailed:
+            if turn.spec is not host.type.deletion:
+                raise
+            await host.node.family.delete_failed(f"{host.type.name}/{key}")
+            origin.settled(None)
+            return
     except JidoError as error:
         origin.settled(error)
         return
     deliver(host, key, turn)
+
+
+async def _look(host: Host, key: str, origin: Origin) -> None:
+    activation = await host.find(key).ready()
+    extra = activation.need_extra()
+    if origin.kind != "due" and (origin.kind, origin.name) not in extra.seen:
+        value = await host.node.records.read_row(activation.address, origin.kind, origin.name)
+        if (origin.kind, origin.name) not in extra.seen:
+            extra.remember(origin.kind, origin.name, decode(value) if value is not None else 0)
 
 
 def to_be_done(activation: Activation, turn: Turn) -> bool:

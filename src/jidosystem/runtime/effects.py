@@ -48,7 +48,7 @@ class Timer(msgspec.Struct, frozen=True):
 class Effects:
     """Everything that one turn has asked for so far, in order."""
 
-    __slots__ = ("casts", "children", "deleted", "events", "reminders", "stopped", "timers")
+    __slots__ = ("casts", "children", "deleted", "events", "reminders", "restarts", "stopped", "timers")
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -56,11 +56,12 @@ class Effects:
         self.reminders: dict[str, Reminder | None] = {}  # None: forgotten
         self.timers: list[Timer] = []
         self.children: list[str] = []
+        self.restarts: list[str] = []  # children to be started again
         self.stopped = False
         self.deleted = False
 
     def __bool__(self) -> bool:
-        return bool(self.events or self.casts or self.reminders or self.timers or self.children or self.stopped or self.deleted)
+        return bool(self.events or self.casts or self.reminders or self.timers or self.children or self.restarts or self.stopped or self.deleted)
 
     def __repr__(self) -> str:
         told = [f"{name}={getattr(self, name)!r}" for name in self.__slots__ if getattr(self, name)]

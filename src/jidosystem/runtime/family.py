@@ -6,17 +6,19 @@ and it is failed, which is written in its record, so that no later start tries a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
 from ..core.codec import encode
-from ..core.errors import AgentFailed, Conflict, JidoError, RecordUnreadable, StoreError, describe
+from ..core.errors import AgentFailed, Conflict, JidoError, RecordUnreadable, RefusedError, StoreError, describe
 from ..core.ids import split_address
 from ..core.records import Row
 from ..core.restarts import Supervision, record_crash, siblings_to_restart
-from .definition import DELETE
+from .definition import DELETE, ActionSpec
 from .effects import CastEffect
 from .head import ACTIVE, FAILED, Marks, decode_head, encode_head
+from .reference import Ref
 from .status import Status
 from .turn import Turn
 
@@ -126,9 +128,18 @@ class Family:
                 parent.crash(AgentGaveUp(f"its child {address} has failed: {error.cause}"))
             else:
                 type_name, key = split_address(address)
-                await parent.host.run_hook(parent, hook, self._node.ref(self._node.hosts[type_name], key), error)
+                await self._run_hook(parent, hook, self._node.ref(self._node.hosts[type_name], key), error)
         except JidoError as problem:
             self._node.log.error("a parent couldn't be told of its failed child", agent=address, error=describe(problem))
+
+    async def _run_hook(self, parent: Activation, hook: ActionSpec, child: Ref, error: AgentFailed) -> None:
+        """Tell a parent; one that fails at it is as one that has no hook."""
+        try:
+            await parent.host.run_hook(parent, hook, child, error)
+        except (RefusedError, StoreError):
+            raise
+        except Exception as problem:
+            parent.crash(AgentGaveUp(f"its child {error.fields['agent']} has failed, and so has {hook.name}: {describe(problem)}"))
 
     async def _restart_siblings(self, address: str) -> None:
         if not address.partition("/")[2].rpartition("/")[0]:
@@ -145,22 +156,38 @@ class Family:
             if sibling != address and (activation := self._live(sibling)) is not None:
                 activation.when_committed(partial(_restart, activation))
 
+    def restart_soon(self, child: str) -> None:
+        """A parent's turn that asked for it is committed."""
+        self._node.own(self._restart_child(child))
+
+    async def _restart_child(self, child: str) -> None:
+        type_name, key = split_address(child)
+        try:
+            await self._node.control.restart(self._node.hosts[type_name], key)
+        except JidoError as error:
+            self._node.log.error("a child couldn't be started again", agent=child, error=describe(error))
+
     def _live(self, address: str) -> Activation | None:
         type_name, key = split_address(address)
         host = self._node.hosts.get(type_name)
         return host.live.get(key) if host is not None else None
 
-    async def stop_children(self, activation: Activation) -> None:
+    async def stop_all(self, children: Sequence[str]) -> None:
         """Children stop with their parent, the youngest first."""
-        for child in reversed(activation.extra.children if activation.extra is not None else []):
-            live = self._live(child)
-            if live is not None and live.status in (Status.LIVE, Status.PAUSED):
-                live.leave()
-                await live.host.stop(live)
+        for child in reversed(children):
+            type_name, key = split_address(child)
+            host = self._node.hosts.get(type_name)
+            if host is None:
+                continue
+            try:
+                await self._node.control.stop(host, key)
+            except JidoError as error:
+                self._node.log.warning("a child couldn't be stopped", agent=child, error=describe(error))
 
     async def delete_failed(self, address: str) -> None:
         """Delete an agent that can't be activated: a tombstone, beside it only the effects that are still to be taken."""
         records = self._node.records
+        kept: list[Row] = []
         for _ in range(10):
             record = await records.read(address)
             if record is None or record.head is None:
@@ -177,8 +204,9 @@ class Family:
                 continue
             break
         self.forgive(address)
-        type_name, key = split_address(address)
-        self._node.hosts[type_name].find(key)  # which sends what was kept
+        if kept:
+            type_name, key = split_address(address)
+            self._node.hosts[type_name].find(key)  # which sends it
 
 
 def _restart(activation: Activation) -> None:

@@ -251,7 +251,8 @@ class Host:
 
     async def stop(self, activation: Activation) -> None:
         """Wait for what runs, run `on_terminate`, and let the activation go, its children with it."""
-        await self.node.family.stop_children(activation)
+        if activation.extra is not None:
+            await self.node.family.stop_all(tuple(activation.extra.children))
         await activation.at_rest()
         await self.go(activation)
 

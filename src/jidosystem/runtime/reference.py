@@ -38,6 +38,11 @@ class Ref:
         _set_key(self, key)
         _set_activation(self, None)
 
+    @property
+    def key(self) -> str:
+        """The agent's key. No field or action can have the name."""
+        return self._key
+
     def __getattr__(self, name: str) -> Any:
         kind = object.__getattribute__(self, "_host").type
         if name.startswith("__"):

@@ -91,6 +91,8 @@ def _stage_effects(activation: Activation, extra: Extra, effects: Effects, batch
             batch.stage().rows["child", f"{extra.marks.children:09d}"] = Row("child", f"{extra.marks.children:09d}", child.encode())
     for timer in effects.timers:
         batch.stage().after.append(partial(activation.host.start_timer, activation, timer))
+    for child in effects.restarts:
+        batch.stage().after.append(partial(activation.host.node.family.restart_soon, child))
     if effects.deleted:
         _stage_deletion(activation, extra, batch)
     elif effects.stopped:

@@ -1,0 +1,81 @@
+"""Dead letters of effects and reminders, run again when somebody asks: one turn of the agent that they were for.
+
+The letter's id is kept in the agent's record, in the commit of that turn: whatever dies in between, it takes effect once.
+A letter is run once more, not put back: the sender's later effects and the reminder's series went on without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ..core.dead_letters import DeadLetter, DeadLetters
+from ..core.errors import NoHost, RecordUnreadable, describe
+from ..core.ids import split_address
+from .definition import DELETE
+from .deliveries import deliver
+from .effects import CastEffect, Reminder
+from .turn import DELIVERY, Origin, Turn
+
+if TYPE_CHECKING:
+    from .node import Node
+
+_cast = msgspec.msgpack.Decoder(CastEffect)
+_reminder = msgspec.msgpack.Decoder(Reminder)
+
+
+def take_letters(node: Node, letters: DeadLetters) -> None:
+    """Be the one who runs letters of casts and reminders again."""
+    letters.register("cast", "", partial(_redrive, node, _of_cast))
+    letters.register("reminder", "", partial(_redrive, node, _of_reminder))
+
+
+async def _redrive(node: Node, read: Callable[[DeadLetter], tuple[str, CastEffect | Reminder]], letter: DeadLetter) -> None:
+    """Run what a letter holds; returns when it is durable, raises what it raises."""
+    address, effect = read(letter)
+    type_name, key = split_address(address)
+    host = node.hosts.get(type_name)
+    if host is None:
+        raise NoHost(f"node {node.name} hosts no agent type {type_name!r}: the letter {letter.id} stays", agent=address)
+    spec = host.type.deletion if effect.action == DELETE else host.type.actions.get(effect.action)
+    if spec is None:
+        raise NoHost(f"{type_name} has no action {effect.action!r} (any more): the letter {letter.id} stays", agent=address)
+    done: asyncio.Future[None] = node.loop.create_future()
+    turn = Turn(host.dummy, spec, (), None)
+    turn.kind, turn.kwargs = DELIVERY, spec.signature.from_plain(effect.args)
+    turn.origin = Origin("redrive", letter.id, 1, partial(_settle, done))
+    turn.correlation_id, turn.traceparent = effect.correlation_id, effect.traceparent
+    deliver(host, key, turn)
+    await done
+
+
+def _settle(done: asyncio.Future[None], error: BaseException | None) -> None:
+    if done.done():
+        return
+    if error is None:
+        done.set_result(None)
+    else:
+        done.set_exception(error)
+
+
+def _of_cast(letter: DeadLetter) -> tuple[str, CastEffect | Reminder]:
+    try:
+        cast = _cast.decode(letter.payload["cast"])
+    except (msgspec.MsgspecError, KeyError, TypeError) as error:
+        raise _unreadable(letter, error) from error
+    return cast.to, cast
+
+
+def _of_reminder(letter: DeadLetter) -> tuple[str, CastEffect | Reminder]:
+    try:
+        return letter.agent or "", _reminder.decode(letter.payload["reminder"])
+    except (msgspec.MsgspecError, KeyError, TypeError) as error:
+        raise _unreadable(letter, error) from error
+
+
+def _unreadable(letter: DeadLetter, error: Exception) -> RecordUnreadable:
+    return RecordUnreadable(f"the dead letter {letter.id} can't be read: {describe(error)}; it stays", agent=letter.agent)
