@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -23,9 +22,8 @@ class Way:
 
 
 @pytest.fixture(autouse=True)
-async def _way() -> AsyncIterator[None]:
+def _way() -> None:
     Way.open = False
-    yield
 
 
 class Bank(Agent):

@@ -174,7 +174,8 @@ class Agent:
 
     def restart_child(self, child: Agent) -> None:
         """Start a child again once this turn is committed: its crashes are forgiven, and the state "failed" ends."""
-        address = f"{child._host.type.name}/{child._key}" if isinstance(child, Ref) else repr(child)
+        given: object = child
+        address = f"{given._host.type.name}/{given._key}" if isinstance(given, Ref) else repr(given)
         if address not in self.children:
             raise InvalidArguments(f"{address} is no child of {self._link().address}", path="$.child")
         self._collect("restart_child")[0].restarts.append(address)
