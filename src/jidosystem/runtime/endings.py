@@ -119,6 +119,8 @@ def give_up(activation: Activation, turn: Turn, error: BaseException) -> None:
     else:
         activation.writer = None
     turn.fail(turn.stop_reason or error)
+    if activation.host.after_turn is not None:
+        activation.host.after_turn(activation, turn, error)
     crash(activation, error)
     activation.proceed()
 
@@ -146,7 +148,7 @@ def failed(activation: Activation, turn: Turn, error: BaseException) -> None:
     if not turn.spec.readonly and activation.status != Status.GONE:
         activation.restore()
     retry = host.type.resilience.retry
-    if retry is not None and turn.kind in (CALL, CAST) and should_retry(retry, error, turn.attempt):
+    if retry is not None and turn.kind in (CALL, CAST) and not host.node.closing and should_retry(retry, error, turn.attempt):
         wait_s = delay_s(retry, turn.attempt, host.node.random())
         if turn.deadline is None or host.node.loop.time() + wait_s < turn.deadline:
             _again(activation, turn, wait_s)
@@ -166,7 +168,7 @@ def _again(activation: Activation, turn: Turn, wait_s: float) -> None:
     again.correlation_id, again.causation_id, again.traceparent = turn.correlation_id, turn.causation_id, turn.traceparent
     again.permit = turn.permit
     turn.successor = again
-    activation.host.node.later(wait_s, partial(activation.host.resubmit, again))
+    activation.host.repeat_after(wait_s, again)
 
 
 def crash(activation: Activation, cause: BaseException) -> None:

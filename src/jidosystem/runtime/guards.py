@@ -73,4 +73,10 @@ class Guards:
             turn.slot_taken = False
             self._running -= 1
             if self._waiting:
-                self._host.node.loop.call_soon(self._waiting.popleft().proceed)
+                self._host.node.loop.call_soon(self._fill_places)
+
+    def _fill_places(self) -> None:
+        """Let those who wait go on, in order, until all places are taken: the first may have nothing to run any more."""
+        assert self.bulkhead is not None
+        while self._waiting and self._running < self.bulkhead.max_concurrent:
+            self._waiting.popleft().proceed()

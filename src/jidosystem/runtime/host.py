@@ -42,7 +42,7 @@ class Host:
 
     __slots__ = (
         "after_turn", "bulkhead", "casts_at_once", "default_state", "detours", "dummy", "guards", "joins", "live", "mailbox_limit",
-        "meter", "node", "plain", "prefix", "type",
+        "meter", "node", "plain", "prefix", "repeating", "type",
     )  # fmt: skip
 
     def __init__(self, node: Node, kind: AgentType) -> None:
@@ -55,6 +55,7 @@ class Host:
         self.default_state = kind.codec.encode(kind.new_instance())
         self.joins: dict[tuple[str, str], Keyed] = {}  # keyed calls on their way: (agent's key, idempotency key)
         self.detours: dict[str, deque[Keyed]] = {}  # keyed calls that wait before they reach their agent's mailbox
+        self.repeating: set[Turn] = set()  # rolled back, and waiting to be run again
         self.guards = Guards(self)
         self.dummy = Activation(self, "")  # stands in until a turn has found its agent
         self.bulkhead = self.guards.bulkhead
@@ -204,8 +205,13 @@ class Host:
             except Exception as error:  # whatever refuses it is the caller's answer
                 turn.fail(error)
 
-    def resubmit(self, turn: Turn) -> None:
-        """Run a turn again on whatever activation lives now."""
+    def repeat_after(self, wait_s: float, turn: Turn) -> None:
+        """Run a turn after a while, on whatever activation lives then."""
+        self.repeating.add(turn)
+        self.node.later(wait_s, partial(self._repeat, turn))
+
+    def _repeat(self, turn: Turn) -> None:
+        self.repeating.discard(turn)
         self.requeue(turn.activation.key, [turn])
 
     def passivate(self, activation: Activation) -> bool:

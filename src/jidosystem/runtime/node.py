@@ -298,6 +298,9 @@ class Node:
         activations = [a for host in self.hosts.values() for a in host.live.values()]
         for activation in activations:
             activation.refuse_waiting(refused)
+        for host in self.hosts.values():
+            for turn in tuple(host.repeating):
+                turn.fail(refused)
         await self._end_turns(activations, grace_s)
         for activation in activations:
             if activation.status in (Status.LIVE, Status.PAUSED):
