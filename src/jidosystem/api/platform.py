@@ -74,6 +74,7 @@ class Platform:
         self._tracer_provider = tracer_provider
         self._name = name or f"{socket.gethostname()}-{os.getpid()}"
         self._stack: AsyncExitStack | None = None
+        self._closing: asyncio.Future[None] | None = None
         self._node: Node | None = None
         self._meters = Meters()
         self._config: Config | None = None
@@ -96,7 +97,9 @@ class Platform:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         stack, self._stack = self._stack, None
         if stack is not None:
-            await asyncio.shield(asyncio.ensure_future(stack.aclose()))
+            self._closing = asyncio.ensure_future(stack.aclose())
+        if self._closing is not None:  # whoever closes it a second time waits for the first
+            await asyncio.shield(self._closing)
 
     async def _open(self, stack: AsyncExitStack) -> None:
         loop = asyncio.get_running_loop()

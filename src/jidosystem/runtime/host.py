@@ -244,7 +244,10 @@ class Host:
                 if not self.node.closing:
                     await outbox.drain(DRAIN_S)
                 if outbox.unnoted:
-                    await activation.system_turn(nothing)
+                    try:
+                        await activation.system_turn(nothing)
+                    except StoreError as error:  # the effects come again, and their receivers know them
+                        self.node.log.warning("that effects were taken couldn't be noted", agent=activation.address, error=describe(error))
             self._let_go(activation)
 
     def stop_soon(self, activation: Activation) -> None:

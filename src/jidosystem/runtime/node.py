@@ -46,6 +46,10 @@ if TYPE_CHECKING:
 
 SWEEP_EVERY_S = 1.0
 CLEAN_EVERY_S = 60.0
+HOOKS_S = 1.0
+"""What `on_terminate` gets at least when the platform closes, however short the grace period is."""
+STOPPING_S = 1.0
+"""How long a cancelled action may take to stop when the platform closes."""
 EXPIRED_AT_ONCE = 1_000
 """How many expired rows one transaction removes."""
 
@@ -301,10 +305,9 @@ class Node:
         for host in self.hosts.values():
             for turn in tuple(host.repeating):
                 turn.fail(refused)
-        await self._end_turns(activations, grace_s)
-        for activation in activations:
-            if activation.status in (Status.LIVE, Status.PAUSED):
-                await self._terminate(activation)
+        busy = [a for a in activations if not a.idle and a.status in (Status.LIVE, Status.LOADING, Status.HELD, Status.LEAVING)]
+        await self._end({asyncio.ensure_future(a.at_rest()): a for a in busy}, grace_s)
+        await self._end({asyncio.ensure_future(a.host.go(a)): a for a in activations if _has_last_words(a)}, max(grace_s, HOOKS_S))
         for host in self.hosts.values():
             for activation in tuple(host.live.values()):
                 for turn in host.drop(activation):
@@ -321,30 +324,25 @@ class Node:
             await self._watchdog.close()
         self._collector.restore()
 
-    async def _terminate(self, activation: Activation) -> None:
-        extra = activation.extra
-        if activation.host.type.hook_terminate is not None or (extra is not None and extra.outbox is not None and extra.outbox.unnoted):
-            activation.leave()
-            await activation.host.go(activation)
-
-    async def _end_turns(self, activations: list[Activation], grace_s: float) -> None:
-        busy = [a for a in activations if not a.idle and a.status in (Status.LIVE, Status.LOADING, Status.HELD, Status.LEAVING)]
-        waits = [asyncio.ensure_future(a.at_rest()) for a in busy]
-        if not waits:
+    async def _end(self, ends: dict[asyncio.Future[None], Activation], grace_s: float) -> None:
+        """Wait for the ends of what runs; after the grace period cancel it, and name what doesn't stop then."""
+        if not ends:
             return
-        _done, late = await asyncio.wait(waits, timeout=grace_s)
+        _done, late = await asyncio.wait(ends, timeout=grace_s)
         if late:
+            busy = [ends[end] for end in late]
             for activation in busy:
                 activation.cancel_turns(ShuttingDown("the platform closed before the action ended; it was rolled back"))
-            _done, hung = await asyncio.wait(late, timeout=1.0)
+            _done, hung = await asyncio.wait(late, timeout=STOPPING_S)
             for activation in busy:
                 for turn in activation.running():
                     self.log.error("an action didn't stop when the platform closed", agent=activation.address, action=turn.spec.name)
-            for wait in hung:
-                wait.cancel()
+            for end in hung:
+                end.cancel()
             self.threads.close()
             for activation in busy:
                 activation.abandon_turns()
+        await asyncio.gather(*ends, return_exceptions=True)
 
     # -- work of the platform itself -------------------------------------------------------------------------
 
@@ -441,6 +439,17 @@ class Node:
             "reminder", f"{address}#{reminder.name}", address, payload, series=reminder.name, number=number, attempts=attempts, error=error
         )
         await self.control.skip_reminder(address, reminder, now_s)
+
+
+def _has_last_words(activation: Activation) -> bool:
+    """Whether an agent whose platform closes is to be given another turn; not one whose code didn't stop."""
+    if activation.status not in (Status.LIVE, Status.PAUSED) or any(activation.running()):
+        return False
+    outbox = activation.extra.outbox if activation.extra is not None else None
+    if activation.host.type.hook_terminate is None and (outbox is None or not outbox.unnoted):
+        return False
+    activation.leave()
+    return True
 
 
 def _last_used(activation: Activation) -> float:
