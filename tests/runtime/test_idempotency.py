@@ -14,10 +14,10 @@ from jidosystem import (
     IdempotencyConflict,
     IdempotencyFull,
     InvalidArguments,
-    OutcomeUnknown,
     Platform,
     Rejected,
     Retry,
+    ShuttingDown,
     action,
     field,
 )
@@ -401,5 +401,5 @@ async def test_a_keyed_call_that_waits_for_its_repetition_is_answered_when_the_p
     async with Platform(agents=[Retried]) as platform:
         call = asyncio.ensure_future(platform.call(platform.agent(Retried, "a").go, timeout=100.0, idempotency_key="k"))
         await settle()
-    with pytest.raises(OutcomeUnknown):
+    with pytest.raises(ShuttingDown):
         await call

@@ -388,5 +388,3 @@ def make_worker() -> Any:
             return self.value
 
     return Worker
-
-
