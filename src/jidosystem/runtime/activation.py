@@ -204,7 +204,7 @@ class Activation:
                 self.host.node.queues.give_back(queue)
             if self.batch is not None and self.inflight is None:
                 self._flush()
-        if not self.queue and self.writer is None and self.inflight is None and self.batch is None and self.readers == 0:
+        if (not self.queue or self.status is not LIVE) and self.writer is None and self.inflight is None and self.batch is None and self.readers == 0:
             self._rest()
 
     def _rest(self) -> None:
