@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
-from copy import copy
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -18,24 +17,19 @@ from typing import TYPE_CHECKING, Any
 from ..core.codec import NOT_CARRIED
 from ..core.errors import (
     AgentCrashed,
-    CommitUnknown,
-    Conflict,
     InvalidArguments,
     InvalidResult,
     JidoError,
     ReadOnlyTurn,
-    StateChangedOutsideTurn,
     StateMismatch,
-    StoreError,
-    TooLarge,
 )
-from ..core.records import Committed
-from . import endings
+from . import commits, endings
 from .boundary import IMMUTABLE, Signature
+from .checking import changed_names, unchanged_between_turns
 from .definition import ActionOptions, ActionSpec
 from .deliveries import to_be_done
 from .effects import Effects
-from .head import FORMAT, MAX_BYTES_A_COMMIT, MAX_TURNS_A_COMMIT, Batch, Marks, encode_array, encode_head
+from .head import Batch
 from .mailbox import Queue, make_room
 from .staging import stage
 from .status import Status
@@ -181,7 +175,7 @@ class Activation:
                     if plain:
                         left -= self._run_plainly(queue, left)
                     if self.batch is not None and self.batch.full and self.inflight is None:
-                        self._flush()
+                        commits.flush(self)
                         continue
                     turn = queue.first()
                     if turn is None:
@@ -203,7 +197,7 @@ class Activation:
                 self.queue = None
                 self.host.node.queues.give_back(queue)
             if self.batch is not None and self.inflight is None:
-                self._flush()
+                commits.flush(self)
         if (not self.queue or self.status is not LIVE) and self.writer is None and self.inflight is None and self.batch is None and self.readers == 0:
             self._rest()
 
@@ -225,7 +219,7 @@ class Activation:
         spec = turn.spec
         if self.extra is not None and self.extra.stale and self.readers == 0:
             self.restore()
-        if host.node.checking and not self._unchanged_between_turns(turn):
+        if host.node.checking and not unchanged_between_turns(self, turn):
             return
         instance = self.for_reading() if spec.readonly else self.instance
         try:
@@ -300,7 +294,7 @@ class Activation:
                 if after is self.state:
                     self.answer_when_durable(turn, value)
                 else:
-                    self._join(self.batch or self._new_batch(), turn, value, after)
+                    commits.join(self, self.batch or commits.new_batch(self), turn, value, after)
                 now = monotonic()
                 buckets[int((now - started) * 1e6).bit_length()] += 1
                 started = now
@@ -365,7 +359,7 @@ class Activation:
 
     def _read(self, turn: Turn, value: Any) -> BaseException | None:
         """A read-only turn ended well: it is answered when what it has seen is durable."""
-        if self.host.node.checking and (names := self.changed_names()):
+        if self.host.node.checking and (names := changed_names(self)):
             self.restore()
             return ReadOnlyTurn(f"{self.address}.{turn.spec.name} is read-only and changed {', '.join(names)} in place", names=names)
         self.answer_when_durable(turn, value)
@@ -396,156 +390,18 @@ class Activation:
             return None
         batch = self.batch
         if batch is None:
-            batch = self._new_batch()
+            batch = commits.new_batch(self)
         if turn.effects is not None or turn.origin is not None or turn.key is not None:
             try:
                 stage(self, turn, value, batch)
             except JidoError as error:
                 return error
-        self._join(batch, turn, value, after)
+        commits.join(self, batch, turn, value, after)
         if self.inflight is None and not self.pumping:
-            self._flush()
+            commits.flush(self)
         return None
 
-    def _join(self, batch: Batch, turn: Turn, value: Any, after: bytes) -> None:
-        self.batch = batch
-        turns = batch.turns
-        turns.append((turn, value))
-        batch.size_bytes += len(after)
-        batch.full = len(turns) >= MAX_TURNS_A_COMMIT or batch.size_bytes >= MAX_BYTES_A_COMMIT
-        self.state = after
-        self.turns += 1
-
-    def _new_batch(self) -> Batch:
-        return Batch(self.state, self.turns, copy(self.extra.marks) if self.extra is not None else None)
-
-    def commit_one(self, turn: Turn, value: Any, after: bytes) -> bool:
-        """The short way's end for a turn without effects that changed state, nothing else being under way.
-
-        True: it is durable already (a store that needn't wait). False with `turn.committing`: its commit is on the way
-        and the turn will be answered. False without: not committed, the long way decides.
-        """
-        host, extra = self.host, self.extra
-        if extra is not None and extra.outbox is not None and extra.outbox.unnoted:
-            return False
-        codec = host.type.codec
-        if not codec.exact(self.instance):
-            try:
-                codec.prove(self.instance, after)
-            except StateMismatch:
-                return False
-        marks = extra.marks if extra is not None else None
-        head = encode_array((FORMAT, codec.version, self.turns + 1, after, marks))
-        try:
-            committed = host.node.records.submit(host.prefix + self.key, self.revision, head, (), (), self._settled)
-        except StoreError:
-            return False
-        if committed is not None:
-            self.state = after
-            self.turns += 1
-            self.revision = committed.revision
-            host.meter.commits += 1
-            return True
-        batch = self.inflight = self._new_batch()
-        batch.head = head
-        batch.turns.append((turn, value))
-        self.state = after
-        self.turns += 1
-        turn.committing = True
-        turn.open = False
-        self.writer = None
-        return False
-
     # -- committing ------------------------------------------------------------------------------------------
-
-    def _flush(self) -> None:
-        """Hand the batch to the store."""
-        batch = self.batch
-        assert batch is not None
-        self.batch, self.inflight = None, batch
-        host = self.host
-        self.idle = False
-        try:
-            marks = self.extra.marks if self.extra is not None else None
-            if self.extra is not None and self.extra.outbox is not None:
-                self.extra.outbox.note(batch)
-            if host.node.tracing.enabled:
-                batch.span = host.node.tracing.start("jido.commit", {"jido.agent": self.address, "jido.turns": len(batch.turns)}, batch.traceparent)
-            batch.head = None if batch.deleted else encode_head(host.type.version, self.turns, self.state, marks)
-            staged = batch.staged
-            rows, events = ((), ()) if staged is None else (tuple(staged.rows.values()), staged.events)
-            committed = host.node.records.submit(self.address, self.revision, batch.head, rows, events, self._settled)
-        except (StoreError, TypeError, ValueError, OverflowError) as error:
-            self._commit_failed(batch, error if isinstance(error, StoreError) else TooLarge(f"{self.address}: {error}"))
-            return
-        if committed is not None:
-            self.durable(batch, committed.revision)
-
-    def _settled(self, committed: Committed | None, error: BaseException | None) -> None:
-        """The store tells what became of the commit in flight."""
-        batch = self.inflight
-        assert batch is not None
-        if committed is not None:
-            self.durable(batch, committed.revision)
-        else:
-            if batch.span is not None:
-                batch.span.end(error)
-            self._commit_failed(batch, error or CommitUnknown(f"the outcome of a commit of {self.address} wasn't told"))
-        if self.batch is not None and self.inflight is None and not self.pumping:
-            self._flush()
-        if self.queue:
-            self.proceed()
-        elif self.writer is None and self.inflight is None and self.batch is None and self.readers == 0:
-            self._rest()
-
-    def durable(self, batch: Batch, revision: int) -> None:
-        """The batch in flight is committed: answer its turns and release what they caused."""
-        self.inflight = None
-        self.revision = revision
-        if batch.span is not None:
-            batch.span.end(None)
-        self.host.meter.commits += 1
-        for turn, value in batch.turns:
-            if turn.special:
-                turn.answer(value)
-            else:
-                turn.answered = True  # a cast: nobody is told
-        if batch.waiters:
-            for waiter, value in batch.waiters:
-                waiter.answer(value)
-        if batch.staged is not None:
-            for release in batch.staged.after:
-                release()
-
-    def _commit_failed(self, batch: Batch, error: BaseException) -> None:
-        if isinstance(error, CommitUnknown):
-            self.status = HELD
-            self.idle = False
-            self.inflight = batch
-            self.host.node.own(endings.resolve_unknown(self, batch, error))
-            return
-        self.undo(batch, endings.what_grew(self, error) if isinstance(error, TooLarge) else error)
-
-    def undo(self, batch: Batch, error: BaseException) -> None:
-        """The batch in flight is known not to be committed: it and everything after it fails."""
-        failing = [batch] if self.batch is None else [batch, self.batch]
-        self.inflight = self.batch = None
-        self.state = batch.before or b""
-        self.turns = batch.before_turns
-        extra = self.need_extra()
-        extra.marks = batch.marks_before or Marks()
-        extra.stale = True
-        for turn in self.running():
-            turn.doomed = error
-        if isinstance(error, Conflict):
-            endings.lost(self, error)
-        elif extra.has_rows or batch.staged is not None:
-            self.host.drop_and_requeue(self)  # what is in memory of its rows may be wrong now: read them again
-        elif self.writer is None and self.readers == 0:
-            self.restore()
-        for failed in failing:
-            for turn, _value in (*failed.turns, *(failed.waiters or ())):
-                turn.fail(error)
 
     async def durable_so_far(self) -> None:
         """Wait until everything that the running turn could have seen is committed."""
@@ -664,36 +520,6 @@ class Activation:
                 host.type.hook_load(self.instance)
         except Exception as error:
             endings.crash(self, error)
-
-    def changed_names(self) -> list[str]:
-        """Checking mode: durable fields that differ from the last committed turn's."""
-        codec = self.host.type.codec
-        try:
-            now = codec.encode(self.instance)
-        except Exception:  # what can't even be encoded has changed
-            return list(codec.names)
-        if now == self.state:
-            return []
-        then = codec.mapping(self.state)
-        try:
-            present = codec.mapping(now)
-        except StateMismatch as mismatch:
-            return [mismatch.field]
-        return [name for name in codec.names if present[name] != then[name]]
-
-    def _unchanged_between_turns(self, turn: Turn) -> bool:
-        if self.readers or not (names := self.changed_names()):
-            return True
-        self.restore()
-        self.host.guards.release(turn)
-        turn.fail(
-            StateChangedOutsideTurn(
-                f"{self.address}: {', '.join(names)} changed between two turns; keep no reference to state beyond its turn",
-                names=names,
-                agent=self.address,
-            )
-        )
-        return False
 
 
 def _wake(future: asyncio.Future[None]) -> None:

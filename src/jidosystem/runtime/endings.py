@@ -1,4 +1,4 @@
-"""How turns and activations end badly: roll-back, retry, time-outs, crashes, and commits whose outcome is unknown."""
+"""How turns and activations end badly: roll-back, retry, time-outs and crashes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ from collections.abc import Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..core.codec import encode
-from ..core.errors import AgentCrashed, CommitUnknown, Conflict, StoreError, TooLarge, TurnTimeout, describe
-from ..core.records import Record
+from ..core.errors import AgentCrashed, TurnTimeout, describe
 from ..core.tracing import Span
 from ..infrastructure.retry import delay_s, should_retry
-from .head import Batch
 from .status import Status
 from .turn import CALL, CAST, ActivationCrash, Turn, is_failure
 
@@ -179,45 +176,3 @@ def crash(activation: Activation, cause: BaseException) -> None:
     activation.host.meter.crashes += 1
     activation.host.node.log.error("an agent crashed", agent=activation.address, error=describe(cause))
     activation.when_committed(partial(activation.host.crashed, activation, cause))
-
-
-def lost(activation: Activation, error: Conflict) -> None:
-    """Somebody else wrote the record: this copy is worthless, the next call reads the new one."""
-    activation.host.node.log.error("an agent's record was written by somebody else", agent=activation.address, error=describe(error))
-    activation.host.drop_and_requeue(activation)
-
-
-def what_grew(activation: Activation, error: TooLarge) -> TooLarge:
-    """The error for a record that is too large, naming the field that makes it so."""
-    if len(activation.state) <= activation.host.node.records.max_head_bytes:
-        return error  # it was something else: an event, say
-    sizes = {name: len(encode(value)) for name, value in activation.host.type.codec.mapping(activation.state).items()}
-    name = max(sizes, key=sizes.__getitem__)
-    told = f"{error}; its largest field is {name!r} with {sizes[name]:,} bytes. The turn was rolled back; spread it over several agents"
-    return TooLarge(told, agent=activation.address, field=name)
-
-
-async def _read_back(activation: Activation) -> Record | None:
-    """The record, as soon as the store answers again."""
-    wait_s = 0.05
-    while True:
-        try:
-            return await activation.host.node.records.read(activation.address)
-        except StoreError:
-            await asyncio.sleep(wait_s)
-            wait_s = min(wait_s * 2, 2.0)
-
-
-async def resolve_unknown(activation: Activation, batch: Batch, error: CommitUnknown) -> None:
-    """Hold the agent until reading back says whether its commit happened."""
-    node = activation.host.node
-    node.log.error("the outcome of a commit is unknown; the agent is held", agent=activation.address, error=describe(error))
-    record = await _read_back(activation)
-    activation.release_hold()
-    if record is not None and record.revision != activation.revision and record.head == batch.head:
-        activation.durable(batch, record.revision)
-    elif record is None or record.revision == activation.revision:
-        activation.undo(batch, error)
-    else:
-        activation.undo(batch, Conflict(f"{activation.address} was written by somebody else", expected=activation.revision, actual=record.revision))
-    activation.proceed()

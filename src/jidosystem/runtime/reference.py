@@ -11,6 +11,7 @@ from ..core.context import current
 from ..core.errors import InvalidArguments, NotAnAction
 from . import calls
 from .boundary import IMMUTABLE
+from .commits import commit_one
 from .definition import ActionSpec
 from .endings import watch
 from .status import Status
@@ -150,7 +151,7 @@ def _short_way(host: Host, spec: ActionSpec) -> Callable[..., Coroutine[Any, Any
             except BaseException:  # sorted out below, the long way
                 after = None
             if after is not None:
-                if after == activation.state or activation.commit_one(turn, value, after):
+                if after == activation.state or commit_one(activation, turn, value, after):
                     turn.open = False
                     activation.writer = None
                     activation.readers = 0

@@ -1,0 +1,212 @@
+"""From the end of a turn to its answer: turns gather in a batch, a batch is one commit, and when that is durable its turns are answered.
+
+At most one commit of an agent is in flight. If it fails, every turn in it and after it fails, and the state falls back to
+what was durable before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from copy import copy
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..core.codec import encode
+from ..core.errors import CommitUnknown, Conflict, StateMismatch, StoreError, TooLarge, describe
+from ..core.records import Committed, Record
+from .head import FORMAT, MAX_BYTES_A_COMMIT, MAX_TURNS_A_COMMIT, Batch, Marks, encode_array, encode_head
+from .status import Status
+from .turn import Turn
+
+if TYPE_CHECKING:
+    from .activation import Activation
+
+
+def new_batch(activation: Activation) -> Batch:
+    """A batch that begins with the state as it is."""
+    return Batch(activation.state, activation.turns, copy(activation.extra.marks) if activation.extra is not None else None)
+
+
+def join(activation: Activation, batch: Batch, turn: Turn, value: Any, after: bytes) -> None:
+    """A turn that ended well, leaving the state `after`, goes into the batch."""
+    activation.batch = batch
+    turns = batch.turns
+    turns.append((turn, value))
+    batch.size_bytes += len(after)
+    batch.full = len(turns) >= MAX_TURNS_A_COMMIT or batch.size_bytes >= MAX_BYTES_A_COMMIT
+    activation.state = after
+    activation.turns += 1
+
+
+def commit_one(activation: Activation, turn: Turn, value: Any, after: bytes) -> bool:
+    """The short way's end for a turn without effects that changed state, nothing else being under way.
+
+    True: it is durable already (a store that needn't wait). False with `turn.committing`: its commit is on the way
+    and the turn will be answered. False without: not committed, the long way decides.
+    """
+    host, extra = activation.host, activation.extra
+    if extra is not None and extra.outbox is not None and extra.outbox.unnoted:
+        return False
+    codec = host.type.codec
+    if not codec.exact(activation.instance):
+        try:
+            codec.prove(activation.instance, after)
+        except StateMismatch:
+            return False
+    marks = extra.marks if extra is not None else None
+    head = encode_array((FORMAT, codec.version, activation.turns + 1, after, marks))
+    try:
+        committed = host.node.records.submit(host.prefix + activation.key, activation.revision, head, (), (), partial(settled, activation))
+    except StoreError:
+        return False
+    if committed is not None:
+        activation.state = after
+        activation.turns += 1
+        activation.revision = committed.revision
+        host.meter.commits += 1
+        return True
+    batch = activation.inflight = new_batch(activation)
+    batch.head = head
+    batch.turns.append((turn, value))
+    activation.state = after
+    activation.turns += 1
+    turn.committing = True
+    turn.open = False
+    activation.writer = None
+    return False
+
+
+def flush(activation: Activation) -> None:
+    """Hand the batch to the store."""
+    batch = activation.batch
+    assert batch is not None
+    activation.batch, activation.inflight = None, batch
+    host = activation.host
+    activation.idle = False
+    try:
+        marks = activation.extra.marks if activation.extra is not None else None
+        if activation.extra is not None and activation.extra.outbox is not None:
+            activation.extra.outbox.note(batch)
+        if host.node.tracing.enabled:
+            batch.span = host.node.tracing.start("jido.commit", {"jido.agent": activation.address, "jido.turns": len(batch.turns)}, batch.traceparent)
+        batch.head = None if batch.deleted else encode_head(host.type.version, activation.turns, activation.state, marks)
+        staged = batch.staged
+        rows, events = ((), ()) if staged is None else (tuple(staged.rows.values()), staged.events)
+        committed = host.node.records.submit(activation.address, activation.revision, batch.head, rows, events, partial(settled, activation))
+    except (StoreError, TypeError, ValueError, OverflowError) as error:
+        _failed(activation, batch, error if isinstance(error, StoreError) else TooLarge(f"{activation.address}: {error}"))
+        return
+    if committed is not None:
+        durable(activation, batch, committed.revision)
+
+
+def settled(activation: Activation, committed: Committed | None, error: BaseException | None) -> None:
+    """The store tells what became of the commit in flight."""
+    batch = activation.inflight
+    assert batch is not None
+    if committed is not None:
+        durable(activation, batch, committed.revision)
+    else:
+        if batch.span is not None:
+            batch.span.end(error)
+        _failed(activation, batch, error or CommitUnknown(f"the outcome of a commit of {activation.address} wasn't told"))
+    if activation.batch is not None and activation.inflight is None and not activation.pumping:
+        flush(activation)
+    if activation.queue:
+        activation.proceed()
+    elif activation.writer is None and activation.inflight is None and activation.batch is None and activation.readers == 0:
+        activation._rest()
+
+
+def durable(activation: Activation, batch: Batch, revision: int) -> None:
+    """The batch in flight is committed: answer its turns and release what they caused."""
+    activation.inflight = None
+    activation.revision = revision
+    if batch.span is not None:
+        batch.span.end(None)
+    activation.host.meter.commits += 1
+    for turn, value in batch.turns:
+        if turn.special:
+            turn.answer(value)
+        else:
+            turn.answered = True  # a cast: nobody is told
+    if batch.waiters:
+        for waiter, value in batch.waiters:
+            waiter.answer(value)
+    if batch.staged is not None:
+        for release in batch.staged.after:
+            release()
+
+
+def _failed(activation: Activation, batch: Batch, error: BaseException) -> None:
+    if isinstance(error, CommitUnknown):
+        activation.status = Status.HELD
+        activation.idle = False
+        activation.inflight = batch
+        activation.host.node.own(_resolve_unknown(activation, batch, error))
+        return
+    undo(activation, batch, _what_grew(activation, error) if isinstance(error, TooLarge) else error)
+
+
+def undo(activation: Activation, batch: Batch, error: BaseException) -> None:
+    """The batch in flight is known not to be committed: it and everything after it fails."""
+    failing = [batch] if activation.batch is None else [batch, activation.batch]
+    activation.inflight = activation.batch = None
+    activation.state = batch.before or b""
+    activation.turns = batch.before_turns
+    extra = activation.need_extra()
+    extra.marks = batch.marks_before or Marks()
+    extra.stale = True
+    for turn in activation.running():
+        turn.doomed = error
+    if isinstance(error, Conflict):
+        _lost(activation, error)
+    elif extra.has_rows or batch.staged is not None:
+        activation.host.drop_and_requeue(activation)  # what is in memory of its rows may be wrong now: read them again
+    elif activation.writer is None and activation.readers == 0:
+        activation.restore()
+    for failed in failing:
+        for turn, _value in (*failed.turns, *(failed.waiters or ())):
+            turn.fail(error)
+
+
+def _lost(activation: Activation, error: Conflict) -> None:
+    """Somebody else wrote the record: this copy is worthless, the next call reads the new one."""
+    activation.host.node.log.error("an agent's record was written by somebody else", agent=activation.address, error=describe(error))
+    activation.host.drop_and_requeue(activation)
+
+
+def _what_grew(activation: Activation, error: TooLarge) -> TooLarge:
+    """The error for a record that is too large, naming the field that makes it so."""
+    if len(activation.state) <= activation.host.node.records.max_head_bytes:
+        return error  # it was something else: an event, say
+    sizes = {name: len(encode(value)) for name, value in activation.host.type.codec.mapping(activation.state).items()}
+    name = max(sizes, key=sizes.__getitem__)
+    told = f"{error}; its largest field is {name!r} with {sizes[name]:,} bytes. The turn was rolled back; spread it over several agents"
+    return TooLarge(told, agent=activation.address, field=name)
+
+
+async def _read_back(activation: Activation) -> Record | None:
+    """The record, as soon as the store answers again."""
+    wait_s = 0.05
+    while True:
+        try:
+            return await activation.host.node.records.read(activation.address)
+        except StoreError:
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, 2.0)
+
+
+async def _resolve_unknown(activation: Activation, batch: Batch, error: CommitUnknown) -> None:
+    """Hold the agent until reading back says whether its commit happened."""
+    node = activation.host.node
+    node.log.error("the outcome of a commit is unknown; the agent is held", agent=activation.address, error=describe(error))
+    record = await _read_back(activation)
+    activation.release_hold()
+    if record is not None and record.revision != activation.revision and record.head == batch.head:
+        durable(activation, batch, record.revision)
+    elif record is None or record.revision == activation.revision:
+        undo(activation, batch, error)
+    else:
+        undo(activation, batch, Conflict(f"{activation.address} was written by somebody else", expected=activation.revision, actual=record.revision))
+    activation.proceed()
