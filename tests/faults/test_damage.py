@@ -14,7 +14,7 @@ import pytest
 from jidosystem import Agent, Platform, RecordUnreadable, action
 from jidosystem.core.codec import seal
 from jidosystem.core.errors import StoreError
-from tests.runtime.harness import until_async
+from tests.runtime.harness import until, until_async
 
 
 class Clerk(Agent):
@@ -143,15 +143,13 @@ async def test_a_head_that_is_garbage_stops_its_agent_and_no_other(path: Path, b
 
 @pytest.mark.parametrize("blob", GARBAGE, ids=lambda blob: f"{len(blob)}-{blob[:6].hex()}")
 async def test_a_reminder_that_is_garbage_stops_its_agent_and_no_other(path: Path, blob: bytes) -> None:
+    async with Platform(f"sqlite:///{path}", agents=AGENTS) as platform:
+        platform._node.reminders.close()
+        await platform.agent(Later, "missed").promise(0.001)
     with closing(sqlite3.connect(path)) as file, file:  # one in the past is read first at the start
         file.execute("UPDATE rows SET name = '00000000000000001', value = ? WHERE agent = 'Later/a' AND kind = 'due'", (blob,))
     async with Platform(f"sqlite:///{path}", agents=AGENTS) as platform:
-        await platform.agent(Later, "new").promise(0.05)
-
-        async def rung() -> int:
-            return await platform.agent(Later, "new").count()
-
-        await until_async(rung, "another agent's reminder")
+        await until_async(lambda: rung(platform, "missed"), "another agent's reminder")
         with pytest.raises(RecordUnreadable, match="Later/a"):
             await platform.agent(Later, "a").count()
         assert await platform.agent(Home, "a").add() == 2
@@ -160,13 +158,20 @@ async def test_a_reminder_that_is_garbage_stops_its_agent_and_no_other(path: Pat
 
 @pytest.mark.parametrize("blob", GARBAGE, ids=lambda blob: f"{len(blob)}-{blob[:6].hex()}")
 async def test_effects_that_are_garbage_stop_their_agent_and_no_other(path: Path, blob: bytes) -> None:
+    async with Platform(f"sqlite:///{path}", agents=AGENTS) as platform:
+        await platform.agents.pause(platform.agent(Clerk, "f"))
+        await platform.agent(Clerk, "e").work("f")  # its cast is still to be taken
     with closing(sqlite3.connect(path)) as file, file:
         file.execute("INSERT INTO rows VALUES ('Clerk/0', 'pending', '0', ?, NULL, 1)", (blob,))  # before everybody else's
     async with Platform(f"sqlite:///{path}", agents=AGENTS) as platform:
-        await platform.agent(Clerk, "a").work("b")
-        await until_async(lambda: heard(platform, "b", 2), "another agent's cast")
-        assert await platform.agent(Home, "a").add() == 2  # residents were woken too
+        await platform.agents.resume(platform.agent(Clerk, "f"))
+        await until_async(lambda: heard(platform, "f", 2), "another agent's cast")
+        await until(lambda: set(NAMES) <= platform._node.hosts["Home"].live.keys(), "the residents")
     assert stored(path, "SELECT value FROM rows WHERE agent = 'Clerk/0'") == [(blob,)]
+
+
+async def rung(platform: Platform, key: str) -> int:
+    return await platform.agent(Later, key).count()
 
 
 async def heard(platform: Platform, key: str, count: int) -> bool:
