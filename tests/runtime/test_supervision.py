@@ -45,7 +45,7 @@ class Trouble(Exception):
 
 
 class Worker(Agent):
-    supervision = Supervision(max_restarts=2, within=0.4, crash_on=(Trouble,))
+    supervision = Supervision(max_restarts=2, within=30, crash_on=(Trouble,))
     value: int = 0
 
     @on_start
