@@ -17,7 +17,7 @@ from jidosystem.backends.sqlite.log import _next_limit
 from jidosystem.backends.sqlite.records import EXPIRED
 from jidosystem.core.clock import SystemClock
 from jidosystem.core.errors import RecordUnreadable, StoreCorrupt, StoreError, StoreFull, StoreLocked, StoreUnavailable, StoreVersion
-from jidosystem.core.records import Row
+from jidosystem.core.records import Committed, Row
 from jidosystem.testing.conformance import EventLogConformance, RecordsConformance
 from jidosystem.testing.conformance.records import event
 
@@ -270,5 +270,21 @@ async def test_a_long_log_is_read_in_slices_without_a_hole(tmp_path: Path) -> No
         slices = [page async for page in records.log.read()]
         assert max(len(page) for page in slices) <= 1_000
         assert [one.data["number"] for page in slices for one in page] == list(range(12_500))
+    finally:
+        await records.close()
+
+
+async def test_what_the_engine_cannot_hold_is_refused_alone_and_the_writer_lives_on(tmp_path: Path) -> None:
+    records = await open_store(str(tmp_path / "x.db"))
+    try:
+        good = [records.commit(f"A/{number}", 0, b"h") for number in range(3)]
+        bad = records.commit("A/bad", 0, b"h", [Row("key", "\ud800", b"v")])
+        ended = await asyncio.gather(*good, bad, return_exceptions=True)
+        assert [type(one) for one in ended] == [Committed, Committed, Committed, StoreError]
+        assert "A/bad" in str(ended[3])
+        with pytest.raises(StoreError):
+            await records.commit("A/\ud800", 0, b"h")
+        assert await records.read("A/bad") is None
+        assert (await records.commit("A/bad", 0, b"h")).revision == 1
     finally:
         await records.close()

@@ -302,7 +302,7 @@ async def test_many_at_once_respect_the_limit() -> None:
         assert await ref.get() == -3
 
 
-@pytest.mark.parametrize("key", ["", "x" * 513, 3, b"k"])
+@pytest.mark.parametrize("key", ["", "x" * 513, 3, b"k", "\ud800"])
 async def test_an_impossible_key_is_refused(platform: Platform, key: Any) -> None:
     ref = platform.agent(Account, "a")
     with pytest.raises(InvalidArguments, match="idempotency_key"):

@@ -17,6 +17,17 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _TYPE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]{0,127}")
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text can be stored and sent: half of a surrogate pair can't."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def check_key(key: object) -> str:
     """The key itself, or `InvalidKey` saying what is wrong with it."""
     if type(key) is not str:

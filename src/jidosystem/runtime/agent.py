@@ -10,7 +10,7 @@ from typing import Any, ClassVar, TypeVar, TypeVarTuple, Unpack
 from ..core.codec import NOT_CARRIED, plain
 from ..core.errors import DefinitionError, InvalidArguments, NoPlatform, NotYetAvailable, OutsideTurn
 from ..core.events import Event, check_event_type
-from ..core.ids import Ids, check_key
+from ..core.ids import Ids, check_key, is_unicode
 from ..core.schedule import first_due, make_schedule
 from . import calls
 from .boundary import is_immutable
@@ -228,6 +228,8 @@ class Agent:
         """
         if not isinstance(name, str) or not name or len(name) > 200:
             raise InvalidArguments(f"a reminder's name is a string of 1 to 200 characters: {name!r}", path="$.name")
+        if not is_unicode(name):
+            raise InvalidArguments(f"a reminder's name must be valid Unicode: {name!r}", path="$.name")
         action_name = bound_action_name(self, action)
         link = self._link()
         now_s = 0.0 if isinstance(link, _Loose) else link.host.node.clock.time_s()

@@ -16,6 +16,7 @@ import msgspec
 
 from ..core.codec import encode
 from ..core.errors import CallTimeout, IdempotencyConflict, InvalidArguments, OutcomeUnknown
+from ..core.ids import is_unicode
 from .definition import ActionSpec
 from .mailbox import check_cycle, wait_for_room
 from .staging import KeyRow
@@ -335,6 +336,8 @@ def check_idempotency_key(key: str) -> None:
     """`InvalidArguments` unless the key is a string of 1 to 512 characters."""
     if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_CHARS:
         raise InvalidArguments(f"idempotency_key={key!r}: a string of 1 to {MAX_KEY_CHARS} characters", path="$.idempotency_key")
+    if not is_unicode(key):
+        raise InvalidArguments(f"idempotency_key={key!r}: no valid Unicode", path="$.idempotency_key")
 
 
 def _check_same(host: Host, key: str, idempotency_key: str, known: bytes, asked: bytes) -> None:

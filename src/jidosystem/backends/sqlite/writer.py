@@ -62,6 +62,8 @@ Step = tuple[str, tuple[Any, ...], int | None]
 """A statement, its values, and how many rows it must change (None: any number)."""
 
 
+NOT_BOUND = (ValueError, TypeError, OverflowError)
+"""What the driver raises for a value that the engine can't hold: a string that is no valid Unicode, for example."""
 _make = tuple.__new__  # past the Python of NamedTuple's constructor: this runs for every commit
 
 
@@ -103,7 +105,11 @@ class Writer:
             halve = began - ended > took_s
             batch, open_ = self._take_waiting(first, halve=halve)
             if batch:
-                outcomes = self._transact(batch)
+                try:
+                    outcomes = self._transact(batch)
+                except Exception as defect:  # one of ours must not leave everybody waiting for ever: reading back tells them what happened
+                    self._roll_back()
+                    outcomes = self._still_unknown(batch, defect)
                 ended = perf_counter()
                 took_s = ended - began
                 self._tell(outcomes)
@@ -155,7 +161,7 @@ class Writer:
             return found is not None and found[0] > write.expected
         return bool(execute("SELECT coalesce(max(position), 0) FROM events").fetchone()[0] > before)
 
-    def _still_unknown(self, writes: Sequence[Write | Call], error: sqlite3.Error) -> list[Outcome]:
+    def _still_unknown(self, writes: Sequence[Write | Call], error: Exception) -> list[Outcome]:
         unknown = CommitUnknown(f"{self._path}: the commit failed and may have happened: {error}")
         return [(write, None, unknown) for write in writes]
 
@@ -214,7 +220,7 @@ class Writer:
                 connection.execute("BEGIN IMMEDIATE")
                 for step in steps:
                     self._take(step)
-            except (_Mismatch, sqlite3.IntegrityError):
+            except (_Mismatch, sqlite3.IntegrityError, *NOT_BOUND):
                 self._roll_back()
                 self._last_position = before
                 connection.execute("BEGIN IMMEDIATE")
@@ -313,7 +319,10 @@ class Writer:
         before = self._last_position
         try:
             value = self._commit_alone(write) if write.agent else self._append(write)
-        except StoreError as refused:
+        except (StoreError, *NOT_BOUND) as error:
+            refused = (
+                error if isinstance(error, StoreError) else StoreError(f"{self._path} can't hold what {write.agent or 'an event'} writes: {error}")
+            )
             self._connection.execute("ROLLBACK TO one")
             self._connection.execute("RELEASE one")
             self._last_position = before
