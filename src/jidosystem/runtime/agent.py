@@ -188,9 +188,12 @@ class Agent:
         Raises `InvalidPattern` for an impossible type, `InvalidArguments` naming what can't be carried, `OutsideTurn`, `ReadOnlyTurn`.
         """
         check_event_type(type)
+        if stream is not None and (not isinstance(stream, str) or not is_unicode(stream)):
+            raise InvalidArguments(f"stream={stream!r}: a string of valid Unicode", path="$.stream")
         effects, turn = self._collect("emit")
         try:
-            carried = data if data is None or (is_immutable(data) and not hasattr(data, "__dict__") and not isinstance(data, tuple)) else plain(data)
+            taken = data is None or (is_immutable(data) and not hasattr(data, "__dict__") and not isinstance(data, str | tuple))
+            carried = data if taken else plain(data)
             carried_metadata = plain(dict(metadata)) if metadata else {}
         except NOT_CARRIED as error:
             from ..core.carried import culprit

@@ -94,7 +94,11 @@ def flush(activation: Activation) -> None:
         rows, events = ((), ()) if staged is None else (tuple(staged.rows.values()), staged.events)
         committed = host.node.records.submit(activation.address, activation.revision, batch.head, rows, events, partial(settled, activation))
     except (StoreError, TypeError, ValueError, OverflowError) as error:
-        _failed(activation, batch, error if isinstance(error, StoreError) else TooLarge(f"{activation.address}: {error}"))
+        _failed(
+            activation,
+            batch,
+            error if isinstance(error, StoreError) else StoreError(f"what a turn of {activation.address} wrote can't be stored: {error}"),
+        )
         return
     if committed is not None:
         durable(activation, batch, committed.revision)
