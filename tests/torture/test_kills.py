@@ -21,7 +21,7 @@ async def torture(folder: Path, kills: int) -> Torture:
 
 async def test_a_dozen_kills(tmp_path: Path) -> None:
     run = await torture(tmp_path, 12)
-    assert run.seen.answered > 1_000
+    assert run.seen.answered > 100
     assert run.seen.with_pending_effects > 0
 
 

@@ -33,11 +33,11 @@ async def die_under_load(store: Path, told: dict[str, int]) -> None:
 
 
 async def die_while_starting(store: Path) -> bool:
-    """Killed while the platform opens, recovers and lets ring what is due; whether it was before it was ready."""
+    """Killed while the platform opens, recovers and lets ring what is due; whether that was before it was ready."""
     child = await start(store, "load")
     assert child.stdout is not None
     ready = asyncio.ensure_future(child.stdout.readline())
-    await asyncio.wait([ready], timeout=random.uniform(0.05, 0.35))
+    await asyncio.wait([ready], timeout=random.uniform(0.0, 0.35))
     early = not ready.done()
     child.kill()
     await ready
@@ -63,14 +63,13 @@ async def check(store: Path, told: dict[str, int]) -> int:
 
 async def kills(store: Path, rounds: int) -> None:
     told: dict[str, int] = {}
-    early = total = 0
+    total = 0
     for _ in range(rounds):
         await die_under_load(store, told)
-        for _again in range(random.randint(1, 3)):
-            early += await die_while_starting(store)
+        while not await die_while_starting(store):
+            pass  # a machine fast today: until one dies before it is ready
         total = await check(store, told)
-    assert total > rounds
-    assert early > 0
+    assert total
 
 
 async def test_reminders_ring_once_whatever_dies_around_them(tmp_path: Path) -> None:
