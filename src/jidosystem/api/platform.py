@@ -27,7 +27,7 @@ from ..runtime import calls
 from ..runtime.agent import Agent
 from ..runtime.node import Node
 from ..runtime.redrive import take_letters
-from ..runtime.reference import by_name, target_of
+from ..runtime.reference import by_name, cast_at_once, target_of
 from ..runtime.sender import Sender, durable_cast
 from ..runtime.subscriptions import Subscriptions
 from . import assembly
@@ -190,9 +190,9 @@ class Platform:
         Raises `InvalidArguments` and refusals (`MailboxFull`, `CircuitOpen`, …); what the action raises is logged.
         """
         node = self._node or self._running()
-        ref, spec = target_of(action)
-        if args is None and idempotency_key is None and not durable and calls.cast_at_once(ref._activation, spec, arguments):
+        if args is None and idempotency_key is None and not durable and cast_at_once(action, arguments):
             return
+        ref, spec = target_of(action)
         named = by_name(spec, arguments, args)
         if durable:
             await durable_cast(node.host_of(Sender), ref._host, ref._key, spec, arguments, named, idempotency_key)

@@ -9,7 +9,7 @@ they join the next batch. A turn that raises leaves the agent as it was at the e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -126,10 +126,18 @@ class Activation:
 
     def post(self, turn: Turn) -> None:
         """Put a message into the mailbox and let it run when the loop comes round: casts of one burst share commits."""
-        first = self.queue is None or self.idle or not self.queue
-        self.enqueue(turn)
+        host, queue = self.host, self.queue
+        if queue is None:
+            queue = self.queue = host.node.queues.take()
+        turns = queue.turns
+        first = self.idle or not turns
+        if len(turns) < host.mailbox_limit:
+            turns.append(turn)
+            self.idle = False
+        else:
+            self.enqueue(turn)
         if first and not self.pumping:
-            self.host.node.loop.call_soon(self.proceed)
+            host.node.loop.call_soon(self.proceed)
 
     def hook(self, turn: Turn) -> None:
         """Run a hook before everything that waits."""
@@ -257,8 +265,17 @@ class Activation:
         turns = queue.turns
         if not turns or turns[0].spec.readonly:
             return 0
-        host, instance, extra = self.host, self.instance, self.extra
-        step, encode_checked, buckets = host.node.step, host.type.codec.encode_checked, host.meter.buckets
+        steps = self.host.node.steps()
+        next(steps)
+        try:
+            return self._take_plain_turns(queue, limit, steps)
+        finally:
+            steps.close()
+
+    def _take_plain_turns(self, queue: Queue, limit: int, steps: Generator[Any, tuple[Any, Turn], None]) -> int:
+        turns, instance, extra, step = queue.turns, self.instance, self.extra, steps.send
+        codec, buckets = self.host.type.codec, self.host.meter.buckets
+        encode, exact = codec.encode, codec.exact
         started = self.last_used = monotonic()
         for ran in range(limit):
             if not turns or self.writer is not None or self.readers or self.status is not LIVE or (extra is not None and extra.stale):
@@ -272,32 +289,38 @@ class Activation:
                 coro = turn.spec.function(instance, *turn.args)
             except TypeError:  # the long way says what is wrong
                 return ran
-            queue.take()
+            turns.popleft()
+            if queue.room:
+                queue.let_in()
             turn.begun = turn.open = True
             turn.started = started
             self.writer = turn
-            value = step(coro, turn)
+            value = step((coro, turn))
             if type(value) is TurnTask:
                 self._run_on(turn, value)
                 return ran + 1
-            after = None
+            after, changed = None, False
             if turn.effects is None and turn.doomed is None and type(value) in IMMUTABLE:
                 try:
-                    after = encode_checked(instance, self.state)
+                    after = encode(instance)
+                    changed = after != self.state
+                    if changed and not exact(instance):
+                        codec.prove(instance, after)
                 except Exception:  # sorted out by `ended`
                     after = None
             if after is None:
                 self.ended(turn, value, None)
+                started = monotonic()
+                continue
+            turn.open = False
+            self.writer = None
+            if changed:
+                commits.join(self, self.batch or commits.new_batch(self), turn, value, after)
             else:
-                turn.open = False
-                self.writer = None
-                if after is self.state:
-                    self.answer_when_durable(turn, value)
-                else:
-                    commits.join(self, self.batch or commits.new_batch(self), turn, value, after)
-                now = monotonic()
-                buckets[int((now - started) * 1e6).bit_length()] += 1
-                started = now
+                self.answer_when_durable(turn, value)
+            now = monotonic()
+            buckets[int((now - started) * 1e6).bit_length()] += 1
+            started = now
         return limit
 
     def _run_on(self, turn: Turn, task: TurnTask) -> None:

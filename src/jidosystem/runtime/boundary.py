@@ -84,7 +84,7 @@ def _judge(hint: Any, above: frozenset[Any]) -> bool:
 class Signature:
     """The parameters and the result of one action: checks and copies what crosses."""
 
-    __slots__ = ("_decoders", "_defaults", "_hints", "_least", "_most", "_result", "_result_hint", "_where", "names", "signature")
+    __slots__ = ("_decoders", "_defaults", "_hints", "_result", "_result_hint", "_where", "arities", "names", "signature")
 
     def __init__(self, where: str, function: Callable[..., Any], hints: Mapping[str, Any]) -> None:
         parameters = list(inspect.signature(function).parameters.values())[1:]
@@ -92,10 +92,10 @@ class Signature:
         self.names = tuple(p.name for p in parameters)
         self._defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
         positional = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-        self._most = len(positional)
-        # How many positions suffice when nothing is given by name; more than there are if a keyword is required.
         keyword_required = any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
-        self._least = self._most + 1 if keyword_required else sum(p.default is p.empty for p in positional)
+        least = sum(p.default is p.empty for p in positional)
+        self.arities = frozenset[int]() if keyword_required else frozenset(range(least, len(positional) + 1))
+        """How many arguments by position suffice when nothing is given by name."""
         self._where = where
         self._hints = {p.name: hints[p.name] for p in parameters}
         self._decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {}
@@ -104,12 +104,12 @@ class Signature:
 
     def check_arity(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """`InvalidArguments` if arguments don't match parameters."""
-        if kwargs or not self._least <= len(args) <= self._most:
+        if kwargs or len(args) not in self.arities:
             self._bind(args, kwargs)
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments by name, in the order of the parameters, without defaults; `InvalidArguments` if they don't match."""
-        if not kwargs and self._least <= len(args) <= self._most:
+        if not kwargs and len(args) in self.arities:
             return dict(zip(self.names, args, strict=False))
         return self._bind(args, kwargs)
 

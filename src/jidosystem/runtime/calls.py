@@ -14,11 +14,9 @@ from .boundary import IMMUTABLE, is_immutable
 from .definition import ActionSpec
 from .keyed import keyed_call, keyed_cast
 from .mailbox import check_cycle, wait_for_room
-from .status import Status
-from .turn import CAST, CastTurn, Turn, current_turn
+from .turn import CAST, Turn, current_turn
 
 if TYPE_CHECKING:
-    from .activation import Activation
     from .host import Host
     from .node import Node
 
@@ -127,22 +125,6 @@ def durable_reply_of(turn: Turn) -> asyncio.Future[Any]:
     turn.deadline = node.loop.time() + node.limits.default_timeout
     node.committing.add(turn)
     return reply
-
-
-def cast_at_once(activation: Activation | None, spec: ActionSpec, args: tuple[Any, ...]) -> bool:
-    """The commonest cast, to a live agent of a plain type and with arguments that nobody can change. False: it takes the long way."""
-    if activation is None or activation.status is not Status.LIVE:
-        return False
-    host = activation.host
-    if not host.casts_at_once or spec.readonly:
-        return False
-    if spec.copy:
-        for value in args:
-            if type(value) not in IMMUTABLE:
-                return False
-    spec.signature.check_arity(args, {})
-    activation.post(CastTurn(activation, spec, args, None))
-    return True
 
 
 async def cast(host: Host, key: str, spec: ActionSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any], idempotency_key: str | None = None) -> None:

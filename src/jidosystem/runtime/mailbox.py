@@ -49,7 +49,7 @@ class Queue:
         """Remove the turn that `first` returned, and let one waiting sender in."""
         self.turns.popleft()
         if self.room:
-            self._let_in()
+            self.let_in()
 
     def withdraw(self) -> None:
         """Note that a waiting turn was marked `withdrawn`; it is skipped when it comes to the front."""
@@ -59,7 +59,7 @@ class Queue:
             self.turns.clear()
             self.turns.extend(kept)
             self._withdrawn = 0
-        self._let_in()
+        self.let_in()
 
     def ask_for_room(self, future: asyncio.Future[None], *, again: bool) -> None:
         """Let the future be done when a message has left and nobody has waited longer. `again`: it was its turn already."""
@@ -73,7 +73,7 @@ class Queue:
     def no_longer_ask(self, future: asyncio.Future[None]) -> None:
         """Its sender has given up; room that it was given goes to the next."""
         if future.done() and not future.cancelled():
-            self._let_in()
+            self.let_in()
         elif self.room is not None and future in self.room:
             self.room.remove(future)
 
@@ -92,10 +92,11 @@ class Queue:
         self.turns.clear()
         self._withdrawn = 0
         while self.room:
-            self._let_in()
+            self.let_in()
         return turns
 
-    def _let_in(self) -> None:
+    def let_in(self) -> None:
+        """There is room: for the sender that has waited longest."""
         room = self.room
         while room:
             waiter = room.popleft()

@@ -118,7 +118,7 @@ class Node:
         self._cleaned = monotonic()
         self.deadlines = Deadlines(loop)
         self.committing = Line(loop)
-        self.step = steps_on(loop)
+        self.step, self.steps = steps_on(loop)
         self.queues = Queues()
         self.threads = Threads(loop)
         self.reminders = Reminders(self)

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 from ..core.context import current
 from ..core.errors import InvalidArguments, NotAnAction
 from . import calls
+from .activation import Activation
 from .boundary import IMMUTABLE
 from .commits import commit_one
 from .definition import ActionSpec
 from .endings import watch
 from .status import Status
-from .turn import RunningTurn, Turn, TurnTask
+from .turn import CastTurn, RunningTurn, Turn, TurnTask
 
 if TYPE_CHECKING:
-    from .activation import Activation
     from .host import Host
 
 LIVE = Status.LIVE
@@ -192,6 +192,24 @@ def target_of(bound: Any) -> tuple[Ref, ActionSpec]:
             raise InvalidArguments(told, path="$")
         raise InvalidArguments(f"{bound!r} isn't an action of a reference; write platform.call(ref.add, 2), without calling ref.add itself", path="$")
     return ref, spec
+
+
+def cast_at_once(bound: Any, args: tuple[Any, ...]) -> bool:
+    """The commonest cast, to a live agent of a plain type and with arguments that nobody can change. False: it takes the long way."""
+    try:
+        activation, spec = bound.__self__._activation, bound.__jido_spec__
+    except AttributeError:
+        return False
+    if type(activation) is not Activation or activation.status is not LIVE or spec.readonly or not activation.host.casts_at_once:
+        return False
+    if spec.copy:
+        for value in args:
+            if type(value) not in IMMUTABLE:
+                return False
+    if len(args) not in spec.signature.arities:
+        return False
+    activation.post(CastTurn(activation, spec, args, None))
+    return True
 
 
 def by_name(spec: ActionSpec, args: tuple[Any, ...], named: Any) -> dict[str, Any]:

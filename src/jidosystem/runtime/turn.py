@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..core.context import Causality, current
-from ..core.eager import EagerTask, first_step_on
+from ..core.eager import EagerTask, FirstSteps, first_steps_on
 from ..core.errors import ActionCancelled, ActionFailed, CallTimeout, JidoError, OutsideTurn, ReadOnlyTurn
 from ..core.tracing import Span
 from .definition import ActionSpec
@@ -236,9 +236,9 @@ class TurnTask(EagerTask[Any]):
         super()._finish(end)
 
 
-def steps_on(loop: asyncio.AbstractEventLoop) -> Callable[[Coroutine[Any, Any, Any], Turn], Any]:
-    """`step(coro, turn)` of one loop: begins an action; what runs in its context knows its turn. See `first_step_on`."""
-    return first_step_on(loop, TurnTask, current)
+def steps_on(loop: asyncio.AbstractEventLoop) -> FirstSteps:
+    """What begins actions on one loop, `step(coro, turn)`: what runs in its context knows its turn."""
+    return first_steps_on(loop, TurnTask, current)
 
 
 async def in_span(span: Span, coro: Coroutine[Any, Any, Any]) -> Any:
