@@ -274,8 +274,7 @@ class Activation:
 
     def _take_plain_turns(self, queue: Queue, limit: int, steps: Generator[Any, tuple[Any, Turn], None]) -> int:
         turns, instance, extra, step = queue.turns, self.instance, self.extra, steps.send
-        codec, buckets = self.host.type.codec, self.host.meter.buckets
-        encode, exact = codec.encode, codec.exact
+        encode_checked, buckets, join, new_batch = self.host.type.codec.encode_checked, self.host.meter.buckets, commits.join, commits.new_batch
         started = self.last_used = monotonic()
         for ran in range(limit):
             if not turns or self.writer is not None or self.readers or self.status is not LIVE or (extra is not None and extra.stale):
@@ -299,13 +298,10 @@ class Activation:
             if type(value) is TurnTask:
                 self._run_on(turn, value)
                 return ran + 1
-            after, changed = None, False
+            after = None
             if turn.effects is None and turn.doomed is None and type(value) in IMMUTABLE:
                 try:
-                    after = encode(instance)
-                    changed = after != self.state
-                    if changed and not exact(instance):
-                        codec.prove(instance, after)
+                    after = encode_checked(instance, self.state)
                 except Exception:  # sorted out by `ended`
                     after = None
             if after is None:
@@ -314,10 +310,10 @@ class Activation:
                 continue
             turn.open = False
             self.writer = None
-            if changed:
-                commits.join(self, self.batch or commits.new_batch(self), turn, value, after)
-            else:
+            if after is self.state:
                 self.answer_when_durable(turn, value)
+            else:
+                join(self, self.batch or new_batch(self), turn, value, after)
             now = monotonic()
             buckets[int((now - started) * 1e6).bit_length()] += 1
             started = now

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..core.codec import encode
-from ..core.errors import CommitUnknown, Conflict, StateMismatch, StoreError, TooLarge, describe
+from ..core.errors import CommitUnknown, Conflict, StoreError, TooLarge, describe
 from ..core.records import Committed, Record
 from .head import FORMAT, MAX_BYTES_A_COMMIT, MAX_TURNS_A_COMMIT, Batch, Marks, encode_array, encode_head
 from .status import Status
@@ -32,8 +32,9 @@ def join(activation: Activation, batch: Batch, turn: Turn, value: Any, after: by
     activation.batch = batch
     turns = batch.turns
     turns.append((turn, value))
-    batch.size_bytes += len(after)
-    batch.full = len(turns) >= MAX_TURNS_A_COMMIT or batch.size_bytes >= MAX_BYTES_A_COMMIT
+    batch.size_bytes = size_bytes = batch.size_bytes + len(after)
+    if size_bytes >= MAX_BYTES_A_COMMIT or len(turns) >= MAX_TURNS_A_COMMIT:
+        batch.full = True
     activation.state = after
     activation.turns += 1
 
@@ -47,14 +48,8 @@ def commit_one(activation: Activation, turn: Turn, value: Any, after: bytes) -> 
     host, extra = activation.host, activation.extra
     if extra is not None and extra.outbox is not None and extra.outbox.unnoted:
         return False
-    codec = host.type.codec
-    if not codec.exact(activation.instance):
-        try:
-            codec.prove(activation.instance, after)
-        except StateMismatch:
-            return False
     marks = extra.marks if extra is not None else None
-    head = encode_array((FORMAT, codec.version, activation.turns + 1, after, marks))
+    head = encode_array((FORMAT, host.type.version, activation.turns + 1, after, marks))
     try:
         committed = host.node.records.submit(host.prefix + activation.key, activation.revision, head, (), (), partial(settled, activation))
     except StoreError:

@@ -104,8 +104,7 @@ def _short_way(host: Host, spec: ActionSpec) -> Callable[..., Coroutine[Any, Any
     """
     function, readonly, copied = spec.function, spec.readonly, spec.copy
     call, live = calls.call, host.live
-    codec, step, buckets = host.type.codec, host.node.step, host.meter.buckets
-    encode = codec.encode
+    encode_checked, step, buckets = host.type.codec.encode_checked, host.node.step, host.meter.buckets
 
     @functools.wraps(function)
     async def method(self: Ref, *args: Any, **kwargs: Any) -> Any:  # noqa: C901
@@ -147,11 +146,11 @@ def _short_way(host: Host, spec: ActionSpec) -> Callable[..., Coroutine[Any, Any
             return await calls.answer(turn)
         if type(value) in IMMUTABLE and turn.effects is None and not activation.queue and activation.status is LIVE:
             try:
-                after = activation.state if readonly else encode(instance)
+                after = activation.state if readonly else encode_checked(instance, activation.state)
             except BaseException:  # sorted out below, the long way
                 after = None
             if after is not None:
-                if after == activation.state or commit_one(activation, turn, value, after):
+                if after is activation.state or commit_one(activation, turn, value, after):
                     turn.open = False
                     activation.writer = None
                     activation.readers = 0

@@ -148,7 +148,7 @@ class StateCodec:
         "_type_name",
         "constant",
         "encode",
-        "exact",
+        "encode_checked",
         "fields",
         "names",
         "version",
@@ -165,32 +165,27 @@ class StateCodec:
         self._struct = msgspec.defstruct(f"{type_name}State", struct_fields, rename=names, forbid_unknown_fields=True, gc=False)
         self._encode_plain = msgspec.msgpack.Encoder(enc_hook=to_builtins).encode
         self._decode = msgspec.msgpack.Decoder(self._struct, dec_hook=from_builtins).decode
-        # Written out for these fields and compiled once, as dataclasses do it: this runs in every turn.
-        names_used = {"encode": self._encode_plain, "type": type} | {cls.__name__: cls for cls in _EXACT}
         fields_told = ", ".join(f"{name!r}: agent.{name}" for name in self.names)
-        self.encode: Callable[[Any], bytes] = eval(f"lambda agent: encode({{{fields_told}}})", names_used)
-        """The durable fields of an agent as bytes. `TypeError` or `OverflowError` if one can't be carried."""
         kinds = "".join(f"type(agent.{name}), " for name in self.names)
-        scalar = all(_is_scalar(f.hint) for f in self.fields)
-        self._kinds: Callable[[Any], tuple[type, ...]] | None = eval(f"lambda agent: ({kinds})", names_used) if scalar else None
-        self._checked: set[tuple[type, ...]] = set()
         # A value of exactly its field's class, one of these, needs no proof. Without fields there is nothing to prove.
-        exact = all(f.hint in _EXACT for f in self.fields)
-        checks = " and ".join(f"type(agent.{f.name}) is {f.hint.__name__}" for f in self.fields) if exact else "False"
-        self.exact: Callable[[Any], bool] = eval(f"lambda agent: {checks or True}", names_used)
+        exact = "False"
+        if all(f.hint in _EXACT for f in self.fields):
+            exact = " and ".join(f"type(agent.{f.name}) is {f.hint.__name__}" for f in self.fields) or "True"
+        # Written out for these fields and compiled once, as dataclasses do it: this runs in every turn.
+        used = {"encode": self._encode_plain, "prove": self._prove, "type": type} | {cls.__name__: cls for cls in _EXACT}
+        self.encode: Callable[[Any], bytes] = eval(f"lambda agent: encode({{{fields_told}}})", used)
+        """The durable fields of an agent as bytes. `TypeError` or `OverflowError` if one can't be carried."""
+        self.encode_checked: Callable[[Any, bytes], bytes] = eval(
+            f"lambda agent, before: before if (after := encode({{{fields_told}}})) == before else after if {exact} else prove(agent, after)", used
+        )
+        """`encode_checked(agent, before)`: `before` itself if nothing changed; else the new bytes, proved to be readable (`StateMismatch`)."""
+        scalar = all(_is_scalar(f.hint) for f in self.fields)
+        self._kinds: Callable[[Any], tuple[type, ...]] | None = eval(f"lambda agent: ({kinds})", used) if scalar else None
+        self._checked: set[tuple[type, ...]] = set()
         self._mutable = tuple((f"f{i}", f.name) for i, f in enumerate(self.fields) if not is_immutable_type(f.hint))
         self.constant = all(f.factory in (None, *_EMPTY) for f in self.fields)  # every new agent begins with the same bytes
 
-    def encode_checked(self, instance: object, before: bytes) -> bytes:
-        """`encode`, returning `before` itself if nothing changed; what changed is proved to be readable (`StateMismatch` naming the field)."""
-        after = self.encode(instance)
-        if after == before:
-            return before
-        if not self.exact(instance):
-            self.prove(instance, after)
-        return after
-
-    def prove(self, instance: object, after: bytes) -> None:
+    def _prove(self, instance: object, after: bytes) -> bytes:
         """See to it that the fields, encoded as `after`, can be read again; `StateMismatch` naming the one that can't."""
         if self._kinds is None:
             readable = self._decode_or_mismatch(after, _WRONG_VALUE)
@@ -201,6 +196,7 @@ class StateCodec:
             if kinds not in self._checked:
                 self._decode_or_mismatch(after, _WRONG_VALUE)
                 self._checked.add(kinds)
+        return after
 
     def _part(self, instance: object, readable: Any) -> None:
         """Two fields that hold the same object hold the same value, no more: the later one gets an object of its own."""
