@@ -88,4 +88,8 @@ def __getattr__(name: str) -> Any:
         from .infrastructure import forwarders
 
         return getattr(forwarders, name)
+    from .api.later import NAMES, not_yet
+
+    if name in NAMES:
+        raise not_yet(f"jidosystem.{name}", NAMES[name])
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -33,7 +33,8 @@ class Agents:
         """Activate an agent now and return its reference; `AgentCrashed`, `AgentFailed` or the store's error if it can't live."""
         for name, value in (("resources", resources), ("placement", placement), ("constraints", constraints), ("isolation", isolation)):
             if value is not None:
-                raise NotYetAvailable(f"agents.start({name}=…) comes with the resource manager; leave it out for now")
+                part = "worker processes" if name == "isolation" else "the resource manager"
+                raise NotYetAvailable(f"agents.start({cls.__name__}, {key!r}, {name}=…) comes with {part}; leave it out for now")
         host = self._node.host_of(cls)
         await self._node.control.start(host, check_key(key))
         ref: A = self._node.ref(host, key)

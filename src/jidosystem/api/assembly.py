@@ -19,6 +19,8 @@ def check_url(url: str) -> tuple[str, str]:
         raise NotYetAvailable(f"{url!r}: {scheme}:// comes with {_LATER[scheme]}; for now use {_FORMS}")
     if scheme == "memory" and separator and rest in ("", "/"):
         return "memory", ""
+    if rest == "/:memory:":
+        raise InvalidConfig(f'{url!r}: what is kept in memory needs no SQLite: use "memory://"', path="url", value=url, allowed=_FORMS)
     if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
         return "sqlite", rest[1:]
     raise InvalidConfig(f"{url!r} isn't a store's URL: use {_FORMS}", path="url", value=url, allowed=_FORMS)

@@ -243,6 +243,15 @@ class Platform:
         self._running()
         return list(await self._records.verify())
 
+    if not TYPE_CHECKING:  # a type checker knows every attribute that there is
+
+        def __getattr__(self, name: str) -> Any:
+            from .later import ROOMS, not_yet
+
+            if name in ROOMS:
+                raise not_yet(f"platform.{name}", ROOMS[name])
+            raise AttributeError(f"a Platform has no attribute {name!r}", name=name, obj=self)
+
     def _running(self) -> Node:
         node = self._node
         if node is None:

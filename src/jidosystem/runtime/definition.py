@@ -418,8 +418,9 @@ def define(cls: type, name: str | None, version: int, resident: bool, members: f
 
 
 def _check_blocks(cls: type) -> None:
-    for name, value in cls.__dict__.items():
-        if name in LATER and not callable(value):
+    given = {name: value for base in reversed(cls.__mro__) for name, value in base.__dict__.items()}  # a mixin may bring one
+    for name, value in given.items():
+        if name in LATER and not inspect.isfunction(value):
             raise NotYetAvailable(f"{cls.__name__}.{name}: the `{name}` block comes with {LATER[name]}; leave it out for now")
         if name in _BLOCKS and not isinstance(value, _BLOCKS[name]):
             raise DefinitionError(f"{cls.__name__}.{name} must be a {_BLOCKS[name].__name__}, not {value!r}")
