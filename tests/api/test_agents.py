@@ -506,9 +506,16 @@ async def test_what_needs_a_platform_says_so() -> None:
     shop = Shop()
     with pytest.raises(NoPlatform, match=r"Shop\(\)\.agent needs a platform"):
         await shop.ask()
-    for name in ("ref", "log"):
-        with pytest.raises(NoPlatform):
-            getattr(shop, name)
+    with pytest.raises(NoPlatform):
+        _ = shop.ref
+
+
+async def test_an_action_that_writes_log_lines_runs_without_a_platform_too(caplog: pytest.LogCaptureFixture) -> None:
+    shop = Shop()
+    with caplog.at_level("INFO", "jidosystem"):
+        shop.log.info("sold out", left=0)
+    assert '"agent": "Shop"' in caplog.text
+    assert '"left": 0' in caplog.text
 
 
 async def test_a_reference_reaches_actions_only(platform: Platform) -> None:

@@ -221,7 +221,7 @@ def test_only_methods_are_actions() -> None:
 def test_an_impossible_type_name_is_refused(name: str) -> None:
     with pytest.raises(DefinitionError, match="name"):
 
-        class Named(Agent, name=name or "/"):
+        class Named(Agent, name=name):
             pass
 
 
@@ -250,6 +250,13 @@ def test_a_version_is_a_whole_number_from_1(version: Any) -> None:
     with pytest.raises(DefinitionError, match="version"):
 
         class Versioned(Agent, version=version):
+            pass
+
+
+def test_an_agent_is_resident_or_not() -> None:
+    with pytest.raises(DefinitionError, match=r"Staying: resident=1: True or False"):
+
+        class Staying(Agent, resident=1):  # type: ignore[arg-type]
             pass
 
 

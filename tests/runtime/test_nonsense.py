@@ -19,7 +19,7 @@ class Mischief(Agent):
     done: int = 0
 
     @action
-    async def do(self, what: str) -> Any:
+    async def do(self, what: str) -> Any:  # noqa: C901 - one case each
         self.done += 1
         match what:
             case "data of an event":
@@ -44,6 +44,8 @@ class Mischief(Agent):
                 self.remind(HALF, action=self.do, after=1, args={"what": ""})
             case "arguments of a reminder":
                 self.remind("r", action=self.do, after=1, args={"what": HALF})
+            case "argument of a reminder that doesn't fit":
+                self.remind("r", action=self.do, after=1, args={"what": 5})
             case "time of a reminder":
                 self.remind("r", action=self.do, after=math.nan, args={"what": ""})
             case "cast":
@@ -58,6 +60,7 @@ class Mischief(Agent):
 WHAT = [
     "data of an event", "bare data of an event", "object as data", "stream", "no string as stream", "metadata", "state", "number", "result",
     "name of a reminder", "arguments of a reminder", "time of a reminder", "cast", "child",
+    "argument of a reminder that doesn't fit",
 ]  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from jidosystem import (
     Agent,
+    AgentCrashed,
     Bulkhead,
     BulkheadFull,
     CallTimeout,
@@ -25,6 +26,7 @@ from jidosystem import (
     Transient,
     TurnTimeout,
     action,
+    on_load,
 )
 from tests.runtime.harness import Store, settle, until, until_async
 
@@ -304,6 +306,32 @@ async def test_so_many_turns_of_a_type_run_at_a_time_and_one_too_many_is_refused
     assert await asyncio.gather(*calls) == [1] * 5
     assert Outside.most == 2
     assert await platform.agent(Wide, "late").enter() == 1
+
+
+async def test_agents_that_are_still_being_loaded_count_among_those_who_wait(platform: Platform) -> None:
+    calls = [asyncio.ensure_future(platform.agent(Wide, str(n)).enter()) for n in range(8)]
+    await until(lambda: sum(call.done() for call in calls) == 3)
+    Outside.gate.set()
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert outcomes[:5] == [1] * 5
+    assert [type(outcome) for outcome in outcomes[5:]] == [BulkheadFull] * 3
+
+
+class Stillborn(Wide):
+    @on_load
+    def check(self) -> None:
+        if Outside.errors:
+            raise Outside.errors[0]
+
+
+async def test_agents_that_could_not_be_loaded_wait_no_more(platform: Platform) -> None:
+    Outside.errors = [ValueError("not today")]
+    Outside.gate.set()
+    for n in range(20):
+        with pytest.raises(AgentCrashed, match="not today"):
+            await platform.agent(Stillborn, str(n)).enter()
+    Outside.errors = []
+    assert await platform.agent(Stillborn, "a").enter() == 1
 
 
 async def test_other_types_are_not_concerned(platform: Platform) -> None:

@@ -11,6 +11,7 @@ from ..core.codec import NOT_CARRIED, plain
 from ..core.errors import DefinitionError, InvalidArguments, NoPlatform, NotYetAvailable, OutsideTurn
 from ..core.events import Event, check_event_type
 from ..core.ids import Ids, check_key, is_unicode
+from ..core.logs import logger
 from ..core.schedule import first_due, make_schedule
 from . import calls
 from .boundary import is_immutable
@@ -81,8 +82,11 @@ class Agent:
 
     @property
     def log(self) -> Any:
-        """A structured logger that knows the agent."""
-        return self._activation("log").host.node.log.bind(agent=self._activation("log").address)
+        """A structured logger that knows the agent; without a platform its type."""
+        link = self._link()
+        if isinstance(link, _Loose):
+            return logger("jidosystem").bind(agent=type(self).__jido_type__.name)
+        return link.host.node.log.bind(agent=link.address)
 
     @property
     def effects(self) -> Effects:

@@ -391,6 +391,8 @@ def define(cls: type, name: str | None, version: int, resident: bool, members: f
         raise DefinitionError(f"{cls.__name__}: don't override __init__: fields have defaults, and @on_start runs when an activation begins")
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise DefinitionError(f"{cls.__name__}: version={version!r}: a whole number, at least 1")
+    if not isinstance(resident, bool):
+        raise DefinitionError(f"{cls.__name__}: resident={resident!r}: True or False")
     try:
         hints = typing.get_type_hints(cls, localns={cls.__name__: cls, **_caller_locals()}, include_extras=True)
     except (NameError, TypeError) as error:
@@ -411,7 +413,7 @@ def define(cls: type, name: str | None, version: int, resident: bool, members: f
         if not field.name.startswith("_"):
             check_carried(f"{cls.__name__}.{field.name}", field.hint)
             check_default(f"{cls.__name__}.{field.name}", field)
-    type_name = check_type_name(name or cls.__name__)
+    type_name = check_type_name(cls.__name__ if name is None else name)
     if type_name.startswith("jido.") and not cls.__module__.startswith("jidosystem."):
         raise DefinitionError(f"{cls.__name__}: names that begin with 'jido.' are the platform's own; choose another than {type_name!r}")
     return AgentType(cls, type_name, version, resident, members, fields)

@@ -83,8 +83,10 @@ def bound_action_name(owner: object, bound: Callable[..., Any]) -> str:
 
 
 def encode_named(signature: Any, args: Mapping[str, Any] | None) -> bytes:
-    """Arguments given by name, encoded; `missed` may be left out: the platform fills it in."""
+    """Arguments given by name, checked against the hints and encoded; `missed` may be left out: the platform fills it in."""
     values = dict(args or {})
     if "missed" in signature.names and "missed" not in values:
         values["missed"] = 0
-    return bytes(signature.to_plain((), values))
+    blob = bytes(signature.to_plain((), values))
+    signature.from_plain(blob)  # a mistake is told to whoever makes it, not to whoever finds the dead letter
+    return blob

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 from ..core.errors import BulkheadFull
 from ..infrastructure.breaker import BreakerState
+from .status import Status
 from .turn import CALL, CAST, HOOK, Turn
 
 if TYPE_CHECKING:
+    from ..infrastructure.bulkhead import Bulkhead
     from .activation import Activation
     from .host import Host
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 class Guards:
     """The guards of one agent type on one node; `watches` is False for types without any."""
 
-    __slots__ = ("_breaker", "_host", "_running", "_waiting", "bulkhead", "watches")
+    __slots__ = ("_arriving", "_breaker", "_host", "_running", "_waiting", "bulkhead", "watches")
 
     def __init__(self, host: Host) -> None:
         resilience = host.type.resilience
@@ -26,25 +28,37 @@ class Guards:
         self.bulkhead = resilience.bulkhead
         self._running = 0
         self._waiting: deque[Activation] = deque()
+        self._arriving: set[Activation] = set()  # called while they are loaded: they will ask for a place
         self.watches = resilience.circuit_breaker is not None or resilience.bulkhead is not None or resilience.retry is not None
 
     def check(self, activation: Activation, turn: Turn) -> None:
         """Refuse a call or cast at the door: `CircuitOpen` or `BulkheadFull`."""
-        bulkhead = self.bulkhead
-        if bulkhead is not None and self._running >= bulkhead.max_concurrent and len(self._waiting) >= bulkhead.max_waiting:
-            raise BulkheadFull(
-                f"{self._host.type.name}: {self._running} turns run and {len(self._waiting)} agents wait on this node, the limits of its bulkhead",
-                agent=activation.address,
-            )
+        if self.bulkhead is not None:
+            self._check_room(self.bulkhead, activation)
         breaker = activation.extra.breaker if activation.extra is not None else None
         if breaker is not None and turn.permit is None:
             turn.permit = breaker.admit(self._host.node.loop.time())
+
+    def _check_room(self, bulkhead: Bulkhead, activation: Activation) -> None:
+        room = bulkhead.max_concurrent + bulkhead.max_waiting - self._running - len(self._waiting)
+        if room <= len(self._arriving):
+            self._arriving = {each for each in self._arriving if each.status is Status.LOADING}  # some couldn't be loaded
+            if room <= len(self._arriving):
+                waiting = len(self._waiting) + len(self._arriving)
+                raise BulkheadFull(
+                    f"{self._host.type.name}: {self._running} turns run and {waiting} agents wait on this node, the limits of its bulkhead; "
+                    "try again later, or raise Bulkhead(max_concurrent=…, max_waiting=…)",
+                    agent=activation.address,
+                )
+        if activation.status is Status.LOADING:
+            self._arriving.add(activation)
 
     def admit(self, activation: Activation, turn: Turn) -> bool:
         """Whether a turn may begin now; if not, its agent goes on when another turn of the type ends."""
         if turn.slot_taken or turn.kind == HOOK:
             return True
         assert self.bulkhead is not None
+        self._arriving.discard(activation)
         if self._running < self.bulkhead.max_concurrent:
             self._running += 1
             turn.slot_taken = True
