@@ -135,6 +135,11 @@ def test_an_unknown_key_is_refused_with_a_near_name(path: str, hint: str) -> Non
         plain().get(path)
 
 
+@pytest.mark.parametrize("section", ["payments", "tenants", "clients", "nats"])
+def test_a_section_of_the_applications_own_is_no_misspelling(section: str) -> None:
+    assert plain({f"{section}.limit": 1}).agents.default_timeout == 30
+
+
 def test_a_variable_with_one_underscore_is_a_mistake() -> None:
     with pytest.raises(InvalidConfig, match="JIDO_AGENTS__DEFAULT_TIMEOUT"):
         plain(None, JIDO_AGENTS_DEFAULT_TIMEOUT="1")

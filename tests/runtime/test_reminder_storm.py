@@ -8,7 +8,7 @@ import pytest
 
 from jidosystem import Agent, AgentCrashed, AgentFailed, Platform, Supervision, action, on_start
 from jidosystem.runtime.reminders import MAX_FIRING
-from tests.runtime.harness import until_async
+from tests.runtime.harness import FakeClock, until_async
 
 broken = {"now": False}
 
@@ -54,11 +54,11 @@ async def rung(platform: Platform, ref: Any) -> bool:
     return bool((await platform.agents.describe(ref)).fields["rung"])  # type: ignore[index]
 
 
-async def test_a_storm_of_reminders_of_failed_agents_holds_up_nobody_and_waits_for_their_restart() -> None:
-    async with Platform(agents=[Frail, Sound]) as platform:
+async def test_a_storm_of_reminders_of_failed_agents_holds_up_nobody_and_waits_for_their_restart(clock: FakeClock) -> None:
+    async with Platform(agents=[Frail, Sound], clock=clock) as platform:
         frail = [platform.agent(Frail, str(i)) for i in range(MAX_FIRING + 1)]
         for ref in frail:
-            await ref.set(0.2)
+            await ref.set(10)
             await platform.agents.stop(ref)
         broken["now"] = True
         try:
@@ -66,7 +66,8 @@ async def test_a_storm_of_reminders_of_failed_agents_holds_up_nobody_and_waits_f
                 with pytest.raises((AgentCrashed, AgentFailed)):
                     await ref.nothing()
             sound = platform.agent(Sound, "s")
-            await sound.set(0.3)
+            await sound.set(11)
+            await clock.advance(platform, 12)
             await until_async(lambda: rung(platform, sound))
         finally:
             broken["now"] = False

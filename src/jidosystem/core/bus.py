@@ -26,6 +26,7 @@ from .log import EventLog
 from .observability import logger
 from .records import Records
 from .subscriptions import CLOSE_GRACE_S, DurableSubscription
+from .tracing import ambient_traceparent
 
 MAX_STREAM_CHARS = 1_000
 MAX_ATTEMPTS = 5
@@ -125,7 +126,7 @@ class EventBus:
         event = Event(
             self._ids(), type, why.source if why else self._source, "", self._clock.time_s(), msgspec.Raw(blob), stream,
             carried_metadata(metadata, type) if metadata else {},
-            why.correlation_id if why else None, why.causation_id if why else None, why.traceparent if why else None,
+            why.correlation_id if why else None, why.causation_id if why else None, why.traceparent if why else ambient_traceparent(),
         )  # fmt: skip
         try:
             future = self._log.append((event,), expected)

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 ADDRESS = "jido.config/cluster"
 MAX_HISTORY = 200
+MISSPELT = 0.8
+"""How like one of the platform's own sections a name is to be a misspelling of it: `agent` is, `payments` isn't."""
 OnChange = Callable[[str, Any, Any], Awaitable[None] | None]
 Change = tuple[str, Any, Any]
 
@@ -276,7 +278,7 @@ class Config:
         section, key, _rest = split(setting.path)
         if section in SECTIONS:
             self._known(setting.path, setting.source)
-        elif section not in models and (not key or near(section, SECTIONS)):
+        elif section not in models and (not key or near(section, SECTIONS, MISSPELT)):
             self._known_section(section, setting.path, setting.source)
 
     def _take_engine(self, url: str) -> None:

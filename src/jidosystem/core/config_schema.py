@@ -127,11 +127,11 @@ def value_at(section: Any, key: str, rest: list[str]) -> Any:
     return value
 
 
-def near(name: str, names: Iterable[str]) -> str:
-    """`; did you mean …?` if there is a name like it."""
+def near(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
+    """`; did you mean …?` if there is a name like it, as like as `cutoff` says."""
     import difflib  # a mistake may take its time, a start may not
 
-    close = difflib.get_close_matches(name, list(names), 1)
+    close = difflib.get_close_matches(name, list(names), 1, cutoff)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

@@ -152,6 +152,12 @@ class Tracing:
         return _Recorded(self._tracer.start_span(name, context, attributes=attributes))
 
 
+def ambient_traceparent() -> str | None:
+    """The position of the application's own current span, None without one; a look at a dictionary where OpenTelemetry isn't loaded."""
+    position = _ambient() if "opentelemetry.trace" in sys.modules else None
+    return None if position is None else str(position)
+
+
 def _application_provider() -> TracerProvider | None:
     """The provider that the application has set up; None if there is none that does anything."""
     if "opentelemetry.trace" not in sys.modules and "OTEL_PYTHON_TRACER_PROVIDER" not in os.environ:

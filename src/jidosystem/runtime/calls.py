@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import InvalidArguments, OutsideTurn, ShuttingDown
+from ..core.tracing import ambient_traceparent
 from .boundary import IMMUTABLE, is_immutable
 from .definition import ActionSpec
 from .keyed import keyed_call, keyed_cast
@@ -42,6 +43,8 @@ async def call(
     activation = host.find(key)
     turn = Turn(activation, spec, args, caller)
     turn.kwargs, turn.deadline = kwargs, deadline
+    if caller is None and node.tracing.enabled:
+        turn.traceparent = ambient_traceparent()  # it may begin later, and elsewhere than in its caller's context
     if caller is not None and not activation.idle:
         check_cycle(activation, caller, spec)
     if host.guards.watches:
@@ -133,6 +136,8 @@ async def cast(host: Host, key: str, spec: ActionSpec, args: tuple[Any, ...], kw
     activation = host.find(key)
     turn = Turn(activation, spec, args, None)
     turn.kind, turn.kwargs = CAST, kwargs
+    if host.node.tracing.enabled:
+        turn.traceparent = ambient_traceparent()
     if idempotency_key is not None and not spec.readonly:
         await keyed_cast(host, key, turn, idempotency_key)
         return

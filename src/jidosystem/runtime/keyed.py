@@ -17,6 +17,7 @@ import msgspec
 from ..core.codec import encode
 from ..core.errors import CallTimeout, IdempotencyConflict, InvalidArguments, OutcomeUnknown
 from ..core.ids import is_unicode
+from ..core.tracing import ambient_traceparent
 from .definition import ActionSpec
 from .mailbox import check_cycle, wait_for_room
 from .staging import KeyRow
@@ -134,6 +135,8 @@ async def keyed_call(
     if keyed is None:
         turn = Turn(activation, spec, args, caller)
         turn.kwargs, turn.deadline = kwargs, deadline
+        if caller is None and host.node.tracing.enabled:
+            turn.traceparent = ambient_traceparent()
         keyed = _make(host, key, turn, given, hashed)
         _begin(host, key, keyed)
     turn = keyed.turn
