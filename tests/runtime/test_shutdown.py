@@ -365,6 +365,15 @@ async def test_ctrl_c_closes_in_order(file_url: str) -> None:
         assert (await platform.agents.list(type=make_worker()))[0].turns >= 1
 
 
+async def test_an_action_that_wont_stop_doesnt_keep_the_process(file_url: str) -> None:
+    async with Process(file_url, grace=0.1, stubborn=True) as program:
+        assert [await program.line(), await program.line()] == ["1", "waiting"]
+        program.interrupt()
+        _code, out, err = await program.ended()
+    assert out.count("terminated") == 1  # the other agent's; this one's code hadn't stopped
+    assert "an action didn't stop when the platform closed" in err
+
+
 async def test_a_second_ctrl_c_ends_at_once_and_nothing_acknowledged_is_lost(file_url: str) -> None:
     async with Process(file_url, grace=1_000, stubborn=False) as program:
         assert [await program.line(), await program.line()] == ["1", "waiting"]

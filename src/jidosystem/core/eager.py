@@ -3,7 +3,7 @@
 A coroutine that never really waits is then finished when `start_eagerly` returns, without a trip through the
 event loop; one that waits goes on as an ordinary task of its own, with its own cancellation and `current_task()`.
 Python 3.12 and later can do this natively; for 3.11 there is `EagerTask`, built on asyncio's interface for
-third-party tasks (`_enter_task`, `_leave_task`, `_register_task`).
+third-party tasks (`_enter_task`, `_leave_task`, `_register_task`, `_unregister_task`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ T = TypeVar("T")
 _enter_task: Callable[[Any, Any], None] = asyncio.tasks._enter_task
 _leave_task: Callable[[Any, Any], None] = asyncio.tasks._leave_task
 _register_task: Callable[[Any], None] = asyncio.tasks._register_task
+_unregister_task: Callable[[Any], None] = asyncio.tasks._unregister_task
 
 
 class EagerTask(asyncio.Future[T]):
@@ -110,6 +111,10 @@ class EagerTask(asyncio.Future[T]):
         if self._fut_waiter is None or not self._fut_waiter.cancel(msg):
             self._must_cancel = True
         return True
+
+    def disown(self) -> None:
+        """Let `asyncio.run` end without it: code that ignores its cancellation would hold the process for ever."""
+        _unregister_task(self)
 
     def cancelling(self) -> int:
         """How many requests to cancel are pending."""

@@ -478,6 +478,8 @@ class Activation:
             if turn.task is not None and not turn.task.done():
                 turn.stop_reason = turn.stop_reason or reason
                 turn.task.cancel()
+                if isinstance(turn.task, TurnTask):
+                    turn.task.disown()
 
     def abandon_turns(self) -> None:
         """What was cancelled and didn't stop is answered; nothing that it still does counts."""

@@ -11,7 +11,7 @@ from ..core.errors import AgentCrashed, TurnTimeout, describe
 from ..core.tracing import Span
 from ..infrastructure.retry import delay_s, should_retry
 from .status import Status
-from .turn import CALL, CAST, ActivationCrash, Turn, is_failure
+from .turn import CALL, CAST, ActivationCrash, Turn, TurnTask, is_failure
 
 if TYPE_CHECKING:
     from .activation import Activation
@@ -108,6 +108,8 @@ def give_up(activation: Activation, turn: Turn, error: BaseException) -> None:
     """Leave the instance to code that doesn't stop; the agent goes on with a new one."""
     node = activation.host.node
     turn.open = False
+    if isinstance(turn.task, TurnTask):
+        turn.task.disown()
     node.log.error("a turn was given up", agent=activation.address, action=turn.spec.name, error=describe(error))
     if turn.spec.threaded:
         node.threads.lose_one()

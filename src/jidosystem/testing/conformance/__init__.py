@@ -7,6 +7,11 @@
 The classes are collected by pytest with pytest-asyncio in auto mode.
 """
 
+from importlib.util import find_spec
+
+if find_spec("pytest") is None:
+    raise ImportError("the conformance suites need the extra `testing`: pip install 'jidosystem[testing]'")
+
 from .log import EventLogConformance
 from .records import RecordsConformance
 from .wire import WireConformance
