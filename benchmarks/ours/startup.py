@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -23,7 +24,9 @@ MODULES = "import sys; from jidosystem import Agent, Platform, action; print(len
 
 
 def _python(*arguments: str) -> float:
-    output = subprocess.run([sys.executable, "-c", *arguments], check=True, capture_output=True, text=True, timeout=60).stdout
+    # With compiled modules kept, as pip leaves them: some machines forbid that for a working copy, and compile again each time.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    output = subprocess.run([sys.executable, "-c", *arguments], check=True, capture_output=True, text=True, timeout=60, env=env).stdout
     return float(output)
 
 
