@@ -30,6 +30,10 @@ class Mischief(Agent):
                 self.emit("mischief.done", {"object": object()})
             case "stream":
                 self.emit("mischief.done", stream=HALF)
+            case "empty stream":
+                self.emit("mischief.done", stream="")
+            case "endless stream":
+                self.emit("mischief.done", stream="x" * 1_001)
             case "no string as stream":
                 self.emit("mischief.done", stream=5)  # type: ignore[arg-type]
             case "metadata":
@@ -58,7 +62,7 @@ class Mischief(Agent):
 
 
 WHAT = [
-    "data of an event", "bare data of an event", "object as data", "stream", "no string as stream", "metadata", "state", "number", "result",
+    "data of an event", "bare data of an event", "object as data", "stream", "no string as stream", "empty stream", "endless stream", "metadata", "state", "number", "result",
     "name of a reminder", "arguments of a reminder", "time of a reminder", "cast", "child",
     "argument of a reminder that doesn't fit",
 ]  # fmt: skip

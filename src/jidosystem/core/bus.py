@@ -18,7 +18,7 @@ from .clock import Clock
 from .context import current
 from .dead_letters import DeadLetters
 from .errors import InvalidArguments, ShuttingDown
-from .events import Event, check_event_type, matcher, set_field
+from .events import MAX_STREAM_CHARS, Event, check_event_type, matcher, set_field
 from .groups import Group, Groups, Handler, Member, durable_name
 from .ids import Ids, check_key
 from .live import Live, LiveDispatch
@@ -28,7 +28,6 @@ from .records import Records
 from .subscriptions import CLOSE_GRACE_S, DurableSubscription
 from .tracing import ambient_traceparent
 
-MAX_STREAM_CHARS = 1_000
 MAX_ATTEMPTS = 5
 FORWARD_BATCH = 100
 FORWARD_ATTEMPTS = 10

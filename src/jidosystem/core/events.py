@@ -19,6 +19,7 @@ from .codec import from_bytes, seal, to_builtins, unseal
 from .errors import InvalidPattern, RecordUnreadable
 
 MAX_TYPE_CHARS = 255
+MAX_STREAM_CHARS = 1_000
 _TYPE = re.compile(r"[A-Za-z0-9_\-]+(?:\.[A-Za-z0-9_\-]+)*")
 _PATTERN = re.compile(r"(?:[A-Za-z0-9_\-]+|\*\*?)(?:\.(?:[A-Za-z0-9_\-]+|\*\*?))*")
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar, TypeVarTuple, Unpack
 
 from ..core.codec import NOT_CARRIED, plain
 from ..core.errors import DefinitionError, InvalidArguments, NoPlatform, NotYetAvailable, OutsideTurn
-from ..core.events import Event, check_event_type
+from ..core.events import MAX_STREAM_CHARS, Event, check_event_type
 from ..core.ids import Ids, check_key, is_unicode
 from ..core.logs import logger
 from ..core.schedule import first_due, make_schedule
@@ -192,8 +192,8 @@ class Agent:
         Raises `InvalidPattern` for an impossible type, `InvalidArguments` naming what can't be carried, `OutsideTurn`, `ReadOnlyTurn`.
         """
         check_event_type(type)
-        if stream is not None and (not isinstance(stream, str) or not is_unicode(stream)):
-            raise InvalidArguments(f"stream={stream!r}: a string of valid Unicode", path="$.stream")
+        if stream is not None and (not isinstance(stream, str) or not 0 < len(stream) <= MAX_STREAM_CHARS or not is_unicode(stream)):
+            raise InvalidArguments(f"stream={stream!r}: a string of valid Unicode, 1 to {MAX_STREAM_CHARS:,} characters", path="$.stream")
         effects, turn = self._collect("emit")
         try:
             taken = data is None or (is_immutable(data) and not hasattr(data, "__dict__") and not isinstance(data, str | tuple))

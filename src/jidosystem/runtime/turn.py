@@ -143,7 +143,10 @@ class Turn:
     def too_late(self) -> CallTimeout:
         """The caller's patience ended before the answer."""
         who = self.activation.address
-        how = "it had begun and goes on: whether it took effect is unknown here" if self.begun else "it hadn't begun and was withdrawn"
+        if self.begun:
+            how = "it had begun and goes on: whether it took effect is unknown here. Ask the agent before repeating it, or repeat with an idempotency key"
+        else:
+            how = "it hadn't begun and was withdrawn; nothing has happened"
         return CallTimeout(f"no answer from {who}.{self.spec.name} in time; {how}", agent=who, uncertain=self.begun)
 
     def is_special(self) -> bool:
