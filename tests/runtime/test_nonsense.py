@@ -62,8 +62,8 @@ class Mischief(Agent):
 
 
 WHAT = [
-    "data of an event", "bare data of an event", "object as data", "stream", "no string as stream", "empty stream", "endless stream", "metadata", "state", "number", "result",
-    "name of a reminder", "arguments of a reminder", "time of a reminder", "cast", "child",
+    "data of an event", "bare data of an event", "object as data", "stream", "no string as stream", "empty stream", "endless stream", "metadata",
+    "state", "number", "result", "name of a reminder", "arguments of a reminder", "time of a reminder", "cast", "child",
     "argument of a reminder that doesn't fit",
 ]  # fmt: skip
 

@@ -12,7 +12,7 @@ from ..core.codec import decode
 from ..core.errors import AgentFailed, JidoError
 from .extra import MAX_REMEMBERED
 from .status import Status
-from .turn import Origin, Turn
+from .turn import DueOrigin, Origin, Turn
 
 if TYPE_CHECKING:
     from .activation import Activation
@@ -23,6 +23,26 @@ def deliver(host: Host, key: str, turn: Turn) -> None:
     """Run a delivery unless it was done before; it answers through its origin."""
     origin = turn.origin
     assert origin is not None
+    if isinstance(origin, DueOrigin) and key not in host.live:
+        host.node.own(_wake_if_due(host, key, turn, origin))
+    else:
+        _deliver(host, key, turn, origin)
+
+
+async def _wake_if_due(host: Host, key: str, turn: Turn, origin: DueOrigin) -> None:
+    """A passive agent isn't woken for a reminder that it has forgotten, nor a deleted one, whose `on_start` might bring it to life again."""
+    try:
+        row = await host.node.records.read_row(f"{host.type.name}/{key}", "due", origin.row)
+    except JidoError as error:
+        origin.settled(error)
+        return
+    if row is None and key not in host.live:
+        origin.settled(None)
+    else:
+        _deliver(host, key, turn, origin)
+
+
+def _deliver(host: Host, key: str, turn: Turn, origin: Origin) -> None:
     try:
         activation = host.find(key)
         if activation.status != Status.LOADING:

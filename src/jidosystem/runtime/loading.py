@@ -16,7 +16,6 @@ from .definition import AgentType
 from .effects import CastEffect, Reminder
 from .head import FAILED, PAUSED, Head, Marks, decode_head
 from .outbox import Outbox
-from .staging import due_row
 
 if TYPE_CHECKING:
     from .activation import Activation
@@ -118,7 +117,7 @@ async def _load_marks(activation: Activation, marks: Marks) -> None:
             for row in await records.read_rows(address, "due"):
                 reminder = _reminder.decode(row.value)
                 extra.reminders[reminder.name] = reminder
-                if due_row(reminder) != row.name:
+                if reminder.row != row.name:
                     raise RecordUnreadable(f"the reminder {reminder.name!r} of {address} doesn't fit its row {row.name!r}", agent=address)
         if marks.pending:
             extra.outbox = Outbox(activation)

@@ -28,11 +28,6 @@ class KeyRow(msgspec.Struct, frozen=True, array_like=True):
     reply: bytes
 
 
-def due_row(reminder: Reminder) -> str:
-    """The name of a reminder's row: due time in microseconds first, so that a scan finds what is due."""
-    return f"{int(reminder.due_s * 1_000_000):017d}/{reminder.name}"
-
-
 def stage(activation: Activation, turn: Turn, value: Any, batch: Batch) -> None:
     """Add a turn's rows, events and releases to a batch; raises, before it changed anything, what makes the turn fail."""
     extra = activation.need_extra()
@@ -135,11 +130,11 @@ def stage_reminder(activation: Activation, extra: Extra, name: str, reminder: Re
     old = extra.reminders.pop(name, None)
     if old is not None:
         extra.marks.due -= 1
-        batch.stage().rows["due", due_row(old)] = Row("due", due_row(old), None)
+        batch.stage().rows["due", old.row] = Row("due", old.row, None)
     if reminder is not None:
         extra.reminders[name] = reminder
         extra.marks.due += 1
         blob = encode(reminder)
-        batch.stage().rows["due", due_row(reminder)] = Row("due", due_row(reminder), blob)
+        batch.stage().rows["due", reminder.row] = Row("due", reminder.row, blob)
         batch.size_bytes += len(blob)
         batch.stage().after.append(partial(activation.host.node.reminders.add, activation.address, reminder, zero_s))

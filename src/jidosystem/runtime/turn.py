@@ -47,11 +47,12 @@ class Origin:
 class DueOrigin(Origin):
     """A reminder being fired, and what takes its place in the same commit (None: nothing), counted by the clock of `zero_s`."""
 
-    __slots__ = ("following", "zero_s")
+    __slots__ = ("following", "row", "zero_s")
 
     def __init__(self, reminder: Reminder, following: Reminder | None, zero_s: float, settled: Callable[[BaseException | None], None]) -> None:
         super().__init__("due", reminder.name, int(reminder.due_s * 1_000_000), settled)
         self.following = following
+        self.row = reminder.row
         self.zero_s = zero_s
 
 
@@ -144,7 +145,7 @@ class Turn:
         """The caller's patience ended before the answer."""
         who = self.activation.address
         if self.begun:
-            how = "it had begun and goes on: whether it took effect is unknown here. Ask the agent before repeating it, or repeat with an idempotency key"
+            how = "it had begun and goes on: whether it took effect is unknown here. Ask the agent, or repeat with an idempotency key"
         else:
             how = "it hadn't begun and was withdrawn; nothing has happened"
         return CallTimeout(f"no answer from {who}.{self.spec.name} in time; {how}", agent=who, uncertain=self.begun)
