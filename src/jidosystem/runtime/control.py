@@ -14,7 +14,7 @@ from .head import ACTIVE, FAILED, PAUSED, decode_head
 from .loading import check_version, current_state, stored_rows
 from .outbox import Outbox
 from .status import Status
-from .turn import current_turn
+from .turn import Turn, current_turn
 
 if TYPE_CHECKING:
     from .activation import Activation
@@ -49,6 +49,13 @@ class AgentInfo(msgspec.Struct, frozen=True):
     fields: dict[str, Any] | None = None
 
 
+def _acting() -> Turn:
+    """The turn that runs. Its agent's activation may be a successor of the one that the turn was meant for."""
+    turn = current_turn()
+    assert turn is not None
+    return turn
+
+
 class Control:
     """See the module. Every method takes the agent's host and a good key."""
 
@@ -78,16 +85,17 @@ class Control:
     async def delete(self, host: Host, key: str) -> None:
         """Delete an agent with everything that is stored of it; a tombstone keeps its revision. Its children are told durably."""
         try:
-            activation = await host.find(key).ready()
+            activation = await self._present(host, key)
         except AgentFailed:
             await self._node.family.delete_failed(f"{host.type.name}/{key}")
             return
 
         async def forget(_agent: Any) -> None:
-            turn = current_turn()
-            assert turn is not None
+            nonlocal activation
+            turn = _acting()
             assert turn.effects is not None
             turn.effects.deleted = True
+            activation = turn.activation
 
         await activation.system_turn(forget)
         if activation.extra is not None and activation.extra.gone is not None:
@@ -118,11 +126,13 @@ class Control:
 
     async def pause(self, host: Host, key: str) -> None:
         """Durably let calls wait until `resume` or their deadline; reminders and deliveries stay where they are."""
-        activation = await host.find(key).ready()
+        activation = await self._present(host, key)
         if activation.status == Status.PAUSED:
             return
 
         async def mark(_agent: Any) -> None:
+            nonlocal activation
+            activation = _acting().activation
             activation.need_extra().marks.status = PAUSED
 
         await activation.system_turn(mark)
@@ -132,15 +142,18 @@ class Control:
 
     async def resume(self, host: Host, key: str) -> None:
         """Let a paused agent go on."""
-        activation = await host.find(key).ready()
+        activation = await self._present(host, key)
         if activation.status != Status.PAUSED:
             return
 
         async def unmark(_agent: Any) -> None:
+            nonlocal activation
+            activation = _acting().activation
             activation.need_extra().marks.status = ACTIVE
 
         await activation.system_turn(unmark)
-        activation.begin_life()
+        if activation.status == Status.PAUSED:
+            activation.begin_life()
 
     async def skip_reminder(self, address: str, reminder: Reminder, now_s: float) -> None:
         """Put the next occurrence in the place of one that went to the dead letters."""
@@ -149,17 +162,23 @@ class Control:
 
         type_name, key = split_address(address)
         host = self._node.hosts[type_name]
-        activation = await host.find(key).ready()
+        activation = await self._present(host, key)
         _missed, next_s = next_due(reminder.schedule, reminder.due_s, now_s)
 
         async def skip(_agent: Any) -> None:
-            turn = current_turn()
-            extra = activation.need_extra()
-            present = extra.reminders.get(reminder.name)
-            if turn is not None and turn.effects is not None and present is not None and present.due_s == reminder.due_s:
+            turn = _acting()
+            present = turn.activation.need_extra().reminders.get(reminder.name)
+            if turn.effects is not None and present is not None and present.due_s == reminder.due_s:
                 turn.effects.reminders[reminder.name] = None if next_s is None else msgspec.structs.replace(reminder, due_s=next_s)
 
         await activation.system_turn(skip)
+
+    async def _present(self, host: Host, key: str) -> Activation:
+        """The agent's activation, made if there is none. One that goes in the very moment in which it is found has a successor."""
+        while True:
+            activation = await host.find(key).ready()
+            if activation.status is not Status.GONE:
+                return activation
 
     # -- looking ---------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from ..core.errors import AgentCrashed, TurnTimeout, describe
 from ..core.tracing import Span
 from ..infrastructure.retry import delay_s, should_retry
 from .status import Status
-from .turn import CALL, CAST, ActivationCrash, Turn, TurnTask, is_failure
+from .turn import CALL, CAST, TIMER, ActivationCrash, Turn, TurnTask, is_failure
 
 if TYPE_CHECKING:
     from .activation import Activation
@@ -152,8 +152,9 @@ def failed(activation: Activation, turn: Turn, error: BaseException) -> None:
         if turn.deadline is None or host.node.loop.time() + wait_s < turn.deadline:
             _again(activation, turn, wait_s)
             return
-    if turn.kind == CAST:
-        host.node.log.warning("a cast failed", agent=activation.address, action=turn.spec.name, error=describe(error))
+    if turn.kind in (CAST, TIMER):  # nobody else is told
+        what = "a cast failed" if turn.kind == CAST else "a timer's action failed"
+        host.node.log.warning(what, agent=activation.address, action=turn.spec.name, error=describe(error))
     turn.fail(error)
 
 
