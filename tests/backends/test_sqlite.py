@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -52,6 +53,24 @@ class TestSqliteLog(EventLogConformance):
 
     async def close_log(self, log):
         await self.records.close()
+
+
+async def test_room_made_ahead_in_the_log_is_no_part_of_what_is_found_after_a_crash(path, tmp_path):
+    records = await open_store(path)
+    for number in range(30):
+        await records.commit(f"A/{number}", 0, b"h", [], [event("s", number)])
+    log = Path(f"{path}-wal").read_bytes()
+    assert log.endswith(bytes(500_000))
+    crashed = str(tmp_path / "crashed.db")
+    shutil.copy(path, crashed)
+    Path(f"{crashed}-wal").write_bytes(log)
+    await records.close()
+    records = await open_store(crashed)
+    assert [(await records.read(f"A/{number}")).revision for number in range(30)] == [1] * 30
+    await records.commit("A/more", 0, b"h", [], [event("s", 30)])
+    assert [e.data["number"] async for page in records.log.read(stream="s") for e in page] == list(range(31))
+    assert list(await records.verify()) == []
+    await records.close()
 
 
 async def test_everything_is_there_after_a_restart(path):

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from ...core.clock import Clock
 from ...core.errors import CommitUnknown, Conflict, RowExists, StoreError, StreamConflict
 from ...core.records import Committed, Row
-from .file import UNLISTED, VERSION, translate
+from .file import UNLISTED, VERSION, LogSpace, translate
 
 DOUBT_S = 0.1
 """How often a file whose last commit is in doubt is tried again while nothing else is asked of it."""
@@ -82,6 +82,7 @@ class Writer:
         self._loop = loop
         self._clock = clock
         self._settled = settled
+        self._log_space = LogSpace(path)
         self._queue: SimpleQueue[Write | Call | None] = SimpleQueue()
         self._doubtful: list[tuple[Sequence[Write | Call], int, sqlite3.Error]] = []
         self.put = self._queue.put
@@ -94,6 +95,7 @@ class Writer:
         self._queue.put(None)
         self._thread.join()
         self._connection.close()
+        self._log_space.close()
 
     def _run(self) -> None:
         open_, ended, took_s = True, 0.0, 0.0
@@ -113,6 +115,7 @@ class Writer:
                 ended = perf_counter()
                 took_s = ended - began
                 self._tell(outcomes)
+                self._log_space.make(len(batch) + 1)
         for writes, _before, error in self._doubtful:
             self._tell(self._still_unknown(writes, error))
 
