@@ -83,6 +83,7 @@ class Family:
         except (StoreError, RecordUnreadable) as store_error:
             self._node.log.error("a failed agent couldn't be marked as failed", agent=address, error=describe(store_error))
         host.refuse(held, error)
+        self._node.owed.send(host, key)
         await self._tell_parent(address, error)
 
     async def write_status(self, host: Host, key: str, status: int, cause: str) -> None:

@@ -135,6 +135,8 @@ class Host:
         except (RecordUnreadable, NoHost, AgentFailed, StoreError) as refused:
             await asyncio.sleep(0)  # whoever has just asked for the agent waits for it first
             self.refuse(activation, refused)
+            if isinstance(refused, AgentFailed) and activation.need_extra().marks.pending:
+                self.node.owed.send(self, activation.key)
         except Exception as failed:
             await asyncio.sleep(0)
             cause: BaseException = failed

@@ -11,7 +11,7 @@ import msgspec
 
 from ..core.codec import decode
 from ..core.errors import AgentFailed, NoHost, RecordUnreadable, StateMismatch, describe
-from ..core.records import Record, Records
+from ..core.records import Record, Records, StoredRow
 from .definition import AgentType
 from .effects import CastEffect, Reminder
 from .head import FAILED, PAUSED, Head, Marks, decode_head
@@ -122,11 +122,16 @@ async def _load_marks(activation: Activation, marks: Marks) -> None:
         if marks.pending:
             extra.outbox = Outbox(activation)
             for row in await records.read_rows(address, "pending"):
-                casts = _casts.decode(row.value)
+                casts = casts_of(row)
                 extra.outbox.expect(len(casts))
                 activation.host.node.loop.call_soon(extra.outbox.release, row.name, casts)
     except (msgspec.MsgspecError, ValueError) as error:
         raise RecordUnreadable(f"a row of {address} can't be read: {error}; nothing was changed", agent=address) from error
+
+
+def casts_of(row: StoredRow) -> list[CastEffect]:
+    """The effects of a `pending` row."""
+    return _casts.decode(row.value)
 
 
 async def stored_rows(records: Records, address: str) -> tuple[tuple[str, ...], tuple[str, ...], int]:
@@ -134,7 +139,7 @@ async def stored_rows(records: Records, address: str) -> tuple[tuple[str, ...], 
     try:
         reminders = tuple(_reminder.decode(row.value).name for row in await records.read_rows(address, "due"))
         children = tuple(row.value.decode() for row in await records.read_rows(address, "child"))
-        pending = sum(len(_casts.decode(row.value)) for row in await records.read_rows(address, "pending"))
+        pending = sum(len(casts_of(row)) for row in await records.read_rows(address, "pending"))
     except (msgspec.MsgspecError, ValueError) as error:
         raise RecordUnreadable(f"a row of {address} can't be read: {error}; nothing was changed", agent=address) from error
     return reminders, children, pending

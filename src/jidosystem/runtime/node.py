@@ -34,6 +34,7 @@ from .host import Host
 from .keyed import give_up
 from .mailbox import Queues
 from .outbox import backoff_s
+from .owed import Owed
 from .reference import Ref, make_ref_class
 from .reminders import Reminders
 from .status import Status
@@ -123,6 +124,7 @@ class Node:
         self.threads = Threads(loop)
         self.reminders = Reminders(self)
         self.family = Family(self)
+        self.owed = Owed(self)
         self.control = Control(self)
         self.ref_classes: dict[str, type[Ref]] = {}
         self.on_hosted: list[Callable[[Host], None]] = []
@@ -206,12 +208,12 @@ class Node:
         self.own(self._recover())
 
     async def _recover(self) -> None:
-        await self._read_until_told(self._wake_pending)
-        await self._read_until_told(self.reminders.start)
+        await self.read_until_told(self._wake_pending)
+        await self.read_until_told(self.reminders.start)
         for host in tuple(self.hosts.values()):
-            await self._read_until_told(partial(self._wake_residents, host))
+            await self.read_until_told(partial(self._wake_residents, host))
 
-    async def _read_until_told(self, read: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    async def read_until_told(self, read: Callable[[], Coroutine[Any, Any, None]]) -> None:
         """What waits in the store must be found sooner or later: a store that fails is asked again, and that is said."""
         attempt = 1
         while True:
@@ -236,9 +238,9 @@ class Node:
         if waiting is not None:
             for call in waiting:
                 call()
-            await self._read_until_told(partial(self._wake_pending, host.type.name))
-            await self._read_until_told(self.reminders.rescan)
-        await self._read_until_told(partial(self._wake_residents, host))
+            await self.read_until_told(partial(self._wake_pending, host.type.name))
+            await self.read_until_told(self.reminders.rescan)
+        await self.read_until_told(partial(self._wake_residents, host))
 
     async def _wake_residents(self, host: Host) -> None:
         if host.type.resident:

@@ -69,8 +69,8 @@ class Outbox:
         """The activation ends: nothing more is sent from here; the rows remain."""
         self._closed = True
 
-    async def drain(self, at_most_s: float) -> None:
-        """Wait until every effect was taken, at most so long."""
+    async def drain(self, at_most_s: float | None) -> None:
+        """Wait until every effect was taken, at most so long; None: however long it takes."""
         if self.count:
             self._empty = asyncio.Event()
             with suppress(TimeoutError):

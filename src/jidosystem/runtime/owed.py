@@ -1,0 +1,82 @@
+"""What an agent that has failed still owes: effects that its turns committed and nobody has taken yet.
+
+Its turns were answered, so what they caused must happen, now and after every start of the node, although the agent itself
+lives no more. They go out in their order as from a live agent, through an outbox of their own; that they were taken is
+written beside the status "failed". If the agent is restarted meanwhile it sends them too, and their receivers know them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from ..core.errors import Conflict, describe
+from ..core.records import Row, StoredRow
+from .activation import Activation
+from .head import FAILED, decode_head, encode_head
+from .loading import casts_of
+from .outbox import Outbox
+
+if TYPE_CHECKING:
+    from .host import Host
+    from .node import Node
+
+
+class Owed:
+    """The effects of failed agents that are on their way from one node."""
+
+    __slots__ = ("_node", "_sending")
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._sending: set[str] = set()
+
+    def send(self, host: Host, key: str) -> None:
+        """Send what an agent that has failed owes, unless that is being done."""
+        address = host.prefix + key
+        if address not in self._sending and not self._node.closing:
+            self._sending.add(address)
+            self._node.own(self._send(host, key, address))
+
+    async def _send(self, host: Host, key: str, address: str) -> None:
+        rows: list[StoredRow] = []
+
+        async def read() -> None:
+            rows[:] = await self._node.records.read_rows(address, "pending")
+
+        outbox = Outbox(Activation(host, key))
+        try:
+            await self._node.read_until_told(read)
+            if not rows:
+                return
+            owed = [(row.name, casts_of(row)) for row in rows]
+            outbox.expect(sum(len(casts) for _name, casts in owed))
+            for name, casts in owed:
+                outbox.release(name, casts)
+            await outbox.drain(None)
+            await self._node.read_until_told(partial(self._note, address, rows))
+        except (msgspec.MsgspecError, ValueError) as error:
+            self._node.log.error("what a failed agent owes can't be read", agent=address, error=describe(error))
+        finally:
+            outbox.close()
+            self._sending.discard(address)
+
+    async def _note(self, address: str, rows: Sequence[StoredRow]) -> None:
+        """Everything was taken: remove the rows, unless the agent is failed no longer and sees to them itself."""
+        while True:
+            record = await self._node.records.read(address)
+            if record is None or record.head is None:
+                return
+            head = decode_head(record.head, address)
+            if head.marks is None or head.marks.status != FAILED:
+                return
+            head.marks.pending = max(0, head.marks.pending - len(rows))
+            blob = encode_head(head.version, head.turns, head.state, head.marks)
+            try:
+                await self._node.records.commit(address, record.revision, blob, [Row("pending", row.name, None) for row in rows])
+            except Conflict:
+                continue
+            return
