@@ -224,6 +224,7 @@ class Host:
         self.meter.passivations += 1
         if self.type.hook_terminate is None and (extra is None or extra.outbox is None or not extra.outbox.unnoted):
             self.drop(activation)
+            activation.instance, activation.state = None, b""  # a reference that somebody keeps holds on to the activation
             return True
         activation.leave()
         self.node.own(self.go(activation))
@@ -293,6 +294,7 @@ class Host:
     def _let_go(self, activation: Activation) -> None:
         """Drop an activation; if effects of it are still to be taken, a new one goes on with them."""
         self.drop_and_requeue(activation)
+        activation.instance, activation.state = None, b""
         outbox = activation.extra.outbox if activation.extra is not None else None
         if outbox is not None and not outbox.settled and not self.node.closing:
             self.find(activation.key)
