@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from typing import ClassVar
 
 import pytest
 
 from jidosystem import Agent, Platform, action, on_start
-from tests.runtime.harness import until
+from tests.runtime.harness import settle, until
 
 PATIENCE_S = 5.0
 
 
 class Counter(Agent):
     value: int = 0
+    gate: ClassVar[asyncio.Event]
+    waiting: ClassVar[bool] = False
 
     @on_start
     async def begin(self) -> None:
@@ -23,6 +27,12 @@ class Counter(Agent):
     async def add(self) -> int:
         self.value += 1
         return self.value
+
+    @action
+    async def wait(self) -> None:
+        type(self).waiting = True
+        await self.gate.wait()
+        type(self).waiting = False
 
     @action
     async def add_soon(self) -> None:
@@ -58,6 +68,38 @@ async def test_all_of_them_together_end(platform: Platform) -> None:
         async with asyncio.timeout(PATIENCE_S):
             every = (agents.pause, agents.delete, agents.resume, agents.stop, agents.restart, agents.pause, agents.delete, agents.resume)
             await asyncio.gather(*(operation(ref) for operation in every))
+        await agents.resume(ref)
+        assert await ref.add() >= 1
+
+
+async def test_operations_on_a_paused_agent_overtake_the_calls_that_wait_for_it(platform: Platform) -> None:
+    agents, ref = platform.agents, platform.agent(Counter, "a")
+    await agents.pause(ref)
+    waiting = asyncio.ensure_future(ref.add())
+    for _ in range(5):
+        async with asyncio.timeout(PATIENCE_S):
+            await asyncio.gather(*(operation(ref) for operation in (agents.stop, agents.pause, agents.stop, agents.restart, agents.pause)))
+    assert not waiting.done()
+    async with asyncio.timeout(PATIENCE_S):
+        await agents.resume(ref)
+        assert await waiting == 1
+
+
+@pytest.mark.parametrize("operation", ["stop", "delete", "restart", "pause", "resume"])
+async def test_whoever_gives_up_waiting_leaves_no_agent_half_way(operation: str, platform: Platform) -> None:
+    agents, ref = platform.agents, platform.agent(Counter, "a")
+    Counter.gate = asyncio.Event()
+    busy = asyncio.ensure_future(ref.wait())
+    await until(lambda: Counter.waiting)
+    asked = asyncio.ensure_future(getattr(agents, operation)(ref))
+    await settle()
+    asked.cancel()
+    with suppress(asyncio.CancelledError):
+        await asked
+    Counter.gate.set()
+    async with asyncio.timeout(PATIENCE_S):
+        await busy
+        await settle()
         await agents.resume(ref)
         assert await ref.add() >= 1
 

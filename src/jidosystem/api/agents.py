@@ -42,26 +42,26 @@ class Agents:
 
     async def stop(self, ref: Agent) -> None:
         """Run what was accepted, then `on_terminate`; the agent is passive then, its children too. The next call activates it."""
-        await self._node.control.stop(*self._target(ref))
+        await self._node.see_through(self._node.control.stop(*self._target(ref)))
 
     async def delete(self, ref: Agent) -> None:
         """Delete an agent: state, rows and reminders; the next call begins from defaults. Its children are told durably and follow.
 
         Raises `RecordUnreadable` for an agent whose record can't be read, and errors of the store.
         """
-        await self._node.control.delete(*self._target(ref))
+        await self._node.see_through(self._node.control.delete(*self._target(ref)))
 
     async def restart(self, ref: Agent) -> None:
         """Drop the activation and make a new one from the record; ends the state "failed". Raises what `start` raises."""
-        await self._node.control.restart(*self._target(ref))
+        await self._node.see_through(self._node.control.restart(*self._target(ref)))
 
     async def pause(self, ref: Agent) -> None:
         """Durably let calls wait (until their deadline) and reminders and deliveries stay."""
-        await self._node.control.pause(*self._target(ref))
+        await self._node.see_through(self._node.control.pause(*self._target(ref)))
 
     async def resume(self, ref: Agent) -> None:
         """Let a paused agent go on."""
-        await self._node.control.resume(*self._target(ref))
+        await self._node.see_through(self._node.control.resume(*self._target(ref)))
 
     async def scale(self, cls: type[Agent], count: int) -> None:
         """Not yet: comes with pools of agents."""

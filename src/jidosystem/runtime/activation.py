@@ -121,10 +121,13 @@ class Activation:
         queue = self.queue
         if queue is None:
             queue = self.queue = self.host.node.queues.take()
-        if len(queue.turns) >= self.host.mailbox_limit and turn.kind != HOOK and len(queue) >= self.host.mailbox_limit:
+        self.idle = False
+        if turn.kind == HOOK:
+            queue.put_first(turn)
+            return
+        if len(queue.turns) >= self.host.mailbox_limit and len(queue) >= self.host.mailbox_limit:
             make_room(self, queue, turn)
         queue.turns.append(turn)
-        self.idle = False
 
     def post(self, turn: Turn) -> None:
         """Put a message into the mailbox and let it run when the loop comes round: casts of one burst share commits."""

@@ -201,9 +201,11 @@ class Host:
         """Give turns that haven't begun to the agent's next activation."""
         for turn in waiting:
             try:
-                successor = self.find(key)
-                turn.activation = successor
-                successor.submit(turn)
+                successor = turn.activation = self.find(key)
+                if turn.kind == HOOK and successor.status is not Status.LOADING:
+                    successor.hook(turn)  # ahead of calls, which may have to wait for it: on a paused agent for ever
+                else:
+                    successor.submit(turn)
             except Exception as error:  # whatever refuses it is the caller's answer
                 turn.fail(error)
 

@@ -356,6 +356,19 @@ class Node:
         else:
             self.adopt(task)
 
+    async def see_through(self, coro: Coroutine[Any, Any, None]) -> None:
+        """Do what somebody outside asked for, to its end even if they give up: half a stop would leave an agent that nobody can call."""
+        task = start_eagerly(coro, self.loop)
+        if not task.done():
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled() and self.closing:
+                raise ShuttingDown("the platform closed before it was done") from None
+            raise
+
     def adopt(self, task: asyncio.Future[Any]) -> None:
         """Own a task that runs already."""
         self._tasks.add(task)
