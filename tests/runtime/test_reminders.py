@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -167,3 +168,72 @@ async def test_arguments_are_checked_when_it_is_set(timed: Platform) -> None:
 
     with pytest.raises(InvalidArguments, match=r"argument 'strokes' doesn't fit: Expected `int`, got `str`"):
         await timed.agent(Careless, "a").set()
+
+
+async def test_what_is_more_than_a_minute_off_is_a_wall_clock_time_and_the_last_minute_isnt(timed: Platform, clock: FakeClock) -> None:
+    ref = timed.agent(Bell, "a")
+    await ref.set("far", after=600)
+    clock.jump(300)
+    await clock.advance(timed, 290)  # now it is within reach, by the clock that was put forward
+    assert await fields(timed, "a") == (0, 0)
+    clock.jump(3_600)
+    await clock.advance(timed, 5)
+    assert await fields(timed, "a") == (0, 0)
+    await clock.advance(timed, 6)
+    await until_rung(timed, 1)
+
+
+async def test_a_cron_series_lives_through_both_changes_of_the_clocks(tmp_path: Path) -> None:
+    class Cock(Agent):
+        crowed: int = 0
+        missed: int = 0
+
+        @action
+        async def set(self) -> None:
+            self.remind("dawn", cron="30 2 * * *", tz="Europe/Berlin", action=self.crow)
+
+        @action
+        async def crow(self, missed: int = 0) -> None:
+            self.crowed += 1
+            self.missed += missed
+
+    for before in (datetime(2026, 3, 28, 12, tzinfo=UTC), datetime(2026, 10, 24, 12, tzinfo=UTC)):
+        clock = FakeClock(before.timestamp())
+        async with Platform(agents=[Cock], clock=clock) as platform:
+            ref = platform.agent(Cock, "c")
+            await ref.set()
+            crowed = []
+            for _hour in range(36):
+                await clock.advance(platform, 3_600)
+                await settle()
+                found = (await platform.agents.describe(ref)).fields
+                assert found is not None
+                crowed.append(found["crowed"])
+            assert found["missed"] == 0
+            assert crowed[-1] == 1  # the night of the change neither skips nor doubles it
+
+
+async def test_a_clock_put_back_rings_no_date_twice(timed: Platform, clock: FakeClock) -> None:
+    ref = timed.agent(Bell, "a")
+    await ref.set("appointment", at=clock.wall_s + 10)
+    await clock.advance(timed, 11)
+    await until_rung(timed, 1)
+    clock.jump(-3_600)
+    for _ in range(4):
+        await clock.advance(timed, 1_000)
+    await clock.advance(timed, 0)
+    assert await fields(timed, "a") == (1, 0)
+    assert await ref.names() == []
+
+
+async def test_a_storm_rings_everybody_once(timed: Platform, clock: FakeClock) -> None:
+    await asyncio.gather(*(timed.agent(Bell, f"s{number}").set("all at once", after=10) for number in range(1_500)))
+    await clock.advance(timed, 11)
+
+    async def all_rang() -> bool:
+        timed._node.reminders._tick()
+        return all([await fields(timed, f"s{number}") == (1, 0) for number in range(0, 1_500, 100)])
+
+    await until_async(all_rang, "the storm")
+    for number in range(1_500):
+        await until_rung(timed, 1, key=f"s{number}")
