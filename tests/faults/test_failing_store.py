@@ -128,3 +128,27 @@ async def test_what_a_crash_left_behind_is_found_although_the_store_fails_while_
 
 async def heard(platform: PlatformOn) -> bool:
     return (await platform.agent(Worker, "friend of a").books())[1] == 10
+
+
+async def test_agents_that_are_woken_while_heads_cant_be_read_come_when_they_can() -> None:
+    inner = Store()
+    async with PlatformOn(inner, [Worker, Resident]) as platform:
+        await platform.agent(Resident, "r").hear()
+        await platform.agents.pause(platform.agent(Worker, "friend of a"))
+        await platform.agent(Worker, "a").work()  # its cast waits
+        await settle()
+    store = Store(inner)
+    store.reads_fail = True
+    async with PlatformOn(store, [Worker, Resident]) as platform:
+        hosts = platform._node.hosts
+        await until(lambda: store.refused_reads >= 2, "the waking of both")
+        await settle()
+        assert not any(activation.idle for host in hosts.values() for activation in host.live.values())
+        store.reads_fail = False
+        await until(lambda: "r" in hosts["Resident"].live and hosts["Resident"].live["r"].idle, "the resident agent")
+        await platform.agents.resume(platform.agent(Worker, "friend of a"))
+
+        async def heard() -> bool:
+            return (await platform.agent(Worker, "friend of a").books())[1] == 1
+
+        await until_async(heard, "the cast")

@@ -88,6 +88,7 @@ class Store(Records):
         self.failing: Callable[[str], BaseException | None] = lambda _agent: None
         self.unknown: str | None = None  # "happened" or "lost": the next commit's outcome is unknown
         self.reads_fail = False
+        self.refused_reads = 0
         self.dead = False
         self._gate: asyncio.Event | None = None
         self._held: list[Callable[[], None]] = []
@@ -182,6 +183,7 @@ class Store(Records):
         if self.dead:
             return future
         if self.reads_fail and not agent.startswith("jido."):
+            self.refused_reads += 1
             future.set_exception(StoreUnavailable("the disk is gone"))
             return future
         result: Future[Record | None] = self.inner.read(agent)

@@ -16,6 +16,7 @@ from ..core.errors import (
     RefusedError,
     ShuttingDown,
     StoreError,
+    StoreUnavailable,
     describe,
 )
 from ..core.observability import TurnMeter
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from .node import Node
     from .outbox import Outbox
 
+LOAD_AGAIN_S = 0.5
+"""How long after the store couldn't be read an agent is loaded again that nobody has called."""
 DRAIN_S = 0.5
 """How long an agent that goes waits for its effects to be taken."""
 
@@ -134,7 +137,11 @@ class Host:
                     await self.run_hook(activation, self.type.hook_start)
         except (RecordUnreadable, NoHost, AgentFailed, StoreError) as refused:
             await asyncio.sleep(0)  # whoever has just asked for the agent waits for it first
-            self.refuse(activation, refused)
+            if isinstance(refused, StoreUnavailable) and not activation.queue and not self.node.closing:
+                self.drop(activation)  # nobody calls it: it is to live for what waits for it in the store, or for being resident
+                self.revive(activation.key, [], LOAD_AGAIN_S)
+            else:
+                self.refuse(activation, refused)
             if isinstance(refused, AgentFailed) and activation.need_extra().marks.pending:
                 self.node.owed.send(self, activation.key)
         except Exception as failed:

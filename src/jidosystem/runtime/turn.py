@@ -234,7 +234,7 @@ class TurnTask(EagerTask[Any]):
     """The task of an action that waits. What would tear down the event loop (`SystemExit`, `KeyboardInterrupt`) is a crash of the agent."""
 
     def _finish(self, end: BaseException) -> None:
-        if not isinstance(end, Exception | asyncio.CancelledError | GeneratorExit):
+        if not isinstance(end, Exception | asyncio.CancelledError):
             crash = ActivationCrash(end)
             crash.__cause__, end = end, crash
         super()._finish(end)
