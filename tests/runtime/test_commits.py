@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jidosystem import Agent, Platform, action, field
+from jidosystem import Agent, Platform, action, field, on_terminate
 from jidosystem.core.errors import CommitUnknown, Conflict, StoreFull, StoreUnavailable, TooLarge
 from jidosystem.runtime.head import decode_head
 from tests.runtime.harness import PlatformOn, Store, settle, until
@@ -322,6 +322,37 @@ async def test_an_unknown_outcome_holds_the_agent_until_reading_back_decides(on_
             await call
         assert await asyncio.gather(*later) == [1, 101]
     assert await value_of(store, "Cell/a") == (111 if outcome == "happened" else 101)
+
+
+class Farewell(Cell):
+    @on_terminate
+    async def say(self) -> None:
+        self.value += 1_000
+
+
+@pytest.mark.parametrize("outcome", ["happened", "lost"])
+async def test_an_agent_goes_although_the_outcome_of_its_last_commit_is_unknown(on_store: Platform, store: Store, outcome: str) -> None:
+    ref = on_store.agent(Farewell, "a")
+    await ref.add()
+    store.unknown = outcome
+    await on_store.agents.stop(ref)
+    assert (await on_store.agents.describe(ref)).state == "passive"
+    assert await ref.get() == (1_001 if outcome == "happened" else 1)
+
+
+@pytest.mark.parametrize("outcome", ["happened", "lost"])
+async def test_a_held_agent_can_be_stopped(on_store: Platform, store: Store, outcome: str) -> None:
+    ref = on_store.agent(Cell, "a")
+    await ref.add()
+    store.unknown, store.reads_fail = outcome, True
+    call = asyncio.ensure_future(ref.add(10))
+    await until(lambda: on_store._node.hosts["Cell"].live["a"].status.name == "HELD")
+    stopping = asyncio.ensure_future(on_store.agents.stop(ref))
+    await settle()
+    assert not stopping.done()
+    store.reads_fail = False
+    await asyncio.gather(call, stopping, return_exceptions=True)
+    assert (await on_store.agents.describe(ref)).state == "passive"
 
 
 @pytest.mark.parametrize("outcome", ["happened", "lost"])

@@ -374,8 +374,9 @@ async def test_an_action_that_wont_stop_doesnt_keep_the_process(file_url: str) -
     assert "an action didn't stop when the platform closed" in err
 
 
-async def test_a_second_ctrl_c_ends_at_once_and_nothing_acknowledged_is_lost(file_url: str) -> None:
-    async with Process(file_url, grace=1_000, stubborn=False) as program:
+@pytest.mark.parametrize("stubborn", [False, True])
+async def test_a_second_ctrl_c_ends_at_once_and_nothing_acknowledged_is_lost(file_url: str, *, stubborn: bool) -> None:
+    async with Process(file_url, grace=1_000, stubborn=stubborn) as program:
         assert [await program.line(), await program.line()] == ["1", "waiting"]
         program.interrupt()
         await asyncio.sleep(0.3)  # the second one is to find it closing

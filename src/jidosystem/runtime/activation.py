@@ -483,8 +483,13 @@ class Activation:
             if turn.task is not None and not turn.task.done():
                 turn.stop_reason = turn.stop_reason or reason
                 turn.task.cancel()
-                if isinstance(turn.task, TurnTask):
-                    turn.task.disown()
+        self.disown_turns()
+
+    def disown_turns(self) -> None:
+        """Let the process end without what runs: its code may ignore that it is cancelled."""
+        for turn in self.running():
+            if isinstance(turn.task, TurnTask):
+                turn.task.disown()
 
     def abandon_turns(self) -> None:
         """What was cancelled and didn't stop is answered; nothing that it still does counts."""
@@ -501,11 +506,6 @@ class Activation:
         """Begin no further turn but hooks; what ended well is still committed."""
         self.status = CRASHING if crashing else LEAVING
         self.idle = False
-
-    def release_hold(self) -> None:
-        """The outcome of the commit in doubt is known."""
-        if self.status == HELD:
-            self.status = LIVE
 
     def when_committed(self, call: Callable[[], None]) -> None:
         """Call when no commit is in flight or waiting to be; at once if so already."""

@@ -139,10 +139,10 @@ def durable(activation: Activation, batch: Batch, revision: int) -> None:
 
 def _failed(activation: Activation, batch: Batch, error: BaseException) -> None:
     if isinstance(error, CommitUnknown):
-        activation.status = Status.HELD
+        before, activation.status = activation.status, Status.HELD
         activation.idle = False
         activation.inflight = batch
-        activation.host.node.own(_resolve_unknown(activation, batch, error))
+        activation.host.node.own(_resolve_unknown(activation, batch, error, before))
         return
     undo(activation, batch, _what_grew(activation, error) if isinstance(error, TooLarge) else error)
 
@@ -196,12 +196,13 @@ async def _read_back(activation: Activation) -> Record | None:
             wait_s = min(wait_s * 2, 2.0)
 
 
-async def _resolve_unknown(activation: Activation, batch: Batch, error: CommitUnknown) -> None:
+async def _resolve_unknown(activation: Activation, batch: Batch, error: CommitUnknown, before: Status) -> None:
     """Hold the agent until reading back says whether its commit happened."""
     node = activation.host.node
     node.log.error("the outcome of a commit is unknown; the agent is held", agent=activation.address, error=describe(error))
     record = await _read_back(activation)
-    activation.release_hold()
+    if activation.status is Status.HELD:
+        activation.status = before
     if record is not None and record.revision != activation.revision and record.head == batch.head:
         durable(activation, batch, record.revision)
     elif record is None or record.revision == activation.revision:

@@ -71,6 +71,10 @@ class Control:
     async def stop(self, host: Host, key: str) -> None:
         """Let what was accepted run, then `on_terminate`, then passive; children first. No error if it isn't live."""
         activation = host.live.get(key)
+        while activation is not None and activation.status is Status.HELD:
+            with suppress(JidoError):  # whose turn it was is told; here it only matters that it is known
+                await activation.durable_so_far()
+            activation = host.live.get(key)
         if activation is None:
             rows = await self._node.records.read_rows(f"{host.type.name}/{key}", "child")
             await self._node.family.stop_all([row.value.decode() for row in rows])

@@ -304,6 +304,7 @@ class Node:
         activations = [a for host in self.hosts.values() for a in host.live.values()]
         for activation in activations:
             activation.refuse_waiting(refused)
+            activation.disown_turns()  # asyncio.run would wait for them at a second Ctrl-C
         for host in self.hosts.values():
             for turn in tuple(host.repeating):
                 turn.fail(refused)
