@@ -17,7 +17,8 @@ from .clock import Clock
 from .codec import decode, encode
 from .errors import Conflict, DeadLettersFull, InvalidArguments, RecordUnreadable, describe
 from .events import Event
-from .records import Records
+from .observability import logger
+from .records import Record, Records
 
 TYPE = "jido.dead_letter"
 Source = Literal["event", "cast", "reminder"]
@@ -59,6 +60,7 @@ class DeadLetters:
         self._records = records
         self._clock = clock
         self._limit = limit
+        self._lines = logger("jidosystem.dead_letters")
         self._count: int | None = None
         self._counting = asyncio.Lock()
         self._redrivers: dict[tuple[str, str], Redriver] = {}
@@ -100,11 +102,15 @@ class DeadLetters:
     # -- for people ------------------------------------------------------------------------------------------------
 
     async def list(self, source: Source | None = None, *, name: str | None = None, limit: int | None = None) -> list[DeadLetter]:
-        """The letters, the oldest first: of one source ("event", "cast", "reminder") or all, of one name or all."""
+        """The letters, the oldest first: of one source ("event", "cast", "reminder") or all, of one name or all.
+
+        One that can't be read is named in the log and left out.
+        """
         _check_source(source)
         found: list[DeadLetter] = []
-        async for letter, _revision in self._letters():
-            if (source is None or letter.source == source) and (name is None or letter.name == name):
+        async for record in self._stored():
+            letter = self._letter_or_none(record)
+            if letter is not None and (source is None or letter.source == source) and (name is None or letter.name == name):
                 found.append(letter)
         found.sort(key=lambda letter: (letter.time_s, letter.number, letter.id))
         return found if limit is None else found[: max(0, limit)]
@@ -121,13 +127,17 @@ class DeadLetters:
         await asyncio.shield(going)
 
     async def clear(self, source: Source | None = None) -> int:
-        """Remove letters for good, of one source or all; how many."""
+        """Remove letters for good, of one source or all (those that can't be read are among all); how many."""
         _check_source(source)
-        chosen = [(letter.id, revision) async for letter, revision in self._letters() if source is None or letter.source == source]
+        chosen: list[Record] = []
+        async for record in self._stored():
+            letter = self._letter_or_none(record)
+            if source is None or (letter is not None and letter.source == source):
+                chosen.append(record)
         removed = 0
         for start in range(0, len(chosen), TOGETHER):
             some = chosen[start : start + TOGETHER]
-            removed += sum(await asyncio.gather(*(self._remove(f"{TYPE}/{letter_id}", revision) for letter_id, revision in some)))
+            removed += sum(await asyncio.gather(*(self._remove(record.agent, record.revision) for record in some)))
         return removed
 
     # -- inside ----------------------------------------------------------------------------------------------------
@@ -151,11 +161,18 @@ class DeadLetters:
         await redriver(letter)
         await self._remove(record.agent, record.revision)
 
-    async def _letters(self) -> AsyncIterator[tuple[DeadLetter, int]]:
+    async def _stored(self) -> AsyncIterator[Record]:
         async for page in self._records.scan_agents(TYPE):
             for record in page:
                 if record.head is not None:
-                    yield _letter(record.agent, record.head), record.revision
+                    yield record
+
+    def _letter_or_none(self, record: Record) -> DeadLetter | None:
+        try:
+            return _letter(record.agent, record.head or b"")
+        except RecordUnreadable as error:
+            self._lines.error("a dead letter can't be read", letter=record.agent, error=record.damage or describe(error))
+            return None
 
     async def _remove(self, address: str, revision: int) -> bool:
         try:
