@@ -36,7 +36,7 @@ types: $(VENV)/.pins-dev ## two type checkers, strict
 	$(BIN)/basedpyright
 
 layers: $(VENV)/.pins-dev ## imports point down
-	$(BIN)/lint-imports --no-logo --no-cache --no-cache
+	$(BIN)/lint-imports --no-logo --no-cache
 
 docs: $(VENV)/.pins-dev ## the examples in README.md and docs/ are executed
 	$(BIN)/python -m pytest README.md docs -p no:cacheprovider

@@ -18,6 +18,7 @@ from jidosystem.core.codec import encode
 from jidosystem.core.config import ADDRESS, MAX_HISTORY, Config
 from jidosystem.core.config_schema import FIXED, SECTIONS
 from jidosystem.core.errors import InvalidConfig, InvalidPattern, RecordUnreadable
+from tests.core.bench import Store, until
 
 
 def plain(given: dict[str, Any] | None = None, **environ: str) -> Config:
@@ -506,3 +507,21 @@ def test_a_rollback_to_any_version_reads_as_it_did_then(updates: list[tuple[str,
 def test_no_key_is_without_a_section() -> None:
     known = {f"{name}.{key}" for name, model in SECTIONS.items() for key in model.__struct_fields__}
     assert known >= FIXED
+
+
+async def test_a_change_is_seen_through_although_whoever_asked_gives_up() -> None:
+    store = Store()
+    told: list[tuple[str, Any]] = []
+    config = await loaded(store)
+    config.on_change("**", lambda path, old, new: told.append((path, new)))
+    store.gate = asyncio.Event()
+    update = asyncio.create_task(config.update("agents.idle_timeout", 7))
+    await until(lambda: store.commits)
+    update.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await update
+    store.gate.set()
+    await config.close()
+    assert config.agents.idle_timeout == 7
+    assert told == [("agents.idle_timeout", 7)]
+    assert [version.version for version in config.history()] == [1]

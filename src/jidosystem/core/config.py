@@ -99,6 +99,7 @@ class Config:
         self._records: Records | None = None
         self._clock: Clock | None = None
         self._lock = asyncio.Lock()
+        self._changing: set[asyncio.Task[int]] = set()
         self._lines = logger("jidosystem.config")
         self._live: dict[str, Any] = {}
         for setting in self._given:
@@ -201,7 +202,8 @@ class Config:
             self._lines.warning("a section of the configuration belongs to nobody until it is registered", section=name)
 
     async def close(self) -> None:
-        """Forget the callbacks."""
+        """See changes through that are under way, and forget the callbacks."""
+        await asyncio.gather(*self._changing, return_exceptions=True)
         self._callbacks.clear()
 
     def take(self, record: Record) -> list[Change]:
@@ -217,6 +219,13 @@ class Config:
         return self._apply({name: self._built(name, self._fitting(name)) for name in self._models})
 
     async def _change(self, path: str, decide: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
+        """Seen through even if whoever asks gives up: what is stored is applied and told."""
+        change = asyncio.create_task(self._store_and_tell(path, decide))
+        self._changing.add(change)
+        change.add_done_callback(self._changing.discard)
+        return await asyncio.shield(change)
+
+    async def _store_and_tell(self, path: str, decide: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
         async with self._lock:
             number, changes = await self._store(path, decide)
         await self._tell(changes)
