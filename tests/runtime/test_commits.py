@@ -301,6 +301,18 @@ async def test_calls_to_an_agent_that_cant_be_read_fail_and_the_next_tries_again
     assert await ref.add() == 1
 
 
+async def test_casts_whose_commit_fails_are_told_in_the_log(on_store: Platform, store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    ref = on_store.agent(Cell, "a")
+    await ref.add()
+    store.fail_all()
+    for _ in range(3):
+        await on_store.cast(ref.add)
+    await until(lambda: "casts failed" in caplog.text)
+    assert '"agent": "Cell/a", "casts": 3' in caplog.text
+    store.heal()
+    assert await ref.get() == 1
+
+
 @pytest.mark.parametrize("outcome", ["happened", "lost"])
 async def test_an_unknown_outcome_holds_the_agent_until_reading_back_decides(on_store: Platform, store: Store, outcome: str) -> None:
     ref = on_store.agent(Cell, "a")

@@ -297,10 +297,10 @@ class Activation:
             if queue.room:
                 queue.let_in()
             turn.begun = turn.open = True
-            turn.started = started
             self.writer = turn
             value = step((coro, turn))
             if type(value) is TurnTask:
+                turn.started = started
                 self._run_on(turn, value)
                 return ran + 1
             after = None
@@ -310,6 +310,7 @@ class Activation:
                 except Exception:  # sorted out by `ended`
                     after = None
             if after is None:
+                turn.started = started
                 self.ended(turn, value, None)
                 started = monotonic()
                 continue

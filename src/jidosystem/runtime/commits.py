@@ -30,13 +30,13 @@ def new_batch(activation: Activation) -> Batch:
 def join(activation: Activation, batch: Batch, turn: Turn, value: Any, after: bytes) -> None:
     """A turn that ended well, leaving the state `after`, goes into the batch."""
     activation.batch = batch
-    turns = batch.turns
-    turns.append((turn, value))
-    batch.size_bytes = size_bytes = batch.size_bytes + len(after)
-    if size_bytes >= MAX_BYTES_A_COMMIT or len(turns) >= MAX_TURNS_A_COMMIT:
-        batch.full = True
     activation.state = after
-    activation.turns += 1
+    activation.turns = turns = activation.turns + 1
+    batch.size_bytes = size_bytes = batch.size_bytes + len(after)
+    if size_bytes >= MAX_BYTES_A_COMMIT or turns - batch.before_turns >= MAX_TURNS_A_COMMIT:
+        batch.full = True
+    if turn.special:  # else a cast: nobody is told
+        batch.turns.append((turn, value))
 
 
 def commit_one(activation: Activation, turn: Turn, value: Any, after: bytes) -> bool:
@@ -83,7 +83,9 @@ def flush(activation: Activation) -> None:
         if activation.extra is not None and activation.extra.outbox is not None:
             activation.extra.outbox.note(batch)
         if host.node.tracing.enabled:
-            batch.span = host.node.tracing.start("jido.commit", {"jido.agent": activation.address, "jido.turns": len(batch.turns)}, batch.traceparent)
+            batch.span = host.node.tracing.start(
+                "jido.commit", {"jido.agent": activation.address, "jido.turns": activation.turns - batch.before_turns}, batch.traceparent
+            )
         batch.head = None if batch.deleted else encode_head(host.type.version, activation.turns, activation.state, marks)
         staged = batch.staged
         rows, events = ((), ()) if staged is None else (tuple(staged.rows.values()), staged.events)
@@ -125,10 +127,7 @@ def durable(activation: Activation, batch: Batch, revision: int) -> None:
         batch.span.end(None)
     activation.host.meter.commits += 1
     for turn, value in batch.turns:
-        if turn.special:
-            turn.answer(value)
-        else:
-            turn.answered = True  # a cast: nobody is told
+        turn.answer(value)
     if batch.waiters:
         for waiter, value in batch.waiters:
             waiter.answer(value)
@@ -150,6 +149,8 @@ def _failed(activation: Activation, batch: Batch, error: BaseException) -> None:
 def undo(activation: Activation, batch: Batch, error: BaseException) -> None:
     """The batch in flight is known not to be committed: it and everything after it fails."""
     failing = [batch] if activation.batch is None else [batch, activation.batch]
+    if untold := activation.turns - batch.before_turns - sum(len(failed.turns) for failed in failing):
+        activation.host.node.log.warning("casts failed", agent=activation.address, casts=untold, error=describe(error))
     activation.inflight = activation.batch = None
     activation.state = batch.before or b""
     activation.turns = batch.before_turns

@@ -80,7 +80,10 @@ class Staged:
 
 
 class Batch:
-    """The turns that the next commit carries, in order, and what goes with them. What most never need stands on the class."""
+    """The turns that the next commit carries, in order, and what goes with them. What most never need stands on the class.
+
+    Casts of the plain kind, whose end is told to nobody, aren't kept: only the agent's count of turns shows them.
+    """
 
     waiters: list[tuple[Turn, Any]] | None = None  # answers that have seen this batch's state
     staged: Staged | None = None

@@ -82,6 +82,9 @@ def make_ref_class(host: Host) -> type[Ref]:
     kind = host.type
     make = _short_way if host.plain else _only_long_way
     members: dict[str, Any] = {name: make(host, spec) for name, spec in kind.actions.items()}
+    for name, spec in kind.actions.items():
+        at_once = host.casts_at_once and not spec.readonly
+        members[name].__jido_cast__ = spec, spec.signature.arities if at_once else frozenset[int]()
     members["__slots__"] = ()
     members["__doc__"] = kind.description
     return type(f"{kind.cls.__name__}Ref", (Ref,), members)
@@ -196,17 +199,15 @@ def target_of(bound: Any) -> tuple[Ref, ActionSpec]:
 def cast_at_once(bound: Any, args: tuple[Any, ...]) -> bool:
     """The commonest cast, to a live agent of a plain type and with arguments that nobody can change. False: it takes the long way."""
     try:
-        activation, spec = bound.__self__._activation, bound.__jido_spec__
+        activation, (spec, arities) = bound.__self__._activation, bound.__jido_cast__
     except AttributeError:
         return False
-    if type(activation) is not Activation or activation.status is not LIVE or spec.readonly or not activation.host.casts_at_once:
+    if type(activation) is not Activation or activation.status is not LIVE or len(args) not in arities:
         return False
     if spec.copy:
         for value in args:
             if type(value) not in IMMUTABLE:
                 return False
-    if len(args) not in spec.signature.arities:
-        return False
     activation.post(CastTurn(activation, spec, args, None))
     return True
 

@@ -212,16 +212,17 @@ class CastTurn(Turn):
     special = False
 
 
-def _lay_out(kind: type[Turn]) -> None:
+def _lay_out(kind: type[Turn], *names: str) -> None:
     """CPython gives the attributes that the first object of a class has a place in every later one; what comes after costs each a dictionary."""
-    first: Any = kind(None, None, (), None)  # type: ignore[arg-type]
-    first.begun = first.open = first.answered = True
-    first.started = 0.0
-    first.value = first.reply = first.deadline = first.slot = first.kwargs = first.task = first.effects = first.origin = first.committing = None
+    first = kind(None, None, (), None)  # type: ignore[arg-type]
+    for name in names:
+        setattr(first, name, None)
 
 
-for _kind in (Turn, RunningTurn, CastTurn):
-    _lay_out(_kind)
+_USUAL = ("begun", "open", "answered", "started", "value", "reply", "deadline", "slot", "kwargs", "task", "effects", "origin", "committing")
+_lay_out(Turn, *_USUAL)
+_lay_out(RunningTurn, *_USUAL)
+_lay_out(CastTurn, "begun", "open", "started")
 
 
 def current_turn() -> Turn | None:
