@@ -102,4 +102,3 @@ def test_the_kind_of_an_error_as_rules_name_it(error: Exception, kind: str) -> N
 def test_an_error_is_told_by_type_and_message() -> None:
     assert errors.describe(ValueError("boom")) == "ValueError: boom"
     assert errors.describe(TimeoutError()) == "TimeoutError"
-    assert errors.facts({"a": 1, "b": "x"}) == "a=1, b='x'"

@@ -14,7 +14,7 @@ message is built from them, so that programs branch on types and fields and peop
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 
@@ -431,8 +431,3 @@ def snake_case_kind(error: BaseException) -> str:
     if isinstance(error, Rejected):
         return error.reason
     return _WORDS.sub("_", type(error).__name__).lower()
-
-
-def facts(fields: Mapping[str, Any]) -> str:
-    """`a=1, b='x'` for messages that list what was seen."""
-    return ", ".join(f"{k}={v!r}" for k, v in fields.items())
