@@ -27,8 +27,9 @@ from jidosystem.core.errors import (
     Undeliverable,
 )
 from jidosystem.core.events import Event, matcher
+from jidosystem.core.keys import lane_path
 from jidosystem.core.position import KeptPosition
-from jidosystem.core.subscriptions import GATHER, SLICE, STORE_EVERY, DurableSubscription, lane_path
+from jidosystem.core.subscriptions import GATHER, SLICE, STORE_EVERY, DurableSubscription
 from tests.core.bench import Bench, until
 
 

@@ -19,9 +19,7 @@ from .dead_letters import DeadLetter, DeadLetters
 from .eager import start_eagerly
 from .errors import InvalidArguments, JidoError, ShuttingDown, StoreError, Undeliverable, describe
 from .events import Event
-from .keys import LaneOf as LaneOf  # noqa: PLC0414 - part of this module's interface, as is lane_path
-from .keys import keys_of
-from .keys import lane_path as lane_path  # noqa: PLC0414
+from .keys import LaneOf, keys_of
 from .lanes import Lane, Lanes, Work
 from .log import EventLog
 from .observability import logger

@@ -9,13 +9,11 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from ..core.checks import check_whole
 from ..core.errors import DefinitionError
-from ..core.restarts import Supervision
 from ..infrastructure.breaker import CircuitBreaker
 from ..infrastructure.bulkhead import Bulkhead
 from ..infrastructure.retry import Retry
-
-__all__ = ["LATER", "Lifecycle", "Mailbox", "Resilience", "Supervision"]
 
 LATER = {
     "capabilities": "discovery",
@@ -67,8 +65,8 @@ class Mailbox:
     overflow: Literal["reject", "block", "drop_oldest"] = "reject"
 
     def __post_init__(self) -> None:
-        if self.max_size is not None and (isinstance(self.max_size, bool) or not isinstance(self.max_size, int) or self.max_size < 1):
-            raise DefinitionError(f"Mailbox(max_size={self.max_size!r}): a whole number, at least 1")
+        if self.max_size is not None:
+            check_whole("Mailbox", "max_size", self.max_size, 1)
         if self.overflow not in ("reject", "block", "drop_oldest"):
             raise DefinitionError(f'Mailbox(overflow={self.overflow!r}): "reject", "block" or "drop_oldest"')
 

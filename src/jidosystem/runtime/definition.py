@@ -17,8 +17,9 @@ from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 from ..core.errors import DefinitionError, InvalidArguments, NotYetAvailable
 from ..core.events import Event, matcher
 from ..core.ids import check_type_name
-from ..core.subscriptions import lane_path
-from .blocks import LATER, Lifecycle, Mailbox, Resilience, Supervision
+from ..core.keys import lane_path
+from ..core.restarts import Supervision
+from .blocks import LATER, Lifecycle, Mailbox, Resilience
 from .boundary import Signature
 from .state import Field, StateCodec, check_carried, check_default, collect_fields
 

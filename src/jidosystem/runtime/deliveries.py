@@ -6,6 +6,7 @@ again is dropped, and answered once the commit that took it is durable. A remind
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from ..core.codec import decode
@@ -27,6 +28,16 @@ def deliver(host: Host, key: str, turn: Turn) -> None:
         host.node.own(_wake_if_due(host, key, turn, origin))
     else:
         _deliver(host, key, turn, origin)
+
+
+def settle(done: asyncio.Future[None], error: BaseException | None) -> None:
+    """The answer of a delivery, for whoever waits for it and hasn't given up."""
+    if done.done():
+        return
+    if error is None:
+        done.set_result(None)
+    else:
+        done.set_exception(error)
 
 
 async def _wake_if_due(host: Host, key: str, turn: Turn, origin: DueOrigin) -> None:

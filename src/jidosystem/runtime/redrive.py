@@ -17,7 +17,7 @@ from ..core.dead_letters import DeadLetter, DeadLetters
 from ..core.errors import NoHost, RecordUnreadable, describe
 from ..core.ids import split_address
 from .definition import DELETE
-from .deliveries import deliver
+from .deliveries import deliver, settle
 from .effects import CastEffect, Reminder
 from .turn import DELIVERY, Origin, Turn
 
@@ -47,19 +47,10 @@ async def _redrive(node: Node, read: Callable[[DeadLetter], tuple[str, CastEffec
     done: asyncio.Future[None] = node.loop.create_future()
     turn = Turn(host.dummy, spec, (), None)
     turn.kind, turn.kwargs = DELIVERY, spec.signature.from_plain(effect.args)
-    turn.origin = Origin("redrive", letter.id, 1, partial(_settle, done))
+    turn.origin = Origin("redrive", letter.id, 1, partial(settle, done))
     turn.correlation_id, turn.traceparent = effect.correlation_id, effect.traceparent
     deliver(host, key, turn)
     await done
-
-
-def _settle(done: asyncio.Future[None], error: BaseException | None) -> None:
-    if done.done():
-        return
-    if error is None:
-        done.set_result(None)
-    else:
-        done.set_exception(error)
 
 
 def _of_cast(letter: DeadLetter) -> tuple[str, CastEffect | Reminder]:

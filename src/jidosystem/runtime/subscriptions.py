@@ -15,11 +15,12 @@ from ..core.dead_letters import DeadLetters
 from ..core.errors import InvalidKey
 from ..core.events import Event, matcher
 from ..core.ids import check_key
+from ..core.keys import LaneOf, lane_path
 from ..core.log import EventLog
 from ..core.records import Records
-from ..core.subscriptions import DurableSubscription, LaneOf, lane_path
+from ..core.subscriptions import DurableSubscription
 from .definition import ActionSpec, EventOptions
-from .deliveries import deliver
+from .deliveries import deliver, settle
 from .turn import DELIVERY, Origin, Turn
 
 if TYPE_CHECKING:
@@ -77,15 +78,7 @@ class Subscriptions:
     async def _deliver(self, host: Host, spec: ActionSpec, options: EventOptions, name: str, key: str, events: Sequence[Event]) -> None:
         """One turn of one agent; returns when it is durable, or known to have been done before."""
         done: asyncio.Future[None] = self._node.loop.create_future()
-
-        def settled(error: BaseException | None) -> None:
-            if done.done():
-                return
-            if error is None:
-                done.set_result(None)
-            else:
-                done.set_exception(error)
-
+        settled = partial(settle, done)
         last = events[-1]
         redrive = last.metadata.get("redrive_id")
         turn = Turn(host.dummy, spec, (list(events) if options.batch is not None else last,), None)
