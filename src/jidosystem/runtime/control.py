@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..core.errors import AgentFailed, JidoError, RecordUnreadable
+from ..core.ids import split_address
+from ..core.schedule import next_due
 from .effects import Reminder
 from .head import ACTIVE, FAILED, PAUSED, decode_head
 from .loading import check_version, current_state, stored_rows
@@ -133,13 +135,7 @@ class Control:
         activation = await self._present(host, key)
         if activation.status == Status.PAUSED:
             return
-
-        async def mark(_agent: Any) -> None:
-            nonlocal activation
-            activation = _acting().activation
-            activation.need_extra().marks.status = PAUSED
-
-        await activation.system_turn(mark)
+        activation = await self._mark(activation, PAUSED)
         if activation.status == Status.LIVE:
             activation.status = Status.PAUSED
             activation.idle = False
@@ -149,21 +145,23 @@ class Control:
         activation = await self._present(host, key)
         if activation.status != Status.PAUSED:
             return
-
-        async def unmark(_agent: Any) -> None:
-            nonlocal activation
-            activation = _acting().activation
-            activation.need_extra().marks.status = ACTIVE
-
-        await activation.system_turn(unmark)
+        activation = await self._mark(activation, ACTIVE)
         if activation.status == Status.PAUSED:
             activation.begin_life()
 
+    async def _mark(self, activation: Activation, status: int) -> Activation:
+        """Write a status in a turn; the activation in which that turn ran, which may be a successor of the one given."""
+
+        async def mark(_agent: Any) -> None:
+            nonlocal activation
+            activation = _acting().activation
+            activation.need_extra().marks.status = status
+
+        await activation.system_turn(mark)
+        return activation
+
     async def skip_reminder(self, address: str, reminder: Reminder, now_s: float) -> None:
         """Put the next occurrence in the place of one that went to the dead letters."""
-        from ..core.ids import split_address
-        from ..core.schedule import next_due
-
         type_name, key = split_address(address)
         host = self._node.hosts[type_name]
         activation = await self._present(host, key)
