@@ -85,7 +85,7 @@ async def _run(node: Node, frame: CallFrame) -> bytes:
     if frame.to in frame.chain:
         chain = [*frame.chain, frame.to]
         raise CallCycle(f"a cycle of calls would wait for ever: {' → '.join(chain)}; emit an event or cast instead of calling back", chain=chain)
-    caller = _callers(node, host, frame, spec)
+    caller = _callers(node, frame, spec)
     token = current.set(caller)
     try:
         value = await calls.call(host, key, spec, (), kwargs, frame.timeout_s, frame.idempotency_key)
@@ -106,7 +106,7 @@ def _find(node: Node, frame: CallFrame) -> tuple[Host, str, ActionSpec]:
     return host, check_key(key), spec
 
 
-def _callers(node: Node, host: Host, frame: CallFrame, spec: ActionSpec) -> RemoteTurn:
+def _callers(node: Node, frame: CallFrame, spec: ActionSpec) -> RemoteTurn:
     """The chain behind a call: agents that live here as themselves, so that a way back to one of them is seen."""
     turn: RemoteTurn | None = None
     for address in frame.chain or ("",):

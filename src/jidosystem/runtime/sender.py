@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hashlib import blake2b
 from typing import Any
+from zlib import crc32
 
 from ..core.codec import encode
 from ..core.errors import IdempotencyConflict
@@ -41,7 +42,7 @@ async def durable_cast(
     blob = spec.signature.to_plain(arguments, named)
     spec.signature.from_plain(blob)  # what doesn't fit is refused here, not a dead letter later
     address = f"{to.type.name}/{key}"
-    sender = str(hash_of(address) % SENDERS)
+    sender = str(crc32(address.encode()) % SENDERS)  # the same in every process
     if idempotency_key is None:
         await sender_host.node.ref(sender_host, sender).send(address, spec.name, blob)
         return
@@ -52,10 +53,3 @@ async def durable_cast(
     except IdempotencyConflict as error:
         told = f"{address}: the idempotency key {idempotency_key!r} was used before with another action or other arguments"
         raise IdempotencyConflict(told, agent=address) from error
-
-
-def hash_of(address: str) -> int:
-    """A hash that is the same in every process."""
-    from zlib import crc32
-
-    return crc32(address.encode())
