@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,20 +18,6 @@ from jidosystem.core.context import Causality, current
 from jidosystem.core.errors import InvalidArguments, InvalidPattern, ShuttingDown, StoreUnavailable, StreamConflict, TooLarge
 from jidosystem.core.events import Event
 from tests.core.bench import Bench, until
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with AsyncExitStack() as stack:
-        bench = Bench(stack)
-        stack.push_async_callback(bench.records.close)
-        stack.push_async_callback(bench.bus.close, 0.01)
-        yield bench
-
-
-@pytest.fixture
-def bus(bench: Bench) -> EventBus:
-    return bench.bus
 
 
 async def everything(bus: EventBus, pattern: str = "**", after: int = 0) -> list[Any]:

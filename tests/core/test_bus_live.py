@@ -3,8 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -17,20 +16,6 @@ from tests.core.bench import Bench, until
 
 class Odd(BaseException):
     """Outside of Exception."""
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with AsyncExitStack() as stack:
-        bench = Bench(stack)
-        stack.push_async_callback(bench.records.close)
-        stack.push_async_callback(bench.bus.close, 0.01)
-        yield bench
-
-
-@pytest.fixture
-def bus(bench: Bench) -> EventBus:
-    return bench.bus
 
 
 class Collector:
