@@ -15,6 +15,7 @@ from zlib import crc32
 
 import msgspec
 
+from .clock import utc_from
 from .codec import from_bytes, seal, to_builtins, unseal
 from .errors import InvalidPattern, RecordUnreadable
 
@@ -47,8 +48,6 @@ class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
     @property
     def time(self) -> str:
         """`time_s` as an RFC 3339 timestamp in UTC, the form that CloudEvents asks for."""
-        from .clock import utc_from
-
         return utc_from(self.time_s).isoformat().replace("+00:00", "Z")
 
     def to_cloudevent(self) -> dict[str, Any]:

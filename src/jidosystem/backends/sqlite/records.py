@@ -15,7 +15,7 @@ from ...core.codec import seal, unseal
 from ...core.errors import InvalidConfig, RecordUnreadable, StoreError, StoreUnavailable, TooLarge
 from ...core.events import Event, decode_event
 from ...core.records import Committed, Record, Records, Row, Settled, StoredRow, Told
-from .file import UNLISTED, FileLock, open_file
+from .file import UNLISTED, FileLock, open_file, translate
 from .log import SqliteLog
 from .reader import Reader, resolve, unsealed
 from .writer import Call, Outcome, Write, Writer, remove_rows, size_of
@@ -45,8 +45,6 @@ async def open_store(
         try:
             return await loop.run_in_executor(None, SqliteRecords, path, lock, connection, loop, clock or SystemClock())
         except sqlite3.Error as error:
-            from .file import translate
-
             connection.close()
             raise translate(error, path) from error
     except BaseException:
