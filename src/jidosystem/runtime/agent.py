@@ -7,6 +7,8 @@ from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
 from typing import Any, ClassVar, TypeVar, TypeVarTuple, Unpack
 
+from ..core.carried import culprit
+from ..core.clock import utc_from
 from ..core.codec import NOT_CARRIED, plain
 from ..core.errors import DefinitionError, InvalidArguments, NoPlatform, NotYetAvailable, OutsideTurn
 from ..core.events import MAX_STREAM_CHARS, Event, check_event_type
@@ -110,8 +112,6 @@ class Agent:
     @property
     def reminders(self) -> Mapping[str, datetime]:
         """The durable reminders of this agent: name to due time (UTC), as they will be once this turn commits."""
-        from ..core.clock import utc_from
-
         link = self._link()
         present: dict[str, Reminder | None] = dict(link.extra.reminders) if not isinstance(link, _Loose) and link.extra is not None else {}
         effects = self._pending_effects()
@@ -168,7 +168,7 @@ class Agent:
         node = activation.host.node
         host = node.host_of(cls)
         key = check_key(f"{activation.host.type.name}/{activation.key}/{check_key(name)}")
-        address = f"{host.type.name}/{key}"
+        address = host.prefix + key
         if activation.extra is None or address not in activation.extra.children:
             effects, _turn = self._collect("child")
             if address not in effects.children:
@@ -200,8 +200,6 @@ class Agent:
             carried = data if taken else plain(data)
             carried_metadata = plain(dict(metadata)) if metadata else {}
         except NOT_CARRIED as error:
-            from ..core.carried import culprit
-
             path = culprit(data, "$.data", 0)
             raise InvalidArguments(f"the data of event {type!r} can't be carried at {path}: {error}", path=path) from error
         link = self._link()

@@ -78,7 +78,7 @@ class Control:
                 await activation.durable_so_far()
             activation = host.live.get(key)
         if activation is None:
-            rows = await self._node.records.read_rows(f"{host.type.name}/{key}", "child")
+            rows = await self._node.records.read_rows(host.prefix + key, "child")
             await self._node.family.stop_all([row.value.decode() for row in rows])
             return
         activation = await activation.ready()
@@ -93,7 +93,7 @@ class Control:
         try:
             activation = await self._present(host, key)
         except AgentFailed:
-            await self._node.family.delete_failed(f"{host.type.name}/{key}")
+            await self._node.family.delete_failed(host.prefix + key)
             return
 
         async def forget(_agent: Any) -> None:
@@ -120,7 +120,7 @@ class Control:
             waiting = host.drop(activation)
         else:
             waiting = []
-        address = f"{host.type.name}/{key}"
+        address = host.prefix + key
         self._node.family.forgive(address)
         record = await self._node.records.read(address)
         if record is not None and record.head is not None:
@@ -222,7 +222,7 @@ class Control:
         )  # fmt: skip
 
     async def _of_record(self, host: Host, key: str) -> AgentInfo:
-        record = await self._node.records.read(f"{host.type.name}/{key}")
+        record = await self._node.records.read(host.prefix + key)
         if record is None or record.head is None:
             revision = 0 if record is None else record.revision
             return AgentInfo(host.type.name, key, "passive", None, host.type.version, 0, revision, fields=host.type.codec.mapping(host.default_state))
@@ -236,7 +236,7 @@ class Control:
 
     def _of_head(self, host: Host, key: str, revision: int, blob: bytes, damage: str | None = None) -> AgentInfo:
         try:
-            head = decode_head(blob, f"{host.type.name}/{key}")
+            head = decode_head(blob, host.prefix + key)
         except RecordUnreadable as error:
             return AgentInfo(host.type.name, key, "unreadable", None, 0, 0, revision, cause=damage or str(error))
         marks = head.marks
@@ -246,7 +246,7 @@ class Control:
 
     async def watch(self, host: Host, key: str) -> AsyncIterator[tuple[dict[str, Any] | None, int]]:
         """(durable fields, revision) after each commit, the present ones first; None for a deleted agent."""
-        async for record in self._node.records.watch(f"{host.type.name}/{key}"):
+        async for record in self._node.records.watch(host.prefix + key):
             if record.head is None:
                 yield None, record.revision
                 continue

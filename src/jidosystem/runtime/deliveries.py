@@ -43,7 +43,7 @@ def settle(done: asyncio.Future[None], error: BaseException | None) -> None:
 async def _wake_if_due(host: Host, key: str, turn: Turn, origin: DueOrigin) -> None:
     """A passive agent isn't woken for a reminder that it has forgotten, nor a deleted one, whose `on_start` might bring it to life again."""
     try:
-        row = await host.node.records.read_row(f"{host.type.name}/{key}", "due", origin.row)
+        row = await host.node.records.read_row(host.prefix + key, "due", origin.row)
     except JidoError as error:
         origin.settled(error)
         return
@@ -79,7 +79,7 @@ async def _look_and_deliver(host: Host, key: str, turn: Turn) -> None:
         except AgentFailed:
             if turn.spec is not host.type.deletion:
                 raise
-            await host.node.family.delete_failed(f"{host.type.name}/{key}")
+            await host.node.family.delete_failed(host.prefix + key)
             origin.settled(None)
             return
     except JidoError as error:

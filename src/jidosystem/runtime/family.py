@@ -45,7 +45,7 @@ class Family:
 
     def crashed(self, host: Host, key: str, cause: BaseException, waiting: list[Turn]) -> None:
         """Decide what follows a crash."""
-        address = f"{host.type.name}/{key}"
+        address = host.prefix + key
         node = self._node
         policy = host.type.supervision or Supervision(strategy=node.limits.supervision_strategy)
         if address not in self._crashes and len(self._crashes) >= MAX_TRACKED:
@@ -88,7 +88,7 @@ class Family:
 
     async def write_status(self, host: Host, key: str, status: int, cause: str) -> None:
         """Write an agent's status into its record, whatever its state is; the activation must be gone."""
-        address = f"{host.type.name}/{key}"
+        address = host.prefix + key
         records = self._node.records
         for _ in range(10):
             record = await records.read(address)

@@ -347,5 +347,5 @@ def _check_same(host: Host, key: str, idempotency_key: str, known: bytes, asked:
     if known != asked:
         raise IdempotencyConflict(
             f"{host.type.name}/{key}: the idempotency key {idempotency_key!r} was used before with another action or other arguments",
-            agent=f"{host.type.name}/{key}",
+            agent=host.prefix + key,
         )

@@ -41,7 +41,7 @@ async def durable_cast(
     """Return once the message is stored; it is delivered at least once and applied once. With a key repetitions of this send it once."""
     blob = spec.signature.to_plain(arguments, named)
     spec.signature.from_plain(blob)  # what doesn't fit is refused here, not a dead letter later
-    address = f"{to.type.name}/{key}"
+    address = to.prefix + key
     sender = str(crc32(address.encode()) % SENDERS)  # the same in every process
     if idempotency_key is None:
         await sender_host.node.ref(sender_host, sender).send(address, spec.name, blob)
