@@ -75,6 +75,8 @@ class Records(Protocol):
     """
 
     max_head_bytes: int
+    at_once: bool = False
+    """Whether `submit` always returns what it committed, or raises: it never calls `settled`."""
 
     @property
     def log(self) -> EventLog | None:

@@ -398,7 +398,7 @@ class Activation:
         else:
             if seen.waiters is None:
                 seen.waiters = []
-            seen.waiters.append((turn, value))  # type: ignore[arg-type]
+            seen.waiters.append((turn, value))
 
     def _wrote(self, turn: Turn, value: Any) -> BaseException | None:
         """A writing turn ended well: what it changed and caused joins the batch. An error, if that can't be committed."""

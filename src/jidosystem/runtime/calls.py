@@ -121,15 +121,6 @@ def reply_of(turn: Turn) -> asyncio.Future[Any]:
     return reply
 
 
-def durable_reply_of(turn: Turn) -> asyncio.Future[Any]:
-    """The same for a turn whose code has ended, called with the usual patience: commits end in the order in which they began."""
-    node = turn.activation.host.node
-    reply = turn.reply = node.loop.create_future()
-    turn.deadline = node.loop.time() + node.limits.default_timeout
-    node.committing.add(turn)
-    return reply
-
-
 async def cast(host: Host, key: str, spec: ActionSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any], idempotency_key: str | None = None) -> None:
     """Put a message from outside into the agent's mailbox; its answer is nobody's."""
     args, kwargs = cross(spec, args, kwargs, checking=host.node.checking)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def new_batch(activation: Activation) -> Batch:
     """A batch that begins with the state as it is."""
-    return Batch(activation.state, activation.turns, copy(activation.extra.marks) if activation.extra is not None else None)
+    return Batch(activation.state, activation.turns, copy(activation.extra.marks) if activation.extra is not None else None, [])
 
 
 def join(activation: Activation, batch: Batch, turn: Turn, value: Any, after: bytes) -> None:
@@ -39,36 +39,56 @@ def join(activation: Activation, batch: Batch, turn: Turn, value: Any, after: by
         batch.turns.append((turn, value))
 
 
-def commit_one(activation: Activation, turn: Turn, value: Any, after: bytes) -> bool:
-    """The short way's end for a turn without effects that changed state, nothing else being under way.
-
-    True: it is durable already (a store that needn't wait). False with `turn.committing`: its commit is on the way
-    and the turn will be answered. False without: not committed, the long way decides.
-    """
+def commit_at_once(activation: Activation, after: bytes) -> bool:
+    """The short way's end for a turn without effects that changed state, nothing else being under way, where the store never
+    waits. False: not committed, the long way decides."""
     host, extra = activation.host, activation.extra
     if extra is not None and extra.outbox is not None and extra.outbox.unnoted:
         return False
     marks = extra.marks if extra is not None else None
     head = encode_array((FORMAT, host.type.version, activation.turns + 1, after, marks))
     try:
-        committed = host.node.records.submit(host.prefix + activation.key, activation.revision, head, (), (), partial(settled, activation))
+        committed = host.node.records.submit(host.prefix + activation.key, activation.revision, head, (), (), _never_later)
     except StoreError:
         return False
-    if committed is not None:
-        activation.state = after
-        activation.turns += 1
-        activation.revision = committed.revision
-        host.meter.commits += 1
-        return True
-    batch = activation.inflight = new_batch(activation)
-    batch.head = head
-    batch.turns.append((turn, value))
+    assert committed is not None
     activation.state = after
     activation.turns += 1
-    turn.committing = True
-    turn.open = False
+    activation.revision = committed.revision
+    host.meter.commits += 1
+    return True
+
+
+def commit_soon(activation: Activation, turn: Turn, value: Any, after: bytes) -> bool:
+    """The same where the store has a thread of its own. True: the commit is on the way and the turn will be answered.
+
+    The store is told last: its thread then mostly wakes to an interpreter that is free.
+    """
+    host, extra = activation.host, activation.extra
+    if extra is not None and extra.outbox is not None and extra.outbox.unnoted:
+        return False
+    marks = extra.marks if extra is not None else None
+    before, turns = activation.state, activation.turns
+    batch = activation.inflight = Batch(before, turns, None if marks is None else copy(marks), [(turn, value)])
+    head = batch.head = encode_array((FORMAT, host.type.version, turns + 1, after, marks))
+    activation.state = after
+    activation.turns = turns + 1
     activation.writer = None
-    return False
+    turn.open = False
+    settled = partial(_settled_alone, activation)
+    try:
+        committed = host.node.records.submit(host.prefix + activation.key, activation.revision, head, (), (), settled)
+    except StoreError:
+        activation.inflight, activation.state, activation.turns = None, before, turns
+        activation.writer, turn.open = turn, True
+        return False
+    if committed is not None:
+        settled(committed, None)
+    return True
+
+
+def _never_later(_committed: Committed | None, _error: BaseException | None) -> None:
+    """The store has returned what it committed."""
 
 
 def flush(activation: Activation) -> None:
@@ -99,6 +119,30 @@ def flush(activation: Activation) -> None:
         return
     if committed is not None:
         durable(activation, batch, committed.revision)
+
+
+def _settled_alone(activation: Activation, committed: Committed | None, error: BaseException | None) -> None:
+    """`settled` for a turn that `commit_one` took: mostly nothing else has happened to its agent meanwhile."""
+    batch = activation.inflight
+    assert batch is not None
+    if (
+        committed is None
+        or activation.batch is not None
+        or activation.queue
+        or activation.extra is not None
+        or batch.waiters is not None
+        or activation.writer is not None
+        or activation.readers
+    ):
+        settled(activation, committed, error)
+        return
+    activation.inflight = None
+    activation.revision = committed.revision
+    activation.host.meter.commits += 1
+    ((turn, value),) = batch.turns
+    turn.answer(value)
+    if activation.status is Status.LIVE:
+        activation.idle = True
 
 
 def settled(activation: Activation, committed: Committed | None, error: BaseException | None) -> None:

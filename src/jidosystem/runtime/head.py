@@ -7,7 +7,7 @@ were, and counters that say which rows exist beside it, so that an agent without
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -15,9 +15,6 @@ from ..core.errors import RecordUnreadable
 from ..core.events import Event
 from ..core.records import Row
 from ..core.tracing import Span
-
-if TYPE_CHECKING:
-    from .turn import Turn
 
 FORMAT = 1
 ACTIVE, FAILED, PAUSED = range(3)
@@ -79,25 +76,23 @@ class Staged:
         self.after: list[Callable[[], None]] = []  # what is released once the commit is durable
 
 
-class Batch:
-    """The turns that the next commit carries, in order, and what goes with them. What most never need stands on the class.
+class Batch(msgspec.Struct, eq=False):
+    """The turns that the next commit carries, in order, and what goes with them.
 
     Casts of the plain kind, whose end is told to nobody, aren't kept: only the agent's count of turns shows them.
     """
 
-    waiters: list[tuple[Turn, Any]] | None = None  # answers that have seen this batch's state
+    before: bytes | None  # the state that a failed commit falls back to
+    before_turns: int
+    marks_before: Marks | None
+    turns: list[tuple[Any, Any]]  # each turn and what it returned
+    waiters: list[tuple[Any, Any]] | None = None  # answers that have seen this batch's state
     staged: Staged | None = None
-    size_bytes = 0
-    full = False  # no further turn may join
+    size_bytes: int = 0
+    full: bool = False  # no further turn may join
     span: Span | None = None
-    deleted = False
+    deleted: bool = False
     head: bytes | None = None  # as it was handed to the store
-
-    def __init__(self, before: bytes | None, before_turns: int, marks_before: Marks | None) -> None:
-        self.before = before  # the state that a failed commit falls back to
-        self.before_turns = before_turns
-        self.marks_before = marks_before
-        self.turns: list[tuple[Turn, Any]] = []
 
     def stage(self) -> Staged:
         """What goes with the turns; made when the first of them brings something."""

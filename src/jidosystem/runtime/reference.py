@@ -12,7 +12,7 @@ from ..core.errors import InvalidArguments, NotAnAction
 from . import calls
 from .activation import Activation
 from .boundary import IMMUTABLE
-from .commits import commit_one
+from .commits import commit_at_once, commit_soon
 from .definition import ActionSpec
 from .endings import watch
 from .status import Status
@@ -106,7 +106,8 @@ def _short_way(host: Host, spec: ActionSpec) -> Callable[..., Coroutine[Any, Any
     waits: they must agree. What the closure binds is what every call would otherwise look up.
     """
     function, readonly, copied = spec.function, spec.readonly, spec.copy
-    call, live = calls.call, host.live
+    call, live, node = calls.call, host.live, host.node
+    later, new_future, time, expect = not node.records.at_once, node.loop.create_future, node.loop.time, node.committing.add
     encode_checked, step, buckets = host.type.codec.encode_checked, host.node.step, host.meter.buckets
 
     @functools.wraps(function)
@@ -153,18 +154,21 @@ def _short_way(host: Host, spec: ActionSpec) -> Callable[..., Coroutine[Any, Any
             except BaseException:  # sorted out below, the long way
                 after = None
             if after is not None:
-                if after is activation.state or commit_one(activation, turn, value, after):
+                if after is activation.state or (not later and commit_at_once(activation, after)):
                     turn.open = False
                     activation.writer = None
                     activation.readers = 0
                     activation.idle = True
                     buckets[int((clock() - started) * 1e6).bit_length()] += 1
                     return value
-                if turn.committing:
-                    buckets[int((clock() - started) * 1e6).bit_length()] += 1
+                if later:
                     if caller is None:
-                        return await calls.durable_reply_of(turn)
-                    return await calls.answer(turn)
+                        turn.reply = new_future()
+                        turn.deadline = time() + node.limits.default_timeout
+                        expect(turn)
+                    if commit_soon(activation, turn, value, after):
+                        buckets[int((clock() - started) * 1e6).bit_length()] += 1
+                        return await (turn.reply or calls.answer(turn))
         turn.started = started
         activation.ended(turn, value, None)
         activation.proceed()

@@ -68,7 +68,6 @@ class Turn:
     afar = False  # its code runs on another node; see door.py
     withdrawn = False
     special = True  # may be special: `is_special` knows
-    committing = False  # its code has ended, its commit is on the way
     doomed: BaseException | None = None
     stop_reason: BaseException | None = None
     value: Any = None
@@ -219,7 +218,7 @@ def _lay_out(kind: type[Turn], *names: str) -> None:
         setattr(first, name, None)
 
 
-_USUAL = ("begun", "open", "answered", "started", "value", "reply", "deadline", "slot", "kwargs", "task", "effects", "origin", "committing")
+_USUAL = ("begun", "open", "answered", "started", "value", "reply", "deadline", "slot", "kwargs", "task", "effects", "origin")
 _lay_out(Turn, *_USUAL)
 _lay_out(RunningTurn, *_USUAL)
 _lay_out(CastTurn, "begun", "open", "started")

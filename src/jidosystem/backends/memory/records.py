@@ -29,6 +29,7 @@ def _never_later(_committed: Committed | None, _error: BaseException | None) -> 
 class MemoryRecords(Records):
     """The log is part of it: both change in one step."""
 
+    at_once = True
     max_head_bytes = 64 * 1024 * 1024
 
     def __init__(self, clock: Clock | None = None) -> None:

@@ -39,7 +39,7 @@ class SqliteLog(EventLog):
             future.set_exception(StoreUnavailable(f"{self._path} is closed"))
             return future
         encoded = self.encode(events)
-        self._put(Write(partial(resolve, future), "", 0, None, (), encoded, expected, sum(len(blob) for _stream, blob in encoded)))
+        self._put(Write(partial(resolve, future), "", 0, None, (), encoded, expected, size_bytes=sum(len(blob) for _stream, blob in encoded)))
         return future
 
     def encode(self, events: Sequence[Event]) -> list[tuple[str, bytes]]:

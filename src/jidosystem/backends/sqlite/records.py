@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 from asyncio import Future
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -92,21 +92,19 @@ class SqliteRecords(Records):
             if len(head) > self.max_head_bytes:
                 raise TooLarge(f"the record of {agent} has {len(head)} bytes, over {self.max_head_bytes}", agent=agent)
             head = seal(head)
-        if not rows and not events:
-            # Past the Python of NamedTuple's constructor: this runs in every durable turn.
-            self._put(_make(Write, (settled, agent, expected, head, (), (), None, 0 if head is None else len(head))))
-            return
+            if not rows and not events:  # past the Python of NamedTuple's constructor: this runs in every durable turn
+                self._put(_make(Write, (settled, agent, expected + 1, head, (), (), None, True, len(head))))
+                return
         sealed = [row if row.value is None else Row(row.kind, row.name, seal(row.value), row.expires_s, row.create) for row in rows]
         encoded = self._log.encode(events) if events else ()
-        self._put(Write(settled, agent, expected, head, sealed, encoded, None, size_of(head, sealed, encoded)))
+        self._put(Write(settled, agent, expected + 1, head, sealed, encoded, size_bytes=size_of(head, sealed, encoded)))
 
-    def _settled(self, outcomes: list[Outcome]) -> None:
-        grew = False
+    def _settled(self, outcomes: Iterable[Outcome]) -> None:
+        grew, watchers = False, self._watchers
         for item, value, error in outcomes:
-            if error is None and type(item) is Write:
-                if item.events:
-                    grew = True
-                if self._watchers and item.agent in self._watchers:
+            if error is None and (watchers or type(item) is Write) and not isinstance(item, Call):
+                grew = grew or bool(item.events)
+                if item.agent in watchers:
                     self._tell(item, value)
             try:
                 item.settled(value, error)

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, groupby, repeat
+from operator import itemgetter
 from queue import Empty, SimpleQueue
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -33,20 +35,19 @@ Settled = Callable[[Any, BaseException | None], None]
 
 
 class Write(NamedTuple):
-    """One commit, or (agent "") one append; head and rows sealed, events encoded as (stream, blob)."""
+    """Any commit, or (agent "") one append; head and rows sealed, events encoded as (stream, blob)."""
 
     settled: Settled
     agent: str
-    expected: int
+    revision: int
+    """That the agent will have: one more than it must have."""
     head: bytes | None
     rows: Sequence[Row]
     events: Sequence[tuple[str, bytes]]
     stream_expected: int | None = None
+    plain: bool = False
+    """There is nothing to it but an agent's new head, as with most turns."""
     size_bytes: int = 0
-
-    def is_one_head(self) -> bool:
-        """Whether there is nothing to it but an agent's new state."""
-        return bool(self.agent and self.head is not None and not self.rows and not self.events)
 
 
 class Call(NamedTuple):
@@ -57,7 +58,8 @@ class Call(NamedTuple):
     size_bytes: int = 0
 
 
-Outcome = tuple[Write | Call, Any, StoreError | None]
+Item = Write | Call
+Outcome = tuple[Item, Any, StoreError | None]
 Step = tuple[str, tuple[Any, ...], int | None]
 """A statement, its values, and how many rows it must change (None: any number)."""
 
@@ -65,6 +67,8 @@ Step = tuple[str, tuple[Any, ...], int | None]
 NOT_BOUND = (ValueError, TypeError, OverflowError)
 """What the driver raises for a value that the engine can't hold: a string that is no valid Unicode, for example."""
 _make = tuple.__new__  # past the Python of NamedTuple's constructor: this runs for every commit
+_PLAIN = -2
+_head_values, _revision, _is_plain, _size_bytes = itemgetter(1, 2, 3), itemgetter(2), itemgetter(_PLAIN), itemgetter(-1)
 
 
 class _Mismatch(Exception):
@@ -75,7 +79,7 @@ class Writer:
     """See the module. `settled` is called on the loop with the outcomes of each transaction, in order."""
 
     def __init__(
-        self, connection: sqlite3.Connection, path: str, loop: asyncio.AbstractEventLoop, clock: Clock, settled: Callable[[list[Outcome]], None]
+        self, connection: sqlite3.Connection, path: str, loop: asyncio.AbstractEventLoop, clock: Clock, settled: Callable[[Iterable[Outcome]], None]
     ) -> None:
         self._connection = connection
         self._path = path
@@ -83,8 +87,8 @@ class Writer:
         self._clock = clock
         self._settled = settled
         self._log_space = LogSpace(path)
-        self._queue: SimpleQueue[Write | Call | None] = SimpleQueue()
-        self._doubtful: list[tuple[Sequence[Write | Call], int, sqlite3.Error]] = []
+        self._queue: SimpleQueue[Item | None] = SimpleQueue()
+        self._doubtful: list[tuple[Sequence[Item], int, sqlite3.Error]] = []
         self.put = self._queue.put
         self._last_position: int = connection.execute("SELECT coalesce(max(position), 0) FROM events").fetchone()[0]
         self._thread = threading.Thread(target=self._run, name="jido-sqlite-writer", daemon=True)
@@ -102,13 +106,17 @@ class Writer:
         while open_:
             first = self._queue.get() if not self._doubtful else self._get_in_doubt()
             began = perf_counter()
-            # Who waited longer for work than the work takes, and now finds a crowd, would be waited for by all of it, and
-            # then wait for all of it. From halves on the loop's thread prepares the one while the other is written.
-            halve = began - ended > took_s
-            batch, open_ = self._take_waiting(first, halve=halve)
-            if batch:
+            alone = first is not None and first[_PLAIN] is True and self._queue.empty()
+            if alone:
+                batches: Iterable[list[Item]] = ([first],)  # type: ignore[list-item]
+            else:
+                # Who waited longer for work than the work takes, and now finds a crowd, would be waited for by all of it, and
+                # then wait for all of it. From halves on the loop's thread prepares the one while the other is written.
+                waiting, open_ = self._take_waiting(first, halve=began - ended > took_s)
+                batches = _of_bearable_size(waiting)
+            for batch in batches:
                 try:
-                    outcomes = self._transact(batch)
+                    outcomes = self._transact_alone(batch) if alone else self._transact(batch)
                 except Exception as defect:  # one of ours must not leave everybody waiting for ever: reading back tells them what happened
                     self._roll_back()
                     outcomes = self._still_unknown(batch, defect)
@@ -119,7 +127,7 @@ class Writer:
         for writes, _before, error in self._doubtful:
             self._tell(self._still_unknown(writes, error))
 
-    def _tell(self, outcomes: list[Outcome]) -> None:
+    def _tell(self, outcomes: Iterable[Outcome]) -> None:
         try:
             self._loop.call_soon_threadsafe(self._settled, outcomes)
         except RuntimeError:  # the loop is closed: nobody waits for the answers any more
@@ -131,7 +139,7 @@ class Writer:
     # happen" before that can't come true any more: before another transaction was written over them. Until then nothing
     # else is written either, and its callers wait.
 
-    def _get_in_doubt(self) -> Write | Call | None:
+    def _get_in_doubt(self) -> Item | None:
         while not self._end_doubt():
             try:
                 return self._queue.get(timeout=DOUBT_S)
@@ -154,52 +162,55 @@ class Writer:
             self._tell(self._still_unknown(writes, error) if self._is_there(writes[0], before) else [(write, None, failed) for write in writes])
         return True
 
-    def _is_there(self, write: Write | Call, before: int) -> bool:
+    def _is_there(self, write: Item, before: int) -> bool:
         """Whether a transaction that failed is seen all the same, told by what its first write has changed."""
         if isinstance(write, Call):
             return False
         execute = self._connection.execute
         if write.agent:
             found = execute("SELECT revision FROM heads WHERE agent = ?", (write.agent,)).fetchone()
-            return found is not None and found[0] > write.expected
+            return found is not None and found[0] >= write.revision
         return bool(execute("SELECT coalesce(max(position), 0) FROM events").fetchone()[0] > before)
 
-    def _still_unknown(self, writes: Sequence[Write | Call], error: Exception) -> list[Outcome]:
+    def _still_unknown(self, writes: Sequence[Item], error: Exception) -> list[Outcome]:
         unknown = CommitUnknown(f"{self._path}: the commit failed and may have happened: {error}")
         return [(write, None, unknown) for write in writes]
 
-    def _take_waiting(self, item: Write | Call | None, *, halve: bool) -> tuple[list[Write | Call], bool]:
-        """What goes into the next transaction; False with it: nothing comes after it."""
+    def _take_waiting(self, item: Item | None, *, halve: bool) -> tuple[list[Item], bool]:
+        """What is written next; False with it: nothing comes after it."""
         queue = self._queue
-        waiting = queue.qsize() + 1
-        limit = waiting // 2 if halve and waiting >= CROWD else MAX_BATCH
-        batch: list[Write | Call] = []
-        size_bytes = 0
-        while item is not None:
-            batch.append(item)
-            size_bytes += item.size_bytes
-            if len(batch) >= limit or size_bytes >= MAX_BATCH_BYTES:
-                return batch, True
-            try:
-                item = queue.get_nowait()
-            except Empty:
-                return batch, True
-        return batch, False
+        others = queue.qsize()
+        limit = (others + 1) // 2 if halve and others + 1 >= CROWD else MAX_BATCH
+        batch = [item]
+        if others:
+            get = queue.get_nowait
+            batch += [get() for _ in range(min(others, limit - 1))]
+        if batch[-1] is None:
+            return batch[:-1], False  # type: ignore[return-value]
+        return batch, True  # type: ignore[return-value]
 
-    def _transact(self, batch: list[Write | Call]) -> list[Outcome]:
+    def _transact_alone(self, batch: list[Item]) -> Iterable[Outcome]:
+        """The commit of a lone caller's turn, who waits for every line of it; whatever is wrong with it is sorted as with others."""
+        write: Any = batch[0]
+        try:
+            if self._connection.execute(_HEAD[1], write[1:4]).rowcount == 1:
+                return ((write, _make(Committed, (write[2], ())), None),)
+        except sqlite3.OperationalError as error:
+            return self._failed_in_one_step(batch, self._last_position, error)
+        except (sqlite3.Error, *NOT_BOUND):  # it is refused again, and told why
+            return self._transact(batch)
+        return self._transact(batch)
+
+    def _transact(self, batch: list[Item]) -> Iterable[Outcome]:
         if self._doubtful and not self._end_doubt():
             refused = translate(self._doubtful[0][2], self._path)
             return [(item, None, refused) for item in batch]
+        if Call not in map(type, batch):
+            return self._write(batch)  # type: ignore[arg-type]
         outcomes: list[Outcome] = []
-        writes: list[Write] = []
-        for item in batch:
-            if isinstance(item, Write):
-                writes.append(item)
-            else:
-                outcomes += self._write(writes)
-                writes = []
-                outcomes.append(self._call(item))
-        return outcomes + self._write(writes)
+        for is_call, items in groupby(batch, lambda item: isinstance(item, Call)):
+            outcomes += map(self._call, items) if is_call else self._write([*items])  # type: ignore[arg-type,list-item]  # noqa: B031 - taken once
+        return outcomes
 
     def _call(self, item: Call) -> Outcome:
         try:
@@ -211,15 +222,13 @@ class Writer:
             return item, None, translate(error, self._path)
         return item, value, None
 
-    def _write(self, writes: list[Write]) -> list[Outcome]:
-        if not writes:
-            return []
+    def _write(self, writes: list[Write]) -> Iterable[Outcome]:
         connection, before = self._connection, self._last_position
         try:
             try:
-                outcomes, steps = _of_one_head(writes[0]) if len(writes) == 1 and writes[0].is_one_head() else self._together(writes)
+                outcomes, steps = _of_heads(writes) if all(map(_is_plain, writes)) else self._together(writes)
                 if len(steps) == 1:
-                    return self._in_one_step(steps[0], outcomes, before)
+                    return self._in_one_step(steps[0], writes, outcomes, before)
                 connection.execute("BEGIN IMMEDIATE")
                 for step in steps:
                     self._take(step)
@@ -238,23 +247,25 @@ class Writer:
             return self._doubt(writes, before, error)
         return outcomes
 
-    def _in_one_step(self, step: Step, outcomes: list[Outcome], before: int) -> list[Outcome]:
+    def _in_one_step(self, step: Step, writes: Sequence[Write], outcomes: Iterable[Outcome], before: int) -> Iterable[Outcome]:
         """A statement that does all or nothing is a transaction by itself: the lock is given up and won again once."""
         try:
             self._take(step)
         except sqlite3.OperationalError as error:
-            writes = [write for write, _value, _error in outcomes]
-            if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:  # while writing it, or while making it durable
-                return self._doubt(writes, before, error)
-            return self._all_failed(writes, before, translate(error, self._path))
+            return self._failed_in_one_step(writes, before, error)
         return outcomes
 
-    def _doubt(self, writes: Sequence[Write | Call], before: int, error: sqlite3.Error) -> list[Outcome]:
+    def _failed_in_one_step(self, writes: Sequence[Item], before: int, error: sqlite3.OperationalError) -> list[Outcome]:
+        if error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR:  # while writing it, or while making it durable
+            return self._doubt(writes, before, error)
+        return self._all_failed(writes, before, translate(error, self._path))
+
+    def _doubt(self, writes: Sequence[Item], before: int, error: sqlite3.Error) -> list[Outcome]:
         self._roll_back()
         self._doubtful.append((writes, before, error))  # positions that it took stay unused, if it didn't happen
         return []
 
-    def _all_failed(self, writes: Sequence[Write | Call], before: int, error: StoreError) -> list[Outcome]:
+    def _all_failed(self, writes: Sequence[Item], before: int, error: StoreError) -> list[Outcome]:
         self._last_position = before
         self._roll_back()
         return [(write, None, error) for write in writes]
@@ -269,7 +280,7 @@ class Writer:
 
     # -- many at once ------------------------------------------------------------------------------------------
 
-    def _together(self, writes: list[Write]) -> tuple[list[Outcome], list[Step]]:
+    def _together(self, writes: list[Write]) -> tuple[Iterable[Outcome], list[Step]]:
         """The whole batch in a few statements; `_Mismatch` if anybody in it needs care."""
         heads: list[Any] = []
         steps: list[Step] = []
@@ -281,7 +292,7 @@ class Writer:
         agents: set[str] = set()
         position = self._last_position
         for write in writes:
-            _settled, agent, expected, head, changed_rows, new_events, stream_expected, _size_bytes = write
+            _settled, agent, revision, head, changed_rows, new_events, stream_expected, _plain, _size_bytes = write
             if stream_expected is not None or (agent and (head is None or agent in agents)):
                 raise _Mismatch
             positions: Sequence[int] = ()
@@ -295,13 +306,13 @@ class Writer:
                 outcomes.append((write, positions, None))
                 continue
             agents.add(agent)
-            heads += (agent, expected + 1, head)
+            heads += (agent, revision, head)
             for row in changed_rows:
                 if row.value is None:
                     gone += (agent, row.kind, row.name)
                 else:
                     (new_rows if row.create else rows).extend((agent, row.kind, row.name, row.value, row.expires_s, row.kind not in UNLISTED))
-            outcomes.append((write, _make(Committed, (expected + 1, positions)), None))
+            outcomes.append((write, _make(Committed, (revision, positions)), None))
         steps += _steps(_HEAD, heads, 3)
         steps += [(statement, values, None) for statement, values, _rows in _steps(_REMOVE, gone, 3)]
         steps += _steps(_PUT, rows, 6)
@@ -337,8 +348,9 @@ class Writer:
         execute, agent = self._connection.execute, write.agent
         found = execute("SELECT revision FROM heads WHERE agent = ?", (agent,)).fetchone()
         actual = 0 if found is None else found[0]
-        if actual != write.expected:
-            raise Conflict(f"{agent} is at revision {actual}, not {write.expected}", agent=agent, expected=write.expected, actual=actual)
+        expected = write.revision - 1
+        if actual != expected:
+            raise Conflict(f"{agent} is at revision {actual}, not {expected}", agent=agent, expected=expected, actual=actual)
         execute(_HEAD[1], (agent, actual + 1, write.head))
         if write.head is None:
             execute("DELETE FROM rows WHERE agent = ?", (agent,))
@@ -376,10 +388,28 @@ def _is_full(error: sqlite3.Error) -> bool:
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
 
 
-def _of_one_head(write: Write) -> tuple[list[Outcome], list[Step]]:
-    """What `_together` comes to for the one write of a lone caller."""
-    revision = write.expected + 1
-    return [(write, _make(Committed, (revision, ())), None)], [(_HEAD[1], (write.agent, revision, write.head), 1)]
+def _of_bearable_size(items: list[Item]) -> Iterator[list[Item]]:
+    """What waits, in parts that a transaction may have."""
+    if sum(map(_size_bytes, items)) <= MAX_BATCH_BYTES:
+        if items:
+            yield items
+        return
+    part: list[Item] = []
+    size_bytes = 0
+    for item in items:
+        if part and size_bytes + item.size_bytes > MAX_BATCH_BYTES:
+            yield part
+            part, size_bytes = [], 0
+        part.append(item)
+        size_bytes += item.size_bytes
+    yield part
+
+
+def _of_heads(heads: Sequence[Write]) -> tuple[Iterable[Outcome], list[Step]]:
+    """What `_together` comes to where there is nothing else, without Python for each: who waits is waited for by everybody."""
+    revisions = zip(map(_revision, heads), repeat(()))
+    outcomes = zip(heads, map(_make, repeat(Committed), revisions), repeat(None))
+    return outcomes, _steps(_HEAD, [*chain.from_iterable(map(_head_values, heads))], 3)
 
 
 def remove_rows(connection: sqlite3.Connection, places: Iterable[tuple[str, str, str]]) -> None:
