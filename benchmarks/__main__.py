@@ -25,16 +25,6 @@ EXPECTED = ("3.11", "3.13")
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 
-ROUNDS = 3
-"""A row that is held against a limit is measured by turns with it: on a shared machine the disk of a minute ago is another one."""
-
-
-def pool(kept: dict[str, Any], more: dict[str, Any]) -> None:
-    """Put the values of another run of a measurement with those that are kept."""
-    for name, values in more.get("values", {}).items():
-        kept.get("values", {}).get(name, []).extend(values)
-
-
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
@@ -80,17 +70,7 @@ class Bench:
         """Measure a row with all that stands beside it, and show it."""
         for source in (*row.limits, row.ours, *row.peers):
             self.measure(source)
-        held_against = {bar.of for bar in row.must}
-        for _ in range(0 if self.quick else ROUNDS - 1):
-            for source in (*row.limits, row.ours):
-                if held_against & {limit.name for limit in row.limits} and (source is row.ours or source.name in held_against):
-                    self._again(source)
         print(report.terminal_row(row, self.results), flush=True)
-
-    def _again(self, source: Source) -> None:
-        """Measure a source once more and put the values with those it has."""
-        for loop in source.loops:
-            pool(self.results.measured[place(source, loop)], self._run(source, loop))
 
     def growth(self, growth: Growth) -> None:
         """Measure a growth series and show it."""

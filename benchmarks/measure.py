@@ -10,13 +10,15 @@ from __future__ import annotations
 import gc
 import json
 import statistics
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
 REPETITIONS = 5
 QUICK_REPETITIONS = 2
+TURNS = 3
+"""So many times as many repetitions, each of them shorter, where something is measured by turns with its limit."""
 MARK = "benchmark-result: "
 """What a child writes before its result, so that whatever else it prints does no harm."""
 
@@ -75,6 +77,17 @@ class Run:
             began = perf_counter()
             await once()
             self.record(operations / (perf_counter() - began), name)
+
+    async def by_turns(self, operations: int, each: Mapping[str, Callable[[], Awaitable[object]]]) -> None:
+        """As `repeat`, for things that are held against each other: on a shared machine the disk of a minute ago is another one."""
+        for once in each.values():
+            await once()
+        for _ in range(self.repetitions * TURNS):
+            for name, once in each.items():
+                gc.collect()
+                began = perf_counter()
+                await once()
+                self.record(operations / (perf_counter() - began), name)
 
     def repeat_sync(self, operations: int, once: Callable[[], object], name: str = "") -> None:
         """As `repeat`, for what doesn't await."""

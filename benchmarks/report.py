@@ -123,9 +123,10 @@ def growth_series(results: Results, name: str) -> str:
 HEAD = """# Results
 
 Written by `make bench`, not by hand. Medians of at least five repetitions after one that warms up, each workload in a
-process of its own; ± is half the distance between the extremes. "x" says how many times better ours is than what stands
-beside it. Durable means SQLite with `synchronous=FULL`. Figures of different rows may come from different days; read
-ratios, not absolutes. What isn't measured is "not run".
+process of its own; what is held against the bare writer takes turns with it, fifteen times, in one process. ± is half the
+distance between the extremes. "x" says how many times better ours is than what stands beside it. Durable means SQLite
+with `synchronous=FULL`. Figures of different rows may come from different days; read ratios, not absolutes. What isn't
+measured is "not run".
 """
 
 

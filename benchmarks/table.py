@@ -52,6 +52,10 @@ def _limit(name: str, module: str, function: str, *, loops: tuple[str, ...] = BO
     return Source(name, f"benchmarks.{module}", function, loops=loops)
 
 
+def _limit_by_turns(module: str, function: str) -> Source:
+    return Source("bare writer", f"benchmarks.ours.{module}", function, "bare writer")
+
+
 def _peer(name: str, module: str, function: str, figure: str = "", *, loops: tuple[str, ...] = ("asyncio",)) -> Source:
     return Source(name, f"benchmarks.peers.{module}", function, figure, PEERS, loops)
 
@@ -65,10 +69,11 @@ EAGER = _limit("eager task a call", "bare", "eager_task")
 ONE_WAY = _limit("bare deque", "bare", "one_way")
 IDLE = _limit("bare object", "bare", "idle_object", loops=ONE_LOOP)
 FAN_OUT = _limit("bare calls", "bare", "fan_out_100")
-WRITER_1 = _limit("bare writer", "writer", "commit_1")
-WRITER_64 = _limit("bare writer", "writer", "commit_64")
-WRITER_1000 = _limit("bare writer", "writer", "commit_1000")
-WRITER_EVENTS = _limit("bare writer", "writer", "append_64")
+WRITER_1 = _limit_by_turns("durable", "call_1")
+WRITER_64 = _limit_by_turns("durable", "call_64")
+WRITER_HOT = _limit_by_turns("durable", "call_64_on_one")
+WRITER_1000 = _limit_by_turns("durable", "call_1000")
+WRITER_EVENTS = _limit_by_turns("events", "publish_64")
 READ = _limit("bare read", "writer", "read_rows", loops=ONE_LOOP)
 FSYNC = _limit("fsync of 4 KiB", "writer", "fsync_4k", loops=ONE_LOOP)
 STATES = _limit("bare read of 10,000", "writer", "read_states", loops=ONE_LOOP)
@@ -151,7 +156,7 @@ def rows(python: tuple[int, int]) -> tuple[Row, ...]:
         ),
         Row(
             "durable-hot", "durable call, 64 callers on one agent", "/s", _ours("durable", "call_64_on_one"),
-            (WRITER_64,), (), (Bar(20_000),), (Bar(40_000),),
+            (WRITER_HOT,), (), (Bar(20_000),), (Bar(40_000),),
         ),
         Row(
             "durable-1000", "durable call, 1,000 callers", "/s", _ours("durable", "call_1000"),

@@ -12,6 +12,9 @@ import os
 import sqlite3
 import threading
 from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from time import perf_counter
 
@@ -76,47 +79,30 @@ def _wake(futures: list[asyncio.Future[None]]) -> None:
             future.set_result(None)
 
 
-_UPSERT = "INSERT INTO heads VALUES (?, ?) ON CONFLICT DO UPDATE SET head = excluded.head"
-_APPEND = "INSERT INTO log (type, body) VALUES (?, ?)"
+UPSERT = "INSERT INTO heads VALUES (?, ?) ON CONFLICT DO UPDATE SET head = excluded.head"
+APPEND = "INSERT INTO log (type, body) VALUES (?, ?)"
+LIMIT = "bare writer"
+"""The name of this limit's figures; they are measured by turns with ours, in the same process."""
 
 
-async def _measure(run: Run, statement: str, callers: int, each: int, row: tuple[object, ...] | None = None) -> None:
+@contextmanager
+def bare_writer(
+    run: Run, statement: str, callers: int, each: int, row: tuple[object, ...] | None = None
+) -> Iterator[Callable[[], Awaitable[object]]]:
+    """What so many callers at once do to the bare writer, each waiting so often until its row, or its agent's next state, is durable."""
     writer = BareWriter(run.scratch / "bare.db", statement, asyncio.get_running_loop())
-    written = 0
+    written = count()
 
     async def caller(number: int) -> None:
-        nonlocal written
         agent = f"Counter/agent-{number}"
         for _ in range(each):
-            written += 1
             # Each state differs from the one before: SQLite writes nothing, and syncs nothing, where bytes don't change.
-            await writer.write(row or (agent, STATE + written.to_bytes(8, "big")))
+            await writer.write(row or (agent, STATE + next(written).to_bytes(8, "big")))
 
-    async def once() -> None:
-        await asyncio.gather(*map(caller, range(callers)))
-
-    await run.repeat(callers * each, once)
-    writer.close()
-
-
-async def commit_1(run: Run) -> None:
-    """One caller."""
-    await _measure(run, _UPSERT, 1, run.some(4_000, 100))
-
-
-async def commit_64(run: Run) -> None:
-    """64 callers, each with an agent of its own."""
-    await _measure(run, _UPSERT, 64, run.some(1_000, 20))
-
-
-async def commit_1000(run: Run) -> None:
-    """1,000 callers, each with an agent of its own."""
-    await _measure(run, _UPSERT, 1_000, run.some(100, 3))
-
-
-async def append_64(run: Run) -> None:
-    """64 publishers append events of 150 bytes."""
-    await _measure(run, _APPEND, 64, run.some(1_000, 20), ("bench.happened", EVENT))
+    try:
+        yield lambda: asyncio.gather(*map(caller, range(callers)))
+    finally:
+        writer.close()
 
 
 def read_rows(run: Run) -> None:
@@ -125,7 +111,7 @@ def read_rows(run: Run) -> None:
     connection = sqlite3.connect(run.scratch / "bare.db")
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("CREATE TABLE log (position INTEGER PRIMARY KEY, type TEXT, body BLOB)")
-    connection.executemany(_APPEND, (("bench.happened", EVENT) for _ in range(n)))
+    connection.executemany(APPEND, (("bench.happened", EVENT) for _ in range(n)))
     connection.commit()
 
     def once() -> None:

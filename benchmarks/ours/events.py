@@ -8,14 +8,17 @@ from typing import Any
 from jidosystem import Platform
 
 from ..measure import Run
+from ..writer import APPEND, EVENT, LIMIT, bare_writer
 from .agents import on_disk, plain, together
 
 
 async def publish_64(run: Run) -> None:
-    """64 publishers, each waiting until its event is durable."""
-    each = run.some(500, 5)
+    """64 publishers, each waiting until its event is durable; by turns with the bare writer."""
+    each = run.some(200, 5)
     async with plain(on_disk(run.scratch / "bench.db")) as platform:
-        await run.repeat(64 * each, lambda: together(64, each, lambda number: platform.events.publish("bench.happened", {"number": number})))
+        with bare_writer(run, APPEND, 64, each, ("bench.happened", EVENT)) as bare:
+            publish = lambda number: platform.events.publish("bench.happened", {"number": number})  # noqa: E731
+            await run.by_turns(64 * each, {"": lambda: together(64, each, publish), LIMIT: bare})
 
 
 async def fan_out(run: Run, subscribers: int, n: int, name: str = "") -> None:

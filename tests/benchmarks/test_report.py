@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from benchmarks import report
-from benchmarks.__main__ import chosen, pool
+from benchmarks.__main__ import chosen
 from benchmarks.bars import Bar
 from benchmarks.measure import Figure, decode_result, encode_result
 from benchmarks.results import Results, place
@@ -100,13 +99,3 @@ def test_what_a_bar_refers_to_stands_in_its_row(python: tuple[int, int]) -> None
 def test_every_row_and_series_has_a_name_of_its_own() -> None:
     names = [row.name for row in rows((3, 13))] + [growth.name for growth in GROWTH]
     assert len(names) == len(set(names))
-
-
-def test_values_of_several_rounds_are_pooled_and_a_failed_round_changes_nothing() -> None:
-    kept: dict[str, Any] = {"values": {"": [1.0, 2.0], "p50": [3.0]}, "notes": ["said once"]}
-    pool(kept, {"values": {"": [4.0], "p50": [5.0]}, "notes": ["said twice"]})
-    pool(kept, {"failed": "the disk is full"})
-    assert kept == {"values": {"": [1.0, 2.0, 4.0], "p50": [3.0, 5.0]}, "notes": ["said once"]}
-    failed: dict[str, Any] = {"failed": "at once"}
-    pool(failed, {"values": {"": [4.0]}})
-    assert failed == {"failed": "at once"}
