@@ -21,6 +21,7 @@ from ..core.keys import lane_path
 from ..core.restarts import Supervision
 from .blocks import LATER, Lifecycle, Mailbox, Resilience
 from .boundary import Signature
+from .effects import refuse_assignment
 from .state import Field, StateCodec, check_carried, check_default, collect_fields
 
 S = TypeVar("S")
@@ -344,8 +345,6 @@ def _check_takes(where: str, function: Any, count: int) -> None:
 
 def _make_reader(cls: type, names: tuple[str, ...]) -> type:
     """The class that read-only turns see: the same object's attributes, but durable ones can't be assigned."""
-    from .effects import refuse_assignment
-
     durable = frozenset(names)
 
     def __setattr__(self: Any, name: str, value: Any) -> None:
