@@ -107,7 +107,7 @@ class Activation:
     def submit(self, turn: Turn) -> None:
         """Run a turn now or let it wait; raises what refuses it. The answer comes through the turn."""
         queue = self.queue
-        if not queue and not self.pumping and self._may_begin(turn):
+        if self.status is not LOADING and not queue and not self.pumping and self._may_begin(turn):
             if queue is not None and queue.room:
                 queue.let_in()  # this one takes no place: it is for the next who waits for one
             self._begin(turn)

@@ -37,7 +37,8 @@ async def call(
     deadline = deadline_of(node, caller, timeout_s)
     if caller is not None:
         await caller.activation.durable_so_far()
-    args, kwargs = cross(spec, args, kwargs, checking=node.checking)
+    if args or kwargs or 0 not in spec.signature.arities:
+        args, kwargs = cross(spec, args, kwargs, checking=node.checking)
     if idempotency_key is not None and not spec.readonly:
         return await keyed_call(host, key, spec, args, kwargs, caller, deadline, idempotency_key)
     activation = host.find(key)

@@ -22,7 +22,7 @@ from ..core.restarts import Supervision
 from .blocks import LATER, Lifecycle, Mailbox, Resilience
 from .boundary import Signature
 from .effects import refuse_assignment
-from .state import Field, StateCodec, check_carried, check_default, collect_fields
+from .state import Field, StateCodec, check_carried, check_default, collect_fields, setter_of_defaults
 
 S = TypeVar("S")
 P = ParamSpec("P")
@@ -216,7 +216,8 @@ class AgentType:
 
     __slots__ = (
         "actions", "cls", "codec", "deletion", "description", "events", "hook_change", "hook_child_failed", "hook_load", "hook_start",
-        "hook_terminate", "lifecycle", "mailbox", "migrations", "name", "reader", "resident", "resilience", "supervision", "transients", "version",
+        "hook_terminate", "lifecycle", "mailbox", "migrations", "name", "reader", "reset_transients", "resident", "resilience",
+        "supervision", "transients", "version",
     )  # fmt: skip
 
     def __init__(self, cls: type, name: str, version: int, resident: bool, members: frozenset[str], fields: Mapping[str, Field]) -> None:
@@ -227,6 +228,7 @@ class AgentType:
         self.description = inspect.cleandoc(cls.__doc__ or "")
         self.codec = StateCodec(name, version, fields)
         self.transients = tuple(f for f in fields.values() if f.name.startswith("_") and f.has_default)
+        self.reset_transients = setter_of_defaults(self.transients)
         self.lifecycle: Lifecycle = getattr(cls, "lifecycle", None) or Lifecycle()
         self.mailbox: Mailbox = getattr(cls, "mailbox", None) or Mailbox()
         self.resilience: Resilience = getattr(cls, "resilience", None) or Resilience()
@@ -319,7 +321,8 @@ class AgentType:
         """An agent with every field at its default."""
         instance: Any = object.__new__(self.cls)
         self.codec.reset(instance)
-        self.reset_transients(instance)
+        if self.transients:
+            self.reset_transients(instance)
         return instance
 
     def blank_instance(self) -> Any:
@@ -327,11 +330,6 @@ class AgentType:
         instance: Any = object.__new__(self.cls)
         self.reset_transients(instance)
         return instance
-
-    def reset_transients(self, instance: Any) -> None:
-        """Set the transient fields to their defaults."""
-        for field in self.transients:
-            setattr(instance, field.name, field.fresh())
 
 
 def _check_takes(where: str, function: Any, count: int) -> None:

@@ -75,8 +75,8 @@ class Host:
             if self.node.closing:
                 raise ShuttingDown(f"{self.type.name}/{key}: the platform is closing and takes no new work", agent=f"{self.type.name}/{key}")
             activation = self.live[key] = Activation(self, key)
-            self.node.count_in(activation)
-            self._begin_loading(activation)
+            self.node.count_in()
+            self.node.records.fetch(self.prefix + key, partial(self._loaded, activation))
         return activation
 
     def revive(self, key: str, waiting: list[Turn], delay_s: float) -> None:
@@ -95,7 +95,7 @@ class Host:
     def _gather(self, key: str, waiting: list[Turn]) -> Activation:
         """A new activation with turns in its mailbox, which doesn't begin to load yet."""
         activation = self.live[key] = Activation(self, key)
-        self.node.live_count += 1
+        self.node.count_in()
         for turn in waiting:
             turn.activation = activation
             activation.enqueue(turn)
@@ -187,7 +187,7 @@ class Host:
         activation.idle = False
         if self.live.get(activation.key) is activation:
             del self.live[activation.key]
-            self.node.count_out(activation)
+            self.node.count_out()
         if activation.instance is not None:
             activation.instance._jido = None  # no cycle is left behind: memory goes with the last reference
         if activation.reader is not None:

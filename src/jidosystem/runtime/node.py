@@ -253,13 +253,13 @@ class Node:
         if not self.closing:
             self.hosts[type_name].find(key)
 
-    def count_in(self, activation: Activation) -> None:
+    def count_in(self) -> None:
         """One more lives; over the limit the least recently used idle ones go."""
         self.live_count += 1
         if self.live_count > self.limits.max_live:
             self._evict(max(1, self.limits.max_live // 100))
 
-    def count_out(self, activation: Activation) -> None:
+    def count_out(self) -> None:
         """One fewer lives."""
         self.live_count -= 1
 

@@ -15,7 +15,7 @@ import inspect
 import re
 import types
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, get_origin
 
 import msgspec
@@ -80,6 +80,15 @@ def collect_fields(cls: type, hints: Mapping[str, Any], inherited: Mapping[str, 
                 f"{cls.__name__}.{name}: a durable field needs a default, for example `{name}: … = …`: agents begin to exist by being called"
             )
     return fields
+
+
+def setter_of_defaults(fields: Sequence[Field]) -> Callable[[Any], None]:
+    """What gives an agent the default of each field: written out and compiled once, as it runs for every new agent."""
+    used: dict[str, Any] = {f"f{i}": field.default if field.factory is None else field.factory for i, field in enumerate(fields)}
+    lines = [f"    agent.{field.name} = f{i}" + ("" if field.factory is None else "()") for i, field in enumerate(fields)]
+    exec("\n".join(["def reset(agent):", *lines, "    return"]), used)
+    reset: Callable[[Any], None] = used["reset"]
+    return reset
 
 
 def check_default(where: str, field: Field) -> None:
@@ -151,6 +160,7 @@ class StateCodec:
         "encode_checked",
         "fields",
         "names",
+        "reset",
         "version",
     )
 
@@ -181,6 +191,8 @@ class StateCodec:
         """`encode_checked(agent, before)`: `before` itself if nothing changed; else the new bytes, proved to be readable (`StateMismatch`)."""
         scalar = all(_is_scalar(f.hint) for f in self.fields)
         self._kinds: Callable[[Any], tuple[type, ...]] | None = eval(f"lambda agent: ({kinds})", used) if scalar else None
+        self.reset = setter_of_defaults(self.fields)
+        """Sets an agent's durable fields to their defaults."""
         self._checked: set[tuple[type, ...]] = set()
         self._mutable = tuple((f"f{i}", f.name) for i, f in enumerate(self.fields) if not is_immutable_type(f.hint))
         self.constant = all(f.factory in (None, *_EMPTY) for f in self.fields)  # every new agent begins with the same bytes
@@ -213,11 +225,6 @@ class StateCodec:
         struct = self._decode_or_mismatch(blob, whose=whose)
         for i, name in enumerate(self.names):
             setattr(instance, name, getattr(struct, f"f{i}"))
-
-    def reset(self, instance: object) -> None:
-        """Set an agent's durable fields to their defaults."""
-        for field in self.fields:
-            setattr(instance, field.name, field.fresh())
 
     def mapping(self, blob: bytes, whose: str = "") -> dict[str, Any]:
         """The durable fields as a dictionary, decoded afresh."""
