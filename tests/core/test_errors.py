@@ -76,29 +76,6 @@ def test_those_who_do_not_know_us_may_catch_what_they_know(kind: type[JidoError]
         raise kind("no")
 
 
-class HTTPError(Exception):
-    pass
-
-
-class Gone2Far(Exception):
-    pass
-
-
-@pytest.mark.parametrize(
-    ("error", "kind"),
-    [
-        (errors.Rejected("payment_failed"), "payment_failed"),
-        (ValueError("x"), "value_error"),
-        (errors.CallTimeout("x"), "call_timeout"),
-        (HTTPError(), "http_error"),
-        (Gone2Far(), "gone2_far"),
-        (OSError(), "os_error"),
-    ],
-)
-def test_the_kind_of_an_error_as_rules_name_it(error: Exception, kind: str) -> None:
-    assert errors.snake_case_kind(error) == kind
-
-
 def test_an_error_is_told_by_type_and_message() -> None:
     assert errors.describe(ValueError("boom")) == "ValueError: boom"
     assert errors.describe(TimeoutError()) == "TimeoutError"

@@ -13,7 +13,6 @@ message is built from them, so that programs branch on types and fields and peop
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -421,13 +420,3 @@ def describe(error: BaseException) -> str:
     """`Type: message`, or the type alone: how an error is told in logs, records and dead letters."""
     text = str(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-_WORDS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-
-
-def snake_case_kind(error: BaseException) -> str:
-    """The kind of an error as rules name it: a `Rejected`'s word, or the class name in snake case."""
-    if isinstance(error, Rejected):
-        return error.reason
-    return _WORDS.sub("_", type(error).__name__).lower()

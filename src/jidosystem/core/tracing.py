@@ -54,11 +54,6 @@ def new_traceparent(*, sampled: bool, random_bits: Callable[[int], int] = random
     return Traceparent(f"{random_bits(128) or 1:032x}", f"{random_bits(64) or 1:016x}", sampled)
 
 
-def child_of(parent: Traceparent, random_bits: Callable[[int], int] = random.getrandbits) -> Traceparent:
-    """A new span's position in the trace of its parent."""
-    return parent._replace(span_id=f"{random_bits(64) or 1:016x}")
-
-
 class Span(Protocol):
     """A piece of work in a trace. `traceparent` is what to hand on to whatever it causes."""
 

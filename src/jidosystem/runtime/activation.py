@@ -171,7 +171,7 @@ class Activation:
             return False
         if not turn.spec.readonly and (self.readers or (self.batch is not None and self.batch.full)):
             return False
-        return self.host.bulkhead is None or turn.kind == HOOK or self.host.admit(self, turn)
+        return self.host.bulkhead is None or turn.kind == HOOK or self.host.guards.admit(self, turn)
 
     # -- running ---------------------------------------------------------------------------------------------
 

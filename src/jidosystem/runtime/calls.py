@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..core.errors import InvalidArguments, OutsideTurn, ShuttingDown
+from ..core.errors import InvalidArguments, OutsideTurn
 from ..core.tracing import ambient_traceparent
 from .boundary import IMMUTABLE, is_immutable
 from .definition import ActionSpec
@@ -33,7 +33,7 @@ async def call(
             f"{caller.activation.address}.{caller.spec.name} is a plain def and runs in a thread: it can't call; make it an `async def`, or cast"
         )
     if node.closing:
-        raise ShuttingDown(f"{host.type.name}/{key}: the platform is closing and takes no new work", agent=f"{host.type.name}/{key}")
+        raise host.shutting_down(key)
     deadline = deadline_of(node, caller, timeout_s)
     if caller is not None:
         await caller.activation.durable_so_far()

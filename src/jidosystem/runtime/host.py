@@ -68,12 +68,17 @@ class Host:
 
     # -- coming ----------------------------------------------------------------------------------------------
 
+    def shutting_down(self, key: str) -> ShuttingDown:
+        """What refuses new work for an agent once the platform closes."""
+        address = self.prefix + key
+        return ShuttingDown(f"{address}: the platform is closing and takes no new work", agent=address)
+
     def find(self, key: str) -> Activation:
         """The agent's activation; if there is none, one that begins to load. Raises `ShuttingDown`."""
         activation = self.live.get(key)
         if activation is None:
             if self.node.closing:
-                raise ShuttingDown(f"{self.type.name}/{key}: the platform is closing and takes no new work", agent=f"{self.type.name}/{key}")
+                raise self.shutting_down(key)
             activation = self.live[key] = Activation(self, key)
             self.node.count_in()
             self.node.records.fetch(self.prefix + key, partial(self._loaded, activation))
@@ -329,10 +334,6 @@ class Host:
         extra.timers.add(handle)
 
     # -- guards and crashes ----------------------------------------------------------------------------------
-
-    def admit(self, activation: Activation, turn: Turn) -> bool:
-        """Whether the bulkhead lets a turn begin now; if not, the agent is told when it may."""
-        return self.guards.admit(activation, turn)
 
     def crashed(self, activation: Activation, cause: BaseException) -> None:
         """An activation couldn't be made or go on: start a new one after a growing delay, or fail for good."""
