@@ -50,6 +50,12 @@ def test_one_class_where_a_list_is_needed() -> None:
         Platform(agents=Counter)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("option", ["agents", "config", "forwarders", "clock", "name"])
+def test_an_option_that_is_something_else_is_refused_by_its_name(option: str) -> None:
+    with pytest.raises(errors.InvalidArguments, match=rf"Platform\({option}=3\)"):
+        Platform(**{option: 3})  # type: ignore[arg-type]
+
+
 async def test_a_table_where_a_path_is_needed() -> None:
     with pytest.raises(errors.InvalidConfig, match=r"'agents': it is a section; write agents\.default_timeout"):
         await Platform(config={"agents": {"default_timeout": 3}}).__aenter__()

@@ -66,6 +66,15 @@ class Platform:
         self._url = url
         if isinstance(agents, type):
             raise InvalidArguments(f"agents={agents.__name__}: a list of classes is needed, agents=[{agents.__name__}]", path="$.agents")
+        for option, value, fits, needed in (
+            ("agents", agents, isinstance(agents, Iterable), "a list of agent classes"),
+            ("config", config, config is None or isinstance(config, Mapping), "a mapping from paths to values"),
+            ("forwarders", forwarders, isinstance(forwarders, Iterable), "a list of forwarders"),
+            ("clock", clock, clock is None or hasattr(clock, "time_s"), "an object with time_s() and monotonic_s()"),
+            ("name", name, name is None or isinstance(name, str), "a string"),
+        ):
+            if not fits:
+                raise InvalidArguments(f"Platform({option}={value!r}): {needed} is needed", path=f"$.{option}")
         self._classes = tuple(agents)
         self._given = dict(config or {})
         self._forwarders = tuple(forwarders)
