@@ -81,7 +81,7 @@ class MemoryRecords(Records):
         if head is not None and len(head) > self.max_head_bytes:
             raise TooLarge(f"the record of {agent} has {len(head)} bytes, over {self.max_head_bytes}", agent=agent)
         for row in rows:
-            if row.create and self._find(agent, row.kind, row.name) is not None:
+            if row.create and head is not None and self._find(agent, row.kind, row.name) is not None:
                 raise RowExists(f"{agent} has a row {row.kind}/{row.name} already", agent=agent, kind=row.kind, name=row.name)
         blobs = self._log.prepare(events) if events else []
         if head is None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from abc import ABC, abstractmethod
+from asyncio import Future
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -39,6 +42,51 @@ def event(stream: str = "s", number: int = 0) -> Event:
 async def rows_of(records: Records, kind: str, start: str = "", end: str | None = None) -> list[StoredRow]:
     """Everything that a scan finds."""
     return [row async for page in records.scan(kind, start, end) for row in page]
+
+
+Attempt = tuple[str, int, bytes | None, Sequence[Row], Sequence[Event]]
+
+
+class Ledger:
+    """What a store must hold, by what it told, in the order in which it told it."""
+
+    def __init__(self) -> None:
+        self.revisions: dict[str, int] = {}
+        self.heads: dict[str, bytes | None] = {}
+        self.rows: dict[str, dict[str, bytes]] = {}
+        self.refused = 0
+        self.wrong: list[str] = []
+
+    def some_attempt(self, chance: random.Random) -> Attempt:
+        """A commit of any kind; most expect what is so, unless another is on its way."""
+        agent = f"Counter/{chance.randrange(30)}"
+        expected = self.revisions.get(agent, 0) + (chance.random() < 0.05)
+        head = None if chance.random() < 0.05 else chance.randbytes(chance.choice((1, 8, 500)))
+        value = None if chance.random() < 0.3 else b"v"
+        row = Row("key", chance.choice("abc"), value, create=value is not None and chance.random() < 0.5)
+        return agent, expected, head, (row,) if chance.random() < 0.2 else (), (event(),) if chance.random() < 0.1 else ()
+
+    def told(self, attempt: Attempt, commit: Future[Committed]) -> None:
+        """Hold an outcome against what was before it, and note it."""
+        agent, expected, head, rows, _events = attempt
+        there, error = self.rows.setdefault(agent, {}), commit.exception()
+        stale = self.revisions.get(agent, 0) != expected
+        taken = any(row.create and row.name in there for row in rows) and head is not None
+        if error is not None:
+            self.refused += 1
+            if not (isinstance(error, Conflict) and stale) and not (isinstance(error, RowExists) and taken):
+                self.wrong.append(f"{attempt} was refused: {error!r}")
+            return
+        if stale or taken or commit.result().revision <= expected:
+            self.wrong.append(f"{attempt} was committed as {commit.result()}")
+        self.revisions[agent], self.heads[agent] = commit.result().revision, head
+        if head is None:
+            there.clear()
+        for row in rows:
+            if row.value is None:
+                there.pop(row.name, None)
+            else:
+                there[row.name] = row.value
 
 
 class RecordsConformance(ABC):
@@ -152,6 +200,24 @@ class RecordsConformance(ABC):
             for i in range(5):
                 present = await records.read(f"Counter/{i}")
                 assert present is not None and present.head == b"100"
+
+    @pytest.mark.parametrize("seed", range(8))
+    async def test_any_mixture_ends_as_one_after_the_other_would(self, seed: int) -> None:
+        chance, ledger = random.Random(seed), Ledger()
+        async with self.open(HandClock()) as records:
+            for _ in range(60):
+                burst = []
+                for _ in range(chance.choice((1, 1, 2, 5, 40))):
+                    attempt = ledger.some_attempt(chance)
+                    burst.append(records.commit(*attempt))
+                    burst[-1].add_done_callback(partial(ledger.told, attempt))
+                await asyncio.gather(*burst, return_exceptions=True)
+            assert ledger.wrong == [], ledger.wrong[:3]
+            assert ledger.refused > 10
+            for agent, head in ledger.heads.items():
+                found = await records.read(agent)
+                assert found is not None and (found.revision, found.head) == (ledger.revisions[agent], head)
+                assert {row.name: row.value for row in await records.read_rows(agent, "key")} == ledger.rows[agent]
 
     async def test_thousands_wait_at_once(self) -> None:
         async with self.open(HandClock()) as records:
