@@ -37,7 +37,7 @@ class Agents:
                 raise NotYetAvailable(f"agents.start({cls.__name__}, {key!r}, {name}=…) comes with {part}; leave it out for now")
         host = self._node.host_of(cls)
         await self._node.control.start(host, check_key(key))
-        ref: A = self._node.ref(host, key)
+        ref: A = host.ref(key)
         return ref
 
     async def stop(self, ref: Agent) -> None:

@@ -18,7 +18,7 @@ from ..core.clock import Clock, SystemClock
 from ..core.config import Config
 from ..core.dead_letters import DeadLetters
 from ..core.errors import InvalidArguments, InvalidConfig, ShuttingDown
-from ..core.ids import Ids, check_key
+from ..core.ids import Ids
 from ..core.logs import logger
 from ..core.observability import Meters
 from ..core.records import Records
@@ -160,8 +160,8 @@ class Platform:
 
     def agent(self, cls: type[A], key: str) -> A:
         """A reference to an agent, typed as its class; does no I/O. `InvalidKey` if the key is impossible."""
-        node = self._running()
-        ref: A = node.ref(node.host_of(cls), check_key(key))
+        node = self._node or self._running()
+        ref: A = node.ref_to(cls, key)
         return ref
 
     async def call(

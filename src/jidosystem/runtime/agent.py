@@ -79,7 +79,7 @@ class Agent:
     def ref(self: A) -> A:
         """A reference to this agent, to hand to others. `NoPlatform` without one."""
         activation = self._activation("ref")
-        ref: A = activation.host.node.ref(activation.host, activation.key)
+        ref: A = activation.host.ref(activation.key)
         return ref
 
     @property
@@ -124,7 +124,7 @@ class Agent:
     def agent(self, cls: type[A], key: str) -> A:
         """A reference to another agent; no I/O. Raises `InvalidKey`, `NoPlatform`."""
         node = self._activation("agent").host.node
-        ref: A = node.ref(node.host_of(cls), check_key(key))
+        ref: A = node.ref_to(cls, key)
         return ref
 
     async def call(
@@ -173,7 +173,7 @@ class Agent:
             effects, _turn = self._collect("child")
             if address not in effects.children:
                 effects.children.append(address)
-        ref: A = node.ref(host, key)
+        ref: A = host.ref(key)
         return ref
 
     def restart_child(self, child: Agent) -> None:

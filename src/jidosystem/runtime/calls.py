@@ -34,7 +34,8 @@ async def call(
         )
     if node.closing:
         raise host.shutting_down(key)
-    deadline = deadline_of(node, caller, timeout_s)
+    usual = caller is None and timeout_s is None
+    deadline = node.loop.time() + node.limits.default_timeout if usual else deadline_of(node, caller, timeout_s)
     if caller is not None:
         await caller.activation.durable_so_far()
     if args or kwargs or 0 not in spec.signature.arities:

@@ -129,7 +129,7 @@ class Family:
                 parent.crash(AgentGaveUp(f"its child {address} has failed: {error.cause}"))
             else:
                 type_name, key = split_address(address)
-                await self._run_hook(parent, hook, self._node.ref(self._node.hosts[type_name], key), error)
+                await self._run_hook(parent, hook, self._node.hosts[type_name].ref(key), error)
         except JidoError as problem:
             self._node.log.error("a parent couldn't be told of its failed child", agent=address, error=describe(problem))
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .keyed import Keyed
     from .node import Node
     from .outbox import Outbox
+    from .reference import Ref
 
 LOAD_AGAIN_S = 0.5
 """How long after the store couldn't be read an agent is loaded again that nobody has called."""
@@ -45,7 +46,7 @@ class Host:
 
     __slots__ = (
         "after_turn", "bulkhead", "casts_at_once", "default_state", "detours", "dummy", "guards", "joins", "live", "mailbox_limit",
-        "meter", "node", "plain", "prefix", "repeating", "type",
+        "meter", "node", "plain", "prefix", "ref_class", "repeating", "type",
     )  # fmt: skip
 
     def __init__(self, node: Node, kind: AgentType) -> None:
@@ -65,6 +66,11 @@ class Host:
         self.after_turn = self.guards.after_turn if self.guards.watches else None
         self.plain = not self.guards.watches and kind.hook_change is None and not node.checking and not node.tracing.enabled
         self.casts_at_once = self.plain and kind.mailbox.overflow != "block"
+        self.ref_class: type[Ref]  # the node's to make
+
+    def ref(self, key: str) -> Any:
+        """A reference to an agent; the key is known to be good."""
+        return self.ref_class(self, key)
 
     # -- coming ----------------------------------------------------------------------------------------------
 

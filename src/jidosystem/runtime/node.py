@@ -19,7 +19,7 @@ from ..core.codec import encode
 from ..core.deadlines import Deadlines, Line
 from ..core.eager import start_eagerly
 from ..core.errors import DefinitionError, JidoError, NoHost, ShuttingDown, StoreError, describe
-from ..core.ids import Ids, split_address
+from ..core.ids import Ids, check_key, split_address
 from ..core.observability import Meters
 from ..core.records import Records
 from ..core.tracing import Tracing
@@ -35,7 +35,7 @@ from .keyed import give_up
 from .mailbox import Queues
 from .outbox import backoff_s
 from .owed import Owed
-from .reference import Ref, make_ref_class
+from .reference import make_ref_class
 from .reminders import Reminders
 from .status import Status
 from .threads import Threads
@@ -126,7 +126,7 @@ class Node:
         self.family = Family(self)
         self.owed = Owed(self)
         self.control = Control(self)
-        self.ref_classes: dict[str, type[Ref]] = {}
+        self._by_class: dict[type, Host] = {}
         self.on_hosted: list[Callable[[Host], None]] = []
         self._unhosted: dict[str, list[Callable[[], None]]] = {}
         self._tasks: set[asyncio.Future[Any]] = set()
@@ -149,7 +149,7 @@ class Node:
             return self._on_loop(partial(self.host_of, cls))
         if host is None:
             host = self.hosts[kind.name] = Host(self, kind)
-            self.ref_classes[kind.name] = make_ref_class(host)
+            host.ref_class = make_ref_class(host)
             for call in self.on_hosted:
                 call(host)
             if self._started:
@@ -175,9 +175,13 @@ class Node:
         self.loop.call_soon_threadsafe(run)
         return done.result()
 
-    def ref(self, host: Host, key: str) -> Any:
-        """A reference; the key is known to be good."""
-        return self.ref_classes[host.type.name](host, key)
+    def ref_to(self, cls: type, key: str) -> Any:
+        """A reference to an agent; `InvalidKey`, and what `host_of` raises."""
+        try:
+            host = self._by_class[cls]
+        except (KeyError, TypeError):
+            host = self._by_class[cls] = self.host_of(cls)
+        return host.ref_class(host, check_key(key))
 
     def is_hosted(self, address: str) -> bool:
         """Whether this node hosts the type of an address; if not, that is said once in the log."""

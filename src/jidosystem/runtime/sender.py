@@ -44,7 +44,7 @@ async def durable_cast(
     address = to.prefix + key
     sender = str(crc32(address.encode()) % SENDERS)  # the same in every process
     if idempotency_key is None:
-        await sender_host.node.ref(sender_host, sender).send(address, spec.name, blob)
+        await sender_host.ref(sender).send(address, spec.name, blob)
         return
     check_idempotency_key(idempotency_key)
     key_of_its_own = blake2b(encode([address, idempotency_key]), digest_size=24).hexdigest()
