@@ -22,6 +22,7 @@ from jidosystem import (
     on_start,
 )
 from jidosystem.core.codec import encode
+from jidosystem.core.errors import Conflict, StoreError, StoreUnavailable
 from tests.runtime.harness import Crashable, PlatformOn, Store, until, until_async
 
 
@@ -382,8 +383,9 @@ async def test_a_call_that_comes_while_it_is_being_marked_doesnt_slip_in(on_stor
     assert len(World.starts) == 3
 
 
+@pytest.mark.parametrize("error", [StoreUnavailable("the disk is gone"), Conflict("somebody else writes it", expected=1, actual=2)])
 async def test_an_agent_that_cant_be_marked_is_refused_all_the_same_and_tried_again_later(
-    on_store: Platform, store: Store, caplog: pytest.LogCaptureFixture
+    on_store: Platform, store: Store, caplog: pytest.LogCaptureFixture, error: StoreError
 ) -> None:
     ref = on_store.agent(Worker, "a")
     await ref.add()
@@ -391,7 +393,7 @@ async def test_an_agent_that_cant_be_marked_is_refused_all_the_same_and_tried_ag
         with pytest.raises(Trouble):
             await ref.crash()
     await ref.add()
-    store.fail_all()
+    store.fail_all(error)
     with pytest.raises(Trouble):
         await ref.crash()
     await until(lambda: "couldn't be marked as failed" in caplog.text)

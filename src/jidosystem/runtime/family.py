@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from .node import Node
 
 MAX_TRACKED = 100_000
+WRITES = 10
+"""How often a status is written that somebody else's commits overtake."""
 
 
 class AgentGaveUp(Exception):
@@ -87,10 +89,10 @@ class Family:
         await self._tell_parent(address, error)
 
     async def write_status(self, host: Host, key: str, status: int, cause: str) -> None:
-        """Write an agent's status into its record, whatever its state is; the activation must be gone."""
+        """Write an agent's status into its record, whatever its state is; the activation must be gone. `Conflict`: others keep writing it."""
         address = host.prefix + key
         records = self._node.records
-        for _ in range(10):
+        for attempt in range(1, WRITES + 1):
             record = await records.read(address)
             if record is None or record.head is None:
                 if status == ACTIVE:
@@ -104,8 +106,10 @@ class Family:
             try:
                 await records.commit(address, expected, encode_head(version, turns, state, marks))
             except Conflict:
-                continue
-            return
+                if attempt == WRITES:
+                    raise
+            else:
+                return
 
     # -- parents and children --------------------------------------------------------------------------------
 
