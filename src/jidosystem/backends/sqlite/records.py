@@ -18,7 +18,7 @@ from ...core.records import Committed, Record, Records, Row, Settled, StoredRow,
 from .file import UNLISTED, FileLock, open_file, translate
 from .log import SqliteLog
 from .reader import Reader, resolve, unsealed
-from .writer import Call, Outcome, Write, Writer, remove_rows, size_of
+from .writer import PLAIN, Call, Outcome, Write, Writer, remove_rows, size_of
 
 _make = tuple.__new__
 PAGE = 1_000
@@ -102,7 +102,7 @@ class SqliteRecords(Records):
     def _settled(self, outcomes: Iterable[Outcome]) -> None:
         grew, watchers = False, self._watchers
         for item, value, error in outcomes:
-            if error is None and (watchers or type(item) is Write) and not isinstance(item, Call):
+            if (item[PLAIN] is not True or watchers) and error is None and isinstance(item, Write):
                 grew = grew or bool(item.events)
                 if item.agent in watchers:
                     self._tell(item, value)

@@ -67,8 +67,9 @@ Step = tuple[str, tuple[Any, ...], int | None]
 NOT_BOUND = (ValueError, TypeError, OverflowError)
 """What the driver raises for a value that the engine can't hold: a string that is no valid Unicode, for example."""
 _make = tuple.__new__  # past the Python of NamedTuple's constructor: this runs for every commit
-_PLAIN = -2
-_head_values, _revision, _is_plain, _size_bytes = itemgetter(1, 2, 3), itemgetter(2), itemgetter(_PLAIN), itemgetter(-1)
+PLAIN = -2
+"""The place of `Write.plain`; at it a `Call` has something else."""
+_head_values, _revision, _is_plain, _size_bytes = itemgetter(1, 2, 3), itemgetter(2), itemgetter(PLAIN), itemgetter(-1)
 
 
 class _Mismatch(Exception):
@@ -106,13 +107,13 @@ class Writer:
         while open_:
             first = self._queue.get() if not self._doubtful else self._get_in_doubt()
             began = perf_counter()
-            alone = first is not None and first[_PLAIN] is True and self._queue.empty()
+            alone = first is not None and first[PLAIN] is True and self._queue.empty()
             if alone:
                 batches: Iterable[list[Item]] = ([first],)  # type: ignore[list-item]
             else:
-                # Who waited longer for work than the work takes, and now finds a crowd, would be waited for by all of it, and
-                # then wait for all of it. From halves on the loop's thread prepares the one while the other is written.
-                waiting, open_ = self._take_waiting(first, halve=began - ended > took_s)
+                # Who waited for work a third of the time that it takes, and now finds a crowd, would be waited for by all of
+                # it, and then wait for all of it. From halves on the loop's thread prepares the one while the other is written.
+                waiting, open_ = self._take_waiting(first, halve=began - ended > took_s / 3)
                 batches = _of_bearable_size(waiting)
             for batch in batches:
                 try:
