@@ -307,3 +307,17 @@ async def test_what_the_engine_cannot_hold_is_refused_alone_and_the_writer_lives
         assert (await records.commit("A/bad", 0, b"h")).revision == 1
     finally:
         await records.close()
+
+
+async def test_a_question_that_cannot_be_put_to_the_engine_is_refused_and_the_reader_lives_on(tmp_path: Path) -> None:
+    records = await open_store(str(tmp_path / "x.db"))
+    try:
+        await records.commit("A/1", 0, b"h")
+        with pytest.raises(StoreError, match="can't be asked that"):
+            await records.read("A/\ud800")
+        with pytest.raises(StoreError, match="can't be asked that"):
+            [page async for page in records.log.read(-(2**70))]
+        found = await asyncio.wait_for(records.read("A/1"), 10)
+        assert found is not None and found.head == b"h"
+    finally:
+        await records.close()

@@ -145,7 +145,10 @@ class Activation:
             host.node.loop.call_soon(self.proceed)
 
     def hook(self, turn: Turn) -> None:
-        """Run a hook before everything that waits."""
+        """Run a hook before everything that waits; once the activation is gone, on the next one."""
+        if self.status is GONE:
+            self.host.requeue(self.key, [turn])
+            return
         if self.queue is None:
             self.queue = self.host.node.queues.take()
         self.queue.put_first(turn)
@@ -230,8 +233,6 @@ class Activation:
         turn.begun = True
         turn.started = self.last_used = monotonic()
         spec = turn.spec
-        if self.extra is not None and self.extra.stale and self.readers == 0:
-            self.restore()
         if host.node.checking and not unchanged_between_turns(self, turn):
             return
         instance = self.for_reading() if spec.readonly else self.instance
@@ -278,11 +279,11 @@ class Activation:
             steps.close()
 
     def _take_plain_turns(self, queue: Queue, limit: int, steps: Generator[Any, tuple[Any, Turn], None]) -> int:
-        turns, instance, extra, step = queue.turns, self.instance, self.extra, steps.send
+        turns, instance, step = queue.turns, self.instance, steps.send
         encode_checked, buckets, join, new_batch = self.host.type.codec.encode_checked, self.host.meter.buckets, commits.join, commits.new_batch
         started = self.last_used = monotonic()
         for ran in range(limit):
-            if not turns or self.writer is not None or self.readers or self.status is not LIVE or (extra is not None and extra.stale):
+            if not turns or self.writer is not None or self.readers or self.status is not LIVE:
                 return ran
             turn, batch = turns[0], self.batch
             if turn.withdrawn or (batch is not None and batch.full):
@@ -514,7 +515,7 @@ class Activation:
             call()
         else:
             future: asyncio.Future[None] = self.host.node.loop.create_future()
-            future.add_done_callback(lambda done: _then(done, call))
+            future.add_done_callback(lambda done: _then(done, partial(self.when_committed, call)))  # what has ended since is another batch
             self.answer_when_durable(Waiter(future), None)
 
     def begin_life(self) -> None:
@@ -538,8 +539,6 @@ class Activation:
     def restore(self) -> None:
         """Set the fields back to the end of the last turn that went well."""
         host = self.host
-        if self.extra is not None:
-            self.extra.stale = False
         try:
             host.type.codec.apply(self.instance, self.state)
             self.state = host.type.codec.encode(self.instance)  # a set that was decoded may have another order

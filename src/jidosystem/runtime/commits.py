@@ -200,18 +200,27 @@ def undo(activation: Activation, batch: Batch, error: BaseException) -> None:
     activation.turns = batch.before_turns
     extra = activation.need_extra()
     extra.marks = batch.marks_before or Marks()
-    extra.stale = True
     for turn in activation.running():
         turn.doomed = error
     if isinstance(error, Conflict):
         _lost(activation, error)
-    elif extra.has_rows or batch.staged is not None:
-        activation.host.drop_and_requeue(activation)  # what is in memory of its rows may be wrong now: read them again
-    elif activation.writer is None and activation.readers == 0:
+    elif extra.has_rows or batch.staged is not None or activation.writer is not None or activation.readers:
+        # What is in memory of its rows may be wrong now, or is still being used by those who have seen too much: read it again.
+        activation.host.drop_and_requeue(activation)
+    else:
         activation.restore()
     for failed in failing:
         for turn, _value in (*failed.turns, *(failed.waiters or ())):
             turn.fail(error)
+
+
+def leave_in_doubt(activation: Activation) -> None:
+    """The platform has closed: whoever still waits for a commit is told that its outcome is unknown."""
+    for batch in (activation.inflight, activation.batch):
+        if batch is not None:
+            error = CommitUnknown(f"the platform closed before the outcome of a commit of {activation.address} was known")
+            for turn, _value in (*batch.turns, *(batch.waiters or ())):
+                turn.fail(error)
 
 
 def _lost(activation: Activation, error: Conflict) -> None:

@@ -120,14 +120,16 @@ class Control:
             waiting = host.drop(activation)
         else:
             waiting = []
-        address = host.prefix + key
-        self._node.family.forgive(address)
-        record = await self._node.records.read(address)
-        if record is not None and record.head is not None:
-            marks = decode_head(record.head, address).marks
-            if marks is not None and marks.status == FAILED:
-                await self._node.family.write_status(host, key, ACTIVE, "")
-        host.requeue(key, waiting)
+        try:
+            address = host.prefix + key
+            self._node.family.forgive(address)
+            record = await self._node.records.read(address)
+            if record is not None and record.head is not None:
+                marks = decode_head(record.head, address).marks
+                if marks is not None and marks.status == FAILED:
+                    await self._node.family.write_status(host, key, ACTIVE, "")
+        finally:  # whatever the store says: nobody else knows them any more
+            host.requeue(key, waiting)
         await host.find(key).ready()
 
     async def pause(self, host: Host, key: str) -> None:

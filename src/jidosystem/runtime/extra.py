@@ -21,12 +21,11 @@ MAX_REMEMBERED = 1_000
 class Extra:
     """One agent's rows as its activation knows them, and its rarer machinery."""
 
-    __slots__ = ("at_rest", "breaker", "children", "gone", "marks", "outbox", "reading", "reminders", "seen", "stale", "timers")
+    __slots__ = ("at_rest", "breaker", "children", "gone", "marks", "outbox", "reading", "reminders", "seen", "timers")
 
     def __init__(self) -> None:
         self.marks = Marks()
         self.reading: set[Turn] = set()  # read-only turns that wait for something
-        self.stale = False  # the fields must be decoded again before the next turn
         self.reminders: dict[str, Reminder] = {}
         self.children: list[str] = []
         self.outbox: Outbox | None = None

@@ -158,7 +158,8 @@ class Family:
             return
         policy = parent.host.type.supervision or Supervision(strategy=self._node.limits.supervision_strategy)
         for sibling in siblings_to_restart(policy.strategy, tuple(parent.extra.children), address):
-            if sibling != address and (activation := self._live(sibling)) is not None:
+            if sibling != address and (activation := self._live(sibling)) is not None and activation.status == Status.LIVE:
+                activation.leave(crashing=True)  # what it begins now would be committed by one that is gone
                 activation.when_committed(partial(_restart, activation))
 
     def restart_soon(self, child: str) -> None:
@@ -215,6 +216,6 @@ class Family:
 
 
 def _restart(activation: Activation) -> None:
-    if activation.status == Status.LIVE:
+    if activation.status == Status.CRASHING:
         activation.host.drop_and_requeue(activation)
         activation.host.find(activation.key)

@@ -218,6 +218,8 @@ class Host:
     def requeue(self, key: str, waiting: list[Turn]) -> None:
         """Give turns that haven't begun to the agent's next activation."""
         for turn in waiting:
+            if turn.withdrawn:  # while the list was kept: its caller has been told
+                continue
             try:
                 successor = turn.activation = self.find(key)
                 if turn.kind == HOOK and successor.status is not Status.LOADING:
@@ -256,7 +258,7 @@ class Host:
 
     async def go(self, activation: Activation) -> None:
         """The slow way out: `on_terminate` as a last turn, then what is still to be noted."""
-        if self.type.hook_terminate is not None:
+        if self.type.hook_terminate is not None and activation.status == Status.LEAVING:
             try:
                 await self.run_hook(activation, self.type.hook_terminate)
             except Exception as error:  # the agent goes in any case; its author reads why the hook failed

@@ -25,6 +25,7 @@ from ..core.records import Records
 from ..core.tracing import Tracing
 from ..infrastructure.breaker import DEFAULT_THRESHOLD
 from .collector import Collector
+from .commits import leave_in_doubt
 from .control import Control
 from .definition import DELETE, ActionSpec, AgentType
 from .deliveries import deliver
@@ -322,6 +323,8 @@ class Node:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        for activation in activations:
+            leave_in_doubt(activation)
         for host in self.hosts.values():
             give_up(host)
         self.deadlines.clear()

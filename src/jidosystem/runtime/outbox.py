@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..core.codec import encode
-from ..core.errors import describe
+from ..core.errors import JidoError, describe
 from ..core.records import Row
 from ..core.troubles import is_passing
 from .effects import CastEffect
@@ -126,11 +126,16 @@ class Outbox:
         else:
             cast, _row = self._lanes[to][0]
             node.log.error("an effect is moved to the dead letters", agent=self._activation.address, to=to, action=cast.action, error=describe(error))
-            node.own(self._bury(to, cast, attempt, error))
+            node.own(self._bury(to, cast, attempt, tries, error))
 
-    async def _bury(self, to: str, cast: CastEffect, attempts: int, error: BaseException) -> None:
-        node = self._activation.host.node
-        await node.bury_cast(self._activation.address, cast, attempts, error)
+    async def _bury(self, to: str, cast: CastEffect, attempts: int, tries: int, error: BaseException) -> None:
+        node, sender = self._activation.host.node, self._activation.address
+        try:
+            await node.bury_cast(sender, cast, attempts, error)
+        except JidoError as refused:  # no room, or no store just now: what comes after it waits, and it is tried again
+            node.log.error("a dead letter couldn't be stored yet", agent=sender, to=to, error=describe(refused))
+            node.later(min(backoff_s(tries, node.random()), LONGEST_WAIT_S), partial(self._send, to, attempts, tries + 1))
+            return
         if not self._closed:
             self._taken(to)
 

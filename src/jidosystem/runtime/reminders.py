@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from ..core.errors import RefusedError, StoreError, TooLarge, describe
+from ..core.errors import JidoError, RefusedError, StoreError, TooLarge, describe
 from ..core.records import StoredRow
 from ..core.schedule import follows_wall_clock, next_due
 from .effects import Reminder
@@ -172,7 +172,16 @@ class Reminders:
             node.later(delay_s, partial(self._fire, address, reminder, now_s, zero_s, attempt + (not passing), tries + 1))
             return
         node.log.error("a reminder is moved to the dead letters", agent=address, reminder=reminder.name, error=describe(error))
-        node.own(node.bury_reminder(address, reminder, now_s, attempt, error))
+        node.own(self._bury(address, reminder, now_s, zero_s, attempt, tries, error))
+
+    async def _bury(self, address: str, reminder: Reminder, now_s: float, zero_s: float, attempts: int, tries: int, error: BaseException) -> None:
+        node = self._node
+        try:
+            await node.bury_reminder(address, reminder, now_s, attempts, error)
+        except JidoError as refused:  # no room, or no store just now: the series must not end with it
+            node.log.error("a dead letter couldn't be stored yet", agent=address, reminder=reminder.name, error=describe(refused))
+            delay_s = min(backoff_s(tries, node.random()), LONGEST_WAIT_S)
+            node.later(delay_s, partial(self._fire, address, reminder, now_s, zero_s, attempts, tries + 1))
 
 
 def _edge(time_s: float) -> str:

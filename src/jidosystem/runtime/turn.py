@@ -136,7 +136,7 @@ class Turn:
         """Nobody waits any more: a turn still in the mailbox never begins."""
         if self.slot is not None:
             self.activation.host.node.deadlines.discard(self)
-        if not self.begun and not self.withdrawn:
+        if not self.begun and not self.withdrawn and not self.answered:
             self.withdrawn = True
             self.activation.withdraw(self)
 

@@ -104,18 +104,21 @@ class Reader:
     def _many(self, questions: Sequence[Question], read: Callable[[list[Any]], dict[Any, Any]]) -> list[Answer]:
         try:
             found = read([what for _kind, what, _told in questions])
-        except sqlite3.Error as error:
-            refused = translate(error, self._path)
+        except Exception as error:  # nothing that is asked may end the thread: all the others would wait for ever
+            refused = self._refusal(error)
             return [(told, None, refused) for _kind, _what, told in questions]
         return [(told, found.get(what), None) for _kind, what, told in questions]
 
     def _one(self, function: Callable[[sqlite3.Connection], Any], told: Told) -> Answer:
         try:
             return told, function(self._connection), None
-        except sqlite3.Error as error:
-            return told, None, translate(error, self._path)
-        except StoreError as error:
-            return told, None, error
+        except Exception as error:  # as above
+            return told, None, self._refusal(error)
+
+    def _refusal(self, error: Exception) -> StoreError:
+        if isinstance(error, StoreError):
+            return error
+        return translate(error, self._path) if isinstance(error, sqlite3.Error) else StoreError(f"{self._path} can't be asked that: {error}")
 
     def _records(self, questions: Sequence[Question]) -> list[Answer]:
         answers: list[Answer] = []
