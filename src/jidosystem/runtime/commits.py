@@ -182,6 +182,9 @@ def durable(activation: Activation, batch: Batch, revision: int) -> None:
 
 def _failed(activation: Activation, batch: Batch, error: BaseException) -> None:
     if isinstance(error, CommitUnknown):
+        if activation.host.node.closing and activation.status is Status.GONE:  # nobody is left to read it back
+            leave_in_doubt(activation)
+            return
         before, activation.status = activation.status, Status.HELD
         activation.idle = False
         activation.inflight = batch

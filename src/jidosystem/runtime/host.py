@@ -218,7 +218,7 @@ class Host:
     def requeue(self, key: str, waiting: list[Turn]) -> None:
         """Give turns that haven't begun to the agent's next activation."""
         for turn in waiting:
-            if turn.withdrawn:  # while the list was kept: its caller has been told
+            if turn.withdrawn or turn.answered:  # while the list was kept: its caller has been told
                 continue
             try:
                 successor = turn.activation = self.find(key)
