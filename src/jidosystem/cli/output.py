@@ -80,8 +80,8 @@ def _in_other_words(error: UnicodeError) -> tuple[str, int]:
 
 def colour(text: str, name: str, stream: TextIO | None = None) -> str:
     """The text in a colour, if the stream (by default standard output) is a terminal that wants any."""
-    stream = sys.stdout if stream is None else stream
-    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
+    written_to: TextIO = sys.stdout if stream is None else stream
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not written_to.isatty():
         return text
     return f"\x1b[{_COLOURS[name]}m{text}\x1b[0m"
 

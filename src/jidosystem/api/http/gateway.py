@@ -18,7 +18,7 @@ from ...core.errors import JidoError
 from .agents import AgentRoutes
 from .answers import answer, plain_refusal, refusal
 from .events import EventRoutes
-from .guard import Guard
+from .guard import MAX_BODY_BYTES, Guard, too_large
 from .node import NodeRoutes
 
 if TYPE_CHECKING:
@@ -31,7 +31,10 @@ def application(platform: Platform, *, closing: asyncio.Event, program: str = ""
     """The routes, without the guard. Setting `closing` ends what is being followed."""
     from ... import __version__
 
-    app = FastAPI(title="JidoSystem", version=__version__, docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json", redirect_slashes=False)
+    app = FastAPI(
+        title="JidoSystem", version=__version__, docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json", redirect_slashes=False,
+        max_body_size=MAX_BODY_BYTES,
+    )  # fmt: skip
     app.add_api_route("/health", _health, methods=["GET"], tags=["node"])
     for routes in (EventRoutes(platform, closing), NodeRoutes(platform, program), AgentRoutes(platform)):
         app.include_router(routes.router())
@@ -59,6 +62,8 @@ async def _refused(_request: Request, error: Exception) -> Response:
 
 async def _no_route(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    if error.status_code == 413:
+        return too_large()
     if error.status_code == 405:
         return plain_refusal("NO_SUCH_METHOD", f"{request.method} isn't for {request.url.path}", 405, error.headers)
     return plain_refusal("NO_SUCH_PATH", f"there is nothing at {request.url.path}; /v1/openapi.json lists what there is", error.status_code)
