@@ -114,7 +114,7 @@ def test_a_save_brings_the_agents_back_with_their_state(dev: Callable[..., Dev],
     [
         ("value", "x = (\n", "SyntaxError"),
         ("value", "undefined\n", "NameError"),
-        ("value", "    bad: int\n", "IndentationError"),
+        ("value", "  bad: int\n", "IndentationError"),
         ("other", "", "field 'value'"),
         ("value", "class Second(Agent, name='Counter'): pass\n", "'Counter'"),
         ("value", "import os\nos._exit(3)\n", "exit code 3"),

@@ -28,7 +28,7 @@ from .output import FAILED, INTERRUPTED, OK, Failure, Json, Quiet, say, tell_jso
 from .program import place_of
 from .run import AgentsOption, HostOption, NameOption, PathArgument, PortOption, StoreOption, free_name, store_of
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 LAST_S = 30.0
 """How long a worker may take to end; a platform closes within its `platform.shutdown_timeout`."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .serving import Place
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 PathArgument = Annotated[str, typer.Argument(metavar="PROGRAM", help="A file (counter.py) or a module's dotted name.")]
 StoreOption = Annotated[
