@@ -420,7 +420,7 @@ class Node:
             settled(error)
             return
         turn = self._delivery(host, key, spec, kwargs, Origin("from", sender, cast.number, settled))
-        turn.correlation_id, turn.causation_id, turn.traceparent = cast.correlation_id, cast.causation_id, cast.traceparent
+        turn.follow(cast)
         deliver(host, key, turn)
 
     def remind(self, address: str, reminder: Reminder, origin: Origin, missed: int) -> None:
@@ -441,7 +441,7 @@ class Node:
             origin.settled(error)
             return
         turn = self._delivery(host, key, spec, kwargs, origin)
-        turn.correlation_id, turn.traceparent = reminder.correlation_id, reminder.traceparent
+        turn.follow(reminder)
         deliver(host, key, turn)
 
     def _delivery(self, host: Host, key: str, spec: ActionSpec, kwargs: dict[str, Any], origin: Origin) -> Turn:
