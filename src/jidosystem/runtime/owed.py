@@ -17,11 +17,11 @@ from ..core.errors import Conflict, describe
 from ..core.records import Row, StoredRow
 from .activation import Activation
 from .head import FAILED, decode_head, encode_head
+from .host import Host
 from .loading import casts_of
 from .outbox import Outbox
 
 if TYPE_CHECKING:
-    from .host import Host
     from .node import Node
 
 

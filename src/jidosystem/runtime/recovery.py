@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import StoreError, describe
 from ..core.ids import split_address
+from .host import Host
 from .outbox import backoff_s
 
 if TYPE_CHECKING:
-    from .host import Host
     from .node import Node
 
 
