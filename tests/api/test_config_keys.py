@@ -12,7 +12,7 @@ import pytest
 
 from jidosystem import Agent, AgentCrashed, CircuitBreaker, CircuitOpen, Platform, ReadOnlyTurn, Resilience, Transient, action, field, on_start
 from jidosystem.backends.sqlite.reader import resolve
-from jidosystem.backends.sqlite.writer import Call
+from jidosystem.backends.sqlite.statements import Call
 from tests.runtime.harness import until_async
 
 
