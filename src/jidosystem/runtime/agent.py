@@ -255,7 +255,7 @@ class Agent:
         `action`: one of this agent's own, `args` by name. Raises `InvalidArguments`, `OutsideTurn`, `ReadOnlyTurn`.
         """
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e9:
-            raise InvalidArguments(f"after({seconds!r}): seconds, 0 or more", path="$.seconds")
+            raise InvalidArguments(f"after({seconds!r}): seconds, 0 or more and less than 1,000,000,000", path="$.seconds")
         name = bound_action_name(self, action)
         blob = encode_named(type(self).__jido_type__.actions[name].signature, args)
         effects, turn = self._collect("after")
