@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from ..core.codec import NOT_CARRIED, decoder_for, encode, from_builtins, is_pydantic_model, to_builtins
+from ..core.codec import NOT_CARRIED, ModelMismatch, decoder_for, encode, from_builtins, is_pydantic_model, to_builtins
 from ..core.errors import InvalidArguments, InvalidResult
 
 IMMUTABLE: frozenset[type] = frozenset(
@@ -246,7 +246,8 @@ class Signature:
             return decode(blob, **how)
         except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
             path = str(error).rpartition("at `$")[2].rstrip("`") if "at `$" in str(error) else ""
-            raise InvalidArguments(f"{self._where}: argument {name!r} doesn't fit: {error}", path=f"$.{name}{path}") from error
+            within = error.__cause__.path if isinstance(error.__cause__, ModelMismatch) else ""
+            raise InvalidArguments(f"{self._where}: argument {name!r} doesn't fit: {error}", path=f"$.{name}{path}{within}") from error
 
 
 def _schema_of(hint: Any) -> dict[str, Any]:
@@ -261,8 +262,3 @@ def _model_schema(hint: type) -> dict[str, Any]:
         schema: dict[str, Any] = hint.model_json_schema()  # type: ignore[attr-defined]
         return schema
     raise NotImplementedError
-
-
-def convert_plain(value: Any, hint: Any) -> Any:
-    """Plain builtins as a type; for values that are already decoded."""
-    return msgspec.convert(value, hint, dec_hook=from_builtins)

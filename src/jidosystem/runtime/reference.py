@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Coroutine
 from time import monotonic as clock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..core.context import current
 from ..core.errors import InvalidArguments, NotAnAction
@@ -15,11 +15,9 @@ from .boundary import IMMUTABLE
 from .commits import commit_at_once, commit_soon
 from .definition import ActionSpec
 from .endings import watch
+from .host import Host
 from .status import Status
 from .turn import CastTurn, RunningTurn, Turn, TurnTask
-
-if TYPE_CHECKING:
-    from .host import Host
 
 LIVE = Status.LIVE
 get_current: Callable[[], Turn | None] = current.get  # type: ignore[assignment]

@@ -13,7 +13,7 @@ from ...core.errors import StoreUnavailable, TooLarge
 from ...core.events import Event, decode_events, encode_event
 from ...core.log import EventLog
 from .reader import Reader, resolve
-from .writer import Write
+from .statements import Write
 
 FIRST_PAGE, MAX_PAGE, PAGE_BYTES = 200, 8_000, 2 * 1024 * 1024
 SLICE = 1_000

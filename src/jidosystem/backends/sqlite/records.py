@@ -18,7 +18,8 @@ from ...core.records import Committed, Record, Records, Row, Settled, StoredRow,
 from .file import UNLISTED, FileLock, open_file, translate
 from .log import SqliteLog
 from .reader import Reader, resolve, unsealed
-from .writer import PLAIN, Call, Outcome, Write, Writer, remove_rows, size_of
+from .statements import PLAIN, Call, Outcome, Write, remove_rows, size_of
+from .writer import Writer
 
 _make = tuple.__new__
 PAGE = 1_000

@@ -10,70 +10,44 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, groupby, repeat
-from operator import itemgetter
+from itertools import groupby
 from queue import Empty, SimpleQueue
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...core.clock import Clock
 from ...core.errors import CommitUnknown, Conflict, RowExists, StoreError, StreamConflict
-from ...core.records import Committed, Row
+from ...core.records import Committed
 from .file import UNLISTED, VERSION, LogSpace, translate
+from .statements import (
+    EVENT,
+    HEAD,
+    NEW_ROW,
+    PLAIN,
+    PUT,
+    REMOVE,
+    Call,
+    Item,
+    Mismatch,
+    Outcome,
+    Step,
+    Write,
+    is_plain,
+    make_tuple,
+    of_heads,
+    size_bytes_of,
+    together,
+)
 
 DOUBT_S = 0.1
 """How often a file whose last commit is in doubt is tried again while nothing else is asked of it."""
 MAX_BATCH = 2_000
 MAX_BATCH_BYTES = 16 * 1024 * 1024
 CROWD = 16
-SIZES = (1, 4, 16, 32, 64, 128, 256, 512, 1024)
-"""Rows a statement carries: few sizes, so that all of them stay prepared; what is missing is filled with NULLs that do nothing."""
-
-
-Settled = Callable[[Any, BaseException | None], None]
-"""Called on the loop with what came of it, or the error."""
-
-
-class Write(NamedTuple):
-    """Any commit, or (agent "") one append; head and rows sealed, events encoded as (stream, blob)."""
-
-    settled: Settled
-    agent: str
-    revision: int
-    """That the agent will have: one more than it must have."""
-    head: bytes | None
-    rows: Sequence[Row]
-    events: Sequence[tuple[str, bytes]]
-    stream_expected: int | None = None
-    plain: bool = False
-    """There is nothing to it but an agent's new head, as with most turns."""
-    size_bytes: int = 0
-
-
-class Call(NamedTuple):
-    """Something else to be done with the writer's connection, in a transaction of its own."""
-
-    settled: Settled
-    function: Callable[[sqlite3.Connection], Any]
-    size_bytes: int = 0
-
-
-Item = Write | Call
-Outcome = tuple[Item, Any, StoreError | None]
-Step = tuple[str, tuple[Any, ...], int | None]
-"""A statement, its values, and how many rows it must change (None: any number)."""
 
 
 NOT_BOUND = (ValueError, TypeError, OverflowError)
 """What the driver raises for a value that the engine can't hold: a string that is no valid Unicode, for example."""
-_make = tuple.__new__  # past the Python of NamedTuple's constructor: this runs for every commit
-PLAIN = -2
-"""The place of `Write.plain`; at it a `Call` has something else."""
-_head_values, _revision, _is_plain, _size_bytes = itemgetter(1, 2, 3), itemgetter(2), itemgetter(PLAIN), itemgetter(-1)
-
-
-class _Mismatch(Exception):
-    """A statement changed fewer rows than it carried: somebody in the batch must be refused."""
 
 
 class Writer:
@@ -194,8 +168,8 @@ class Writer:
         """The commit of a lone caller's turn, who waits for every line of it; whatever is wrong with it is sorted as with others."""
         write: Any = batch[0]
         try:
-            if self._connection.execute(_HEAD[1], write[1:4]).rowcount == 1:
-                return ((write, _make(Committed, (write[2], ())), None),)
+            if self._connection.execute(HEAD[1], write[1:4]).rowcount == 1:
+                return ((write, make_tuple(Committed, (write[2], ())), None),)
         except sqlite3.OperationalError as error:
             return self._failed_in_one_step(batch, self._last_position, error)
         except (sqlite3.Error, *NOT_BOUND):  # it is refused again, and told why
@@ -227,13 +201,16 @@ class Writer:
         connection, before = self._connection, self._last_position
         try:
             try:
-                outcomes, steps = _of_heads(writes) if all(map(_is_plain, writes)) else self._together(writes)
+                if all(map(is_plain, writes)):
+                    outcomes, steps = of_heads(writes)
+                else:
+                    outcomes, steps, self._last_position = together(writes, before, self._clock.time_s())
                 if len(steps) == 1:
                     return self._in_one_step(steps[0], writes, outcomes, before)
                 connection.execute("BEGIN IMMEDIATE")
                 for step in steps:
                     self._take(step)
-            except (_Mismatch, sqlite3.IntegrityError, *NOT_BOUND):
+            except (Mismatch, sqlite3.IntegrityError, *NOT_BOUND):
                 self._roll_back()
                 self._last_position = before
                 connection.execute("BEGIN IMMEDIATE")
@@ -279,53 +256,10 @@ class Writer:
             # The engine rolls an open transaction back itself when the next one begins on a mended file.
             return
 
-    # -- many at once ------------------------------------------------------------------------------------------
-
-    def _together(self, writes: list[Write]) -> tuple[Iterable[Outcome], list[Step]]:
-        """The whole batch in a few statements; `_Mismatch` if anybody in it needs care."""
-        heads: list[Any] = []
-        steps: list[Step] = []
-        rows: list[Any] = []
-        new_rows: list[Any] = []
-        gone: list[Any] = []
-        events: list[Any] = []
-        outcomes: list[Outcome] = []
-        agents: set[str] = set()
-        position = self._last_position
-        for write in writes:
-            _settled, agent, revision, head, changed_rows, new_events, stream_expected, _plain, _size_bytes = write
-            if stream_expected is not None or (agent and (head is None or agent in agents)):
-                raise _Mismatch
-            positions: Sequence[int] = ()
-            if new_events:
-                first = position + 1
-                for stream, blob in new_events:
-                    position += 1
-                    events += (position, stream, blob)
-                positions = range(first, position + 1)
-            if not agent:
-                outcomes.append((write, positions, None))
-                continue
-            agents.add(agent)
-            heads += (agent, revision, head)
-            for row in changed_rows:
-                if row.value is None:
-                    gone += (agent, row.kind, row.name)
-                else:
-                    (new_rows if row.create else rows).extend((agent, row.kind, row.name, row.value, row.expires_s, row.kind not in UNLISTED))
-            outcomes.append((write, _make(Committed, (revision, positions)), None))
-        steps += _steps(_HEAD, heads, 3)
-        steps += [(statement, values, None) for statement, values, _rows in _steps(_REMOVE, gone, 3)]
-        steps += _steps(_PUT, rows, 6)
-        steps += _steps(_NEW_ROW, new_rows, 6, (self._clock.time_s(),))
-        steps += _steps(_EVENT, events, 3)
-        self._last_position = position
-        return outcomes, steps
-
     def _take(self, step: Step) -> None:
         statement, values, changes = step
         if self._connection.execute(statement, values).rowcount != changes and changes is not None:
-            raise _Mismatch
+            raise Mismatch
 
     # -- one at a time, when somebody conflicts ----------------------------------------------------------------
 
@@ -352,18 +286,18 @@ class Writer:
         expected = write.revision - 1
         if actual != expected:
             raise Conflict(f"{agent} is at revision {actual}, not {expected}", agent=agent, expected=expected, actual=actual)
-        execute(_HEAD[1], (agent, actual + 1, write.head))
+        execute(HEAD[1], (agent, actual + 1, write.head))
         if write.head is None:
             execute("DELETE FROM rows WHERE agent = ?", (agent,))
         now_s = self._clock.time_s()
         for row in write.rows:
             if row.value is None:
-                execute(_REMOVE[1], (agent, row.kind, row.name))
+                execute(REMOVE[1], (agent, row.kind, row.name))
                 continue
             values = (agent, row.kind, row.name, row.value, row.expires_s, row.kind not in UNLISTED)
             if not row.create:
-                execute(_PUT[1], values)
-            elif execute(_NEW_ROW[1], (*values, now_s)).rowcount != 1:
+                execute(PUT[1], values)
+            elif execute(NEW_ROW[1], (*values, now_s)).rowcount != 1:
                 raise RowExists(f"{agent} has a row {row.kind}/{row.name} already", agent=agent, kind=row.kind, name=row.name)
         return Committed(actual + 1, self._append(write))
 
@@ -381,7 +315,7 @@ class Writer:
         first = self._last_position + 1
         for stream, blob in write.events:
             self._last_position += 1
-            self._connection.execute(_EVENT[1], (self._last_position, stream, blob))
+            self._connection.execute(EVENT[1], (self._last_position, stream, blob))
         return range(first, self._last_position + 1)
 
 
@@ -391,7 +325,7 @@ def _is_full(error: sqlite3.Error) -> bool:
 
 def _of_bearable_size(items: list[Item]) -> Iterator[list[Item]]:
     """What waits, in parts that a transaction may have."""
-    if sum(map(_size_bytes, items)) <= MAX_BATCH_BYTES:
+    if sum(map(size_bytes_of, items)) <= MAX_BATCH_BYTES:
         if items:
             yield items
         return
@@ -404,55 +338,3 @@ def _of_bearable_size(items: list[Item]) -> Iterator[list[Item]]:
         part.append(item)
         size_bytes += item.size_bytes
     yield part
-
-
-def _of_heads(heads: Sequence[Write]) -> tuple[Iterable[Outcome], list[Step]]:
-    """What `_together` comes to where there is nothing else, without Python for each: who waits is waited for by everybody."""
-    revisions = zip(map(_revision, heads), repeat(()))
-    outcomes = zip(heads, map(_make, repeat(Committed), revisions), repeat(None))
-    return outcomes, _steps(_HEAD, [*chain.from_iterable(map(_head_values, heads))], 3)
-
-
-def remove_rows(connection: sqlite3.Connection, places: Iterable[tuple[str, str, str]]) -> None:
-    """Remove rows by (agent, kind, name), in few statements."""
-    for statement, values, _rows in _steps(_REMOVE, [part for place in places for part in place], 3):
-        connection.execute(statement, values)
-
-
-def _steps(statements: dict[int, str], values: list[Any], width: int, tail: tuple[Any, ...] = ()) -> list[Step]:
-    steps: list[Step] = []
-    rows = len(values) // width
-    largest = max(statements)
-    for start in range(0, rows, largest):
-        count = min(rows - start, largest)
-        size = next(size for size in statements if size >= count)
-        padded = (*values[start * width : (start + count) * width], *(None,) * ((size - count) * width), *tail)
-        steps.append((statements[size], padded, count))
-    return steps
-
-
-def _sized(template: str, row: str) -> dict[int, str]:
-    return {size: template.format(values=", ".join([row] * size)) for size in SIZES}
-
-
-# Written without WITH: the driver counts changed rows only for statements that begin with their verb.
-# A head that isn't of the revision expected gets the revision NULL, and one that isn't there at all is refused by a
-# trigger: either undoes the whole statement.
-_HEAD = _sized(
-    "INSERT INTO heads (agent, revision, head) SELECT * FROM (VALUES {values}) WHERE column1 IS NOT NULL ON CONFLICT (agent)"
-    " DO UPDATE SET revision = CASE revision WHEN excluded.revision - 1 THEN excluded.revision END, head = excluded.head",
-    "(?, ?, ?)",
-)
-_HEAD[1] = _HEAD[1].replace("SELECT * FROM (VALUES (?, ?, ?)) WHERE column1 IS NOT NULL", "VALUES (?, ?, ?)")
-# Not `IN (VALUES …)`: from a few places on, the planner then reads the whole table.
-_REMOVE = {size: "DELETE FROM rows WHERE " + " OR ".join(["(agent = ? AND kind = ? AND name = ?)"] * size) for size in SIZES[:5]}
-_COLUMNS = "INSERT INTO rows (agent, kind, name, value, expires, listed) SELECT * FROM (VALUES {values}) WHERE column1 IS NOT NULL"
-_OVERWRITE = " ON CONFLICT (agent, kind, name) DO UPDATE SET value = excluded.value, expires = excluded.expires"
-_PUT = _sized(_COLUMNS + _OVERWRITE, "(?, ?, ?, ?, ?, ?)")
-_NEW_ROW = _sized(_COLUMNS + _OVERWRITE + " WHERE rows.expires <= ?", "(?, ?, ?, ?, ?, ?)")
-_EVENT = _sized("INSERT INTO events (position, stream, event) SELECT * FROM (VALUES {values}) WHERE column1 IS NOT NULL", "(?, ?, ?)")
-
-
-def size_of(head: bytes | None, rows: Iterable[Row], events: Iterable[tuple[str, bytes]]) -> int:
-    """Roughly the bytes that a write carries."""
-    return len(head or b"") + sum(len(row.value or b"") for row in rows) + sum(len(blob) for _stream, blob in events)
