@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from .extra import Extra
     from .host import Host
 
-LOADING, LIVE, HELD, PAUSED, LEAVING, CRASHING, GONE = Status
+LOADING, LIVE, HELD, PAUSED, LEAVING, CRASHING, DELETING, GONE = Status
 TURNS_A_SLICE = 256
 """How many waiting turns run before the event loop gets to do something else."""
 
@@ -221,6 +221,8 @@ class Activation:
         """Nothing runs, waits or commits."""
         if self.status == LIVE:
             self.idle = True
+        elif self.status is GONE:
+            self.host.node.outliving.discard(self)
         if self.extra is not None and self.extra.at_rest:
             waiting, self.extra.at_rest = self.extra.at_rest, []
             for call in waiting:
@@ -440,8 +442,8 @@ class Activation:
     # -- coming and going ------------------------------------------------------------------------------------
 
     async def ready(self) -> Activation:
-        """Wait until loading, or what follows a crash, has ended; the activation that lives then. Raises what ended it badly."""
-        if self.status not in (LOADING, CRASHING):
+        """Wait until loading, or what follows a crash or a deletion, has ended; the activation that lives then. Raises what ended it badly."""
+        if self.status not in (LOADING, CRASHING, DELETING):
             return self
         turn = Turn(self, SYSTEM_READ, (), None)
         turn.kind = HOOK
@@ -507,6 +509,11 @@ class Activation:
     def leave(self, *, crashing: bool = False) -> None:
         """Begin no further turn but hooks; what ended well is still committed."""
         self.status = CRASHING if crashing else LEAVING
+        self.idle = False
+
+    def begin_deletion(self) -> None:
+        """Begin nothing more, no hook either: whatever it wrote would bring a deleted agent back."""
+        self.status = DELETING
         self.idle = False
 
     def when_committed(self, call: Callable[[], None]) -> None:

@@ -206,7 +206,11 @@ def undo(activation: Activation, batch: Batch, error: BaseException) -> None:
     for turn in activation.running():
         turn.doomed = error
     if isinstance(error, Conflict):
-        _lost(activation, error)
+        activation.host.node.log.error("an agent's record was written by somebody else", agent=activation.address, error=describe(error))
+    if activation.status is Status.CRASHING:
+        pass  # whatever follows the crash reads the record again; that there was one must be counted
+    elif isinstance(error, Conflict):  # this copy is worthless, the next call reads the new one
+        activation.host.drop_and_requeue(activation)
     elif extra.has_rows or batch.staged is not None or activation.writer is not None or activation.readers:
         # What is in memory of its rows may be wrong now, or is still being used by those who have seen too much: read it again.
         activation.host.drop_and_requeue(activation)
@@ -224,12 +228,6 @@ def leave_in_doubt(activation: Activation) -> None:
             error = CommitUnknown(f"the platform closed before the outcome of a commit of {activation.address} was known")
             for turn, _value in (*batch.turns, *(batch.waiters or ())):
                 turn.fail(error)
-
-
-def _lost(activation: Activation, error: Conflict) -> None:
-    """Somebody else wrote the record: this copy is worthless, the next call reads the new one."""
-    activation.host.node.log.error("an agent's record was written by somebody else", agent=activation.address, error=describe(error))
-    activation.host.drop_and_requeue(activation)
 
 
 def _what_grew(activation: Activation, error: TooLarge) -> TooLarge:

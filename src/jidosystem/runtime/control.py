@@ -30,6 +30,7 @@ _STATES = {
     Status.PAUSED: "paused",
     Status.LEAVING: "stopping",
     Status.CRASHING: "restarting",
+    Status.DELETING: "stopping",
 }
 
 
@@ -72,11 +73,9 @@ class Control:
 
     async def stop(self, host: Host, key: str) -> None:
         """Let what was accepted run, then `on_terminate`, then passive; children first. No error if it isn't live."""
-        activation = host.live.get(key)
-        while activation is not None and activation.status is Status.HELD:
-            with suppress(JidoError):  # whose turn it was is told; here it only matters that it is known
-                await activation.durable_so_far()
-            activation = host.live.get(key)
+        activation = await self._decided(host, key)
+        if activation is not None and activation.status is Status.DELETING:
+            return
         if activation is None:
             rows = await self._node.records.read_rows(host.prefix + key, "child")
             await self._node.family.stop_all([row.value.decode() for row in rows])
@@ -109,11 +108,11 @@ class Control:
 
     async def restart(self, host: Host, key: str) -> None:
         """Drop the activation, forgive its crashes, end the state "failed", and activate again."""
-        activation = host.live.get(key)
-        if activation is not None and activation.status == Status.CRASHING:
+        activation = await self._decided(host, key)
+        if activation is not None and activation.status in (Status.CRASHING, Status.DELETING):
             with suppress(JidoError):  # whatever becomes of it ends here
                 await activation.ready()
-            activation = host.live.get(key)
+            activation = await self._decided(host, key)
         if activation is not None:
             activation.leave()
             await activation.at_rest()
@@ -156,8 +155,10 @@ class Control:
 
         async def mark(_agent: Any) -> None:
             nonlocal activation
-            activation = _acting().activation
-            activation.need_extra().marks.status = status
+            turn = _acting()
+            assert turn.effects is not None
+            turn.effects.status = status
+            activation = turn.activation
 
         await activation.system_turn(mark)
         return activation
@@ -172,10 +173,17 @@ class Control:
         async def skip(_agent: Any) -> None:
             turn = _acting()
             present = turn.activation.need_extra().reminders.get(reminder.name)
-            if turn.effects is not None and present is not None and present.due_s == reminder.due_s:
+            if turn.effects is not None and present == reminder:
                 turn.effects.reminders[reminder.name] = None if next_s is None else msgspec.structs.replace(reminder, due_s=next_s)
 
         await activation.system_turn(skip)
+
+    async def _decided(self, host: Host, key: str) -> Activation | None:
+        """The agent's activation, if there is one, once it is known whether its last commit happened."""
+        while (activation := host.live.get(key)) is not None and activation.status is Status.HELD:
+            with suppress(JidoError):  # whose turn it was is told; here it only matters that it is known
+                await activation.durable_so_far()
+        return activation
 
     async def _present(self, host: Host, key: str) -> Activation:
         """The agent's activation, made if there is none. One that goes in the very moment in which it is found has a successor."""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from ..core.codec import decode
 from ..core.errors import AgentFailed, JidoError
-from .extra import MAX_REMEMBERED
 from .status import Status
 from .turn import DueOrigin, Origin, Turn
 
@@ -104,15 +103,15 @@ def to_be_done(activation: Activation, turn: Turn) -> bool:
     """
     origin, extra = turn.origin, activation.extra
     assert origin is not None
-    if origin.kind == "due":
-        present = extra.reminders.get(origin.name) if extra is not None else None
-        if present is not None and int(present.due_s * 1_000_000) == origin.number:
+    if isinstance(origin, DueOrigin):
+        if extra is not None and extra.reminders.get(origin.name) == origin.reminder:  # the very one: it may have been replaced for the same time
             return True
-    elif turn.spec.readonly or extra is None:
+    elif turn.spec.readonly:
         return True
     else:
-        seen = extra.seen.get((origin.kind, origin.name))
-        if seen is None and len(extra.seen) >= MAX_REMEMBERED:  # forgotten while it waited
+        seen = extra.seen.get((origin.kind, origin.name)) if extra is not None else None
+        if seen is None and activation.revision:  # forgotten while it waited, or it came over from an activation that has gone
+            activation.host.guards.release(turn)
             activation.host.node.own(_look_and_deliver(activation.host, activation.key, turn))
             return False
         if seen is None or origin.number > seen:

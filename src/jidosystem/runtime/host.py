@@ -196,6 +196,8 @@ class Host:
         """Forget an activation at once; its waiting turns are the caller's."""
         activation.status = Status.GONE
         activation.idle = False
+        if activation.writer is not None or activation.readers:
+            self.node.outliving.add(activation)
         if self.live.get(activation.key) is activation:
             del self.live[activation.key]
             self.node.count_out()
@@ -323,7 +325,7 @@ class Host:
 
     def start_timer(self, activation: Activation, timer: Timer) -> None:
         """A turn that set a timer is committed: let it run."""
-        if activation.status not in (Status.LIVE, Status.PAUSED):
+        if activation.status not in (Status.LOADING, Status.LIVE, Status.PAUSED):  # loading: `on_start` sets it
             return
         extra = activation.need_extra()
         handle: asyncio.TimerHandle

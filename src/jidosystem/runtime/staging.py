@@ -88,6 +88,8 @@ def _stage_effects(activation: Activation, extra: Extra, effects: Effects, batch
         batch.stage().after.append(partial(activation.host.start_timer, activation, timer))
     for child in effects.restarts:
         batch.stage().after.append(partial(activation.host.node.family.restart_soon, child))
+    if effects.status is not None:
+        extra.marks.status = effects.status
     if effects.deleted:
         _stage_deletion(activation, extra, batch)
     elif effects.stopped:
@@ -105,7 +107,7 @@ def _stage_deletion(activation: Activation, extra: Extra, batch: Batch) -> None:
         kept.update({("pending", row.name): row for row in extra.outbox.rows()})
     batch.deleted, staged.rows = True, kept
     staged.after.append(partial(activation.host.deleted, activation))
-    activation.leave()
+    activation.begin_deletion()
 
 
 def _stage_casts(activation: Activation, extra: Extra, casts: list[CastEffect], batch: Batch) -> None:

@@ -47,10 +47,11 @@ class Origin:
 class DueOrigin(Origin):
     """A reminder being fired, and what takes its place in the same commit (None: nothing), counted by the clock of `zero_s`."""
 
-    __slots__ = ("following", "row", "zero_s")
+    __slots__ = ("following", "reminder", "row", "zero_s")
 
     def __init__(self, reminder: Reminder, following: Reminder | None, zero_s: float, settled: Callable[[BaseException | None], None]) -> None:
         super().__init__("due", reminder.name, int(reminder.due_s * 1_000_000), settled)
+        self.reminder = reminder
         self.following = following
         self.row = reminder.row
         self.zero_s = zero_s
