@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
 
-from jidosystem import Agent, Lifecycle, Platform, action, on_start
+from jidosystem import Agent, Lifecycle, Platform, action, on_start, on_terminate
 from jidosystem.core.errors import AgentCrashed, CallTimeout, JidoError, ShuttingDown, StoreUnavailable
 from jidosystem.core.restarts import Supervision
 from jidosystem.infrastructure.retry import Retry
@@ -20,11 +21,14 @@ class World:
 
     gate: asyncio.Event
     broken: bool
+    started: threading.Event
+    threads: threading.Event
 
 
 @pytest.fixture(autouse=True)
 async def world_of_agents() -> None:
     World.gate, World.broken = asyncio.Event(), False
+    World.started, World.threads = threading.Event(), threading.Event()
 
 
 class Boom(Exception):
@@ -46,6 +50,11 @@ class Cell(Agent):
     async def add_later(self) -> None:
         await World.gate.wait()
         self.value += 1
+
+    @action
+    async def pass_on(self, to: str) -> None:
+        self.value += 1
+        self.cast(self.agent(Cell, to).add)
 
     @action
     async def remind_me(self) -> None:
@@ -168,6 +177,41 @@ async def test_a_reminder_that_was_replaced_for_the_same_time_rings_as_the_new_o
     await note.plan("new", at_s)
     await clock.advance(platform, 11)
     assert await note.get() == "new"
+
+
+class Leaver(Agent):
+    """Takes its time to go."""
+
+    value: int = 0
+
+    @action
+    async def add(self) -> int:
+        self.value += 1
+        return self.value
+
+    @on_terminate
+    async def leave(self) -> None:
+        World.started.set()
+        await World.gate.wait()
+
+
+async def test_a_pause_that_meets_the_last_words_of_a_stop_holds(on_store: Platform, store: Store) -> None:
+    leaver = on_store.agent(Leaver, "l")
+    await leaver.add()
+    stopping = asyncio.create_task(on_store.agents.stop(leaver))
+    await until(lambda: World.started.is_set())
+    pausing = asyncio.create_task(on_store.agents.pause(leaver))
+    await settle()
+    store.hold()
+    World.gate.set()
+    await until(lambda: store.held)
+    calling = asyncio.create_task(on_store.call(leaver.add, timeout=0.2))
+    await settle()
+    store.release()
+    await asyncio.gather(stopping, pausing)
+    with pytest.raises(CallTimeout):
+        await calling
+    assert await state_is(on_store, leaver, "paused")
 
 
 # -- forgotten -----------------------------------------------------------------------------------------------------
@@ -293,6 +337,21 @@ async def test_a_crash_counts_although_the_commit_before_it_fails(on_store: Plat
     await until_async(lambda: state_is(on_store, cell, "failed"))
 
 
+async def test_effects_that_an_agent_finds_unsent_when_it_comes_back_go_before_those_of_its_first_turn(platform: Platform) -> None:
+    cell, caster = platform.agent(Cell, "c"), platform.agent(Cell, "s")
+    busy = asyncio.create_task(cell.add_later())
+    await until(lambda: live(platform, cell) and live(platform, cell).writer)
+    await caster.pass_on("c")
+    restarting = asyncio.create_task(platform.agents.restart(caster))
+    await asyncio.sleep(0)  # it is just coming back
+    await caster.pass_on("c")
+    await restarting
+    World.gate.set()
+    await busy
+    await until_async(lambda: has_sent(platform, caster))
+    assert await cell.get() == 3
+
+
 # -- waited for in vain --------------------------------------------------------------------------------------------
 
 
@@ -322,6 +381,11 @@ class Kid(Agent):
     async def wait(self) -> None:
         await World.gate.wait()
 
+    @action
+    def wait_in_a_thread(self) -> None:
+        World.started.set()
+        World.threads.wait(PATIENCE_S)
+
 
 async def test_whoever_waits_for_a_turn_that_outlives_its_activation_is_told_when_the_platform_closes(url: str) -> None:
     async with Platform(url, agents=[Parent, Kid]) as platform:
@@ -336,3 +400,30 @@ async def test_whoever_waits_for_a_turn_that_outlives_its_activation_is_told_whe
     async with asyncio.timeout(PATIENCE_S):
         with pytest.raises((ShuttingDown, AgentCrashed)):
             await waiting
+
+
+class Tidy(Agent):
+    """Has a last word, spoken in a thread."""
+
+    lifecycle = Lifecycle(shutdown_grace_period=0.05)
+
+    @action
+    async def touch(self) -> None:
+        pass
+
+    @on_terminate
+    def leave(self) -> None:
+        World.broken = True
+
+
+async def test_last_words_in_a_thread_are_heard_although_an_action_had_to_be_cancelled(url: str) -> None:
+    async with Platform(url, agents=[Parent, Kid, Tidy]) as platform:
+        await platform.agent(Tidy, "t").touch()
+        waiting = asyncio.create_task(platform.agent(Kid, "k").wait_in_a_thread())
+        await until(lambda: World.started.is_set())
+        closing = asyncio.create_task(platform.__aexit__(None, None, None))
+        with pytest.raises(ShuttingDown):
+            await waiting
+        await closing
+        World.threads.set()
+    assert World.broken

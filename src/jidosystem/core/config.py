@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 ADDRESS = "jido.config/cluster"
 MAX_HISTORY = 200
+CLOSE_GRACE_S = 5.0
 MISSPELT = 0.8
 """How like one of the platform's own sections a name is to be a misspelling of it: `agent` is, `payments` isn't."""
 OnChange = Callable[[str, Any, Any], Awaitable[None] | None]
@@ -201,9 +202,14 @@ class Config:
         for name in sorted({split(setting.path)[0] for setting in self._given} - set(self._models)):
             self._lines.warning("a section of the configuration belongs to nobody until it is registered", section=name)
 
-    async def close(self) -> None:
-        """See changes through that are under way, and forget the callbacks."""
-        await asyncio.gather(*self._changing, return_exceptions=True)
+    async def close(self, grace_s: float = CLOSE_GRACE_S) -> None:
+        """See changes through that are under way, and forget the callbacks; one that doesn't end is cancelled after a while."""
+        if self._changing:
+            _done, late = await asyncio.wait(self._changing, timeout=grace_s)
+            for change in late:
+                self._lines.error("a change of the configuration, or a callback of it, didn't end when the platform closed")
+                change.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
         self._callbacks.clear()
 
     def take(self, record: Record) -> list[Change]:

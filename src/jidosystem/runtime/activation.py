@@ -464,12 +464,13 @@ class Activation:
         await turn.reply
 
     async def at_rest(self) -> None:
-        """Wait until nothing runs, waits or commits."""
-        if self.writer is None and self.readers == 0 and self.inflight is None and self.batch is None and (not self.queue or self.status != LIVE):
-            return
-        future: asyncio.Future[None] = self.host.node.loop.create_future()
-        self.need_extra().at_rest.append(partial(_wake, future))
-        await future
+        """Wait until nothing runs, waits or commits, and still doesn't as this returns."""
+        while (
+            self.writer is not None or self.readers or self.inflight is not None or self.batch is not None or (self.queue and self.status == LIVE)
+        ):
+            future: asyncio.Future[None] = self.host.node.loop.create_future()
+            self.need_extra().at_rest.append(partial(_wake, future))
+            await future
 
     def refuse_waiting(self, error: BaseException) -> None:
         """Tell everybody in the mailbox that it won't be; hooks stay."""

@@ -275,6 +275,7 @@ class Host:
                         await activation.system_turn(nothing)
                     except StoreError as error:  # the effects come again, and their receivers know them
                         self.node.log.warning("that effects were taken couldn't be noted", agent=activation.address, error=describe(error))
+            await activation.at_rest()  # a hook that came meanwhile may still be committed: whoever reads the record next must see it
             self._let_go(activation)
 
     def stop_soon(self, activation: Activation) -> None:

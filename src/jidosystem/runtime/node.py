@@ -350,7 +350,7 @@ class Node:
                     self.log.error("an action didn't stop when the platform closed", agent=activation.address, action=turn.spec.name)
             for end in hung:
                 end.cancel()
-            self.threads.close()
+            self.threads.leave_behind()
             for activation in busy:
                 activation.abandon_turns()
         await asyncio.gather(*ends, return_exceptions=True)

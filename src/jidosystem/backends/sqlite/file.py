@@ -49,10 +49,11 @@ def translate(error: sqlite3.Error, path: str) -> StoreError:
 class FileLock:
     """Exclusive ownership of a store's file: a lock beside it that the kernel drops with the process, and the owner's pid in it."""
 
-    __slots__ = ("_fd", "path")
+    __slots__ = ("_fd", "_pid", "path")
 
     def __init__(self, path: str) -> None:
         _check_place(path)
+        self._pid = os.getpid()
         self.path = f"{path}-lock"
         try:
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -79,6 +80,8 @@ class FileLock:
 
     def release(self) -> None:
         """Let go; the lock's file stays, so that nobody can lock a file that another is about to remove."""
+        if os.getpid() == self._pid:  # a process that was forked meanwhile holds on to what is only closed, and mustn't let go for its parent
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
         os.close(self._fd)
 
 

@@ -39,11 +39,22 @@ async def open_store(
             f"durability={durability!r}: 'full' or 'relaxed'", path="infrastructure.durability", value=durability, allowed="'full', 'relaxed'"
         )
     loop = asyncio.get_running_loop()
-    lock = await loop.run_in_executor(None, FileLock, path)
+    opening = loop.run_in_executor(None, _open, path, durability, max_page_count, loop, clock or SystemClock())
     try:
-        connection = await loop.run_in_executor(None, open_file, path, durability, max_page_count)
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:  # a thread can't be stopped: what it has opened is closed again
+        await asyncio.wait([opening])
+        if opening.exception() is None:
+            await opening.result().close()
+        raise
+
+
+def _open(path: str, durability: str, max_page_count: int | None, loop: asyncio.AbstractEventLoop, clock: Clock) -> SqliteRecords:
+    lock = FileLock(path)
+    try:
+        connection = open_file(path, durability, max_page_count)
         try:
-            return await loop.run_in_executor(None, SqliteRecords, path, lock, connection, loop, clock or SystemClock())
+            return SqliteRecords(path, lock, connection, loop, clock)
         except sqlite3.Error as error:
             connection.close()
             raise translate(error, path) from error
@@ -222,12 +233,13 @@ class SqliteRecords(Records):
         for watchers in self._watchers.values():
             for _seen, grown in watchers:
                 grown.set()
-        await self._loop.run_in_executor(None, self._close_threads)
-        self._lock.release()
+        await self._loop.run_in_executor(None, self._let_go)
 
-    def _close_threads(self) -> None:
+    def _let_go(self) -> None:
+        """In a thread, to its end whoever waits for it: the file is nobody's then."""
         self._reader.close()
         self._writer.close()
+        self._lock.release()
 
 
 def _query(query: str, values: tuple[Any, ...]) -> Callable[[sqlite3.Connection], list[Any]]:
