@@ -149,6 +149,8 @@ class Control:
         activation = await self._mark(activation, ACTIVE)
         if activation.status == Status.PAUSED:
             activation.begin_life()
+            for reminder in tuple(activation.need_extra().reminders.values()):  # what was due meanwhile rings now
+                self._node.reminders.add(activation.address, reminder)
 
     async def _mark(self, activation: Activation, status: int) -> Activation:
         """Write a status in a turn; the activation in which that turn ran, which may be a successor of the one given."""

@@ -55,6 +55,9 @@ async def _wake_if_due(host: Host, key: str, turn: Turn, origin: DueOrigin) -> N
 def _deliver(host: Host, key: str, turn: Turn, origin: Origin) -> None:
     try:
         activation = host.find(key)
+        if isinstance(origin, DueOrigin) and activation.status is Status.PAUSED:
+            origin.settled(None)  # it stays in its row, in nobody's way; `resume` reminds the scheduler of it
+            return
         if activation.status != Status.LOADING:
             extra = activation.need_extra()
             if origin.kind == "due" or turn.spec.readonly or activation.revision == 0 or (origin.kind, origin.name) in extra.seen:
