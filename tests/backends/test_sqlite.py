@@ -338,9 +338,11 @@ async def test_whoever_gives_up_while_a_store_is_opened_leaves_it_to_the_next(pa
 
 async def test_a_closed_store_is_free_although_a_process_that_was_forked_has_its_files_open(path):
     records = await open_store(path)
-    child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE, pass_fds=[records._lock._fd])
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", "import sys; sys.stdin.read()", stdin=subprocess.PIPE, pass_fds=[records._lock._fd]
+    )
     try:
         await records.close()
         await (await open_store(path)).close()
     finally:
-        child.communicate()
+        await child.communicate()

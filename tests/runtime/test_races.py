@@ -199,7 +199,7 @@ async def test_a_pause_that_meets_the_last_words_of_a_stop_holds(on_store: Platf
     leaver = on_store.agent(Leaver, "l")
     await leaver.add()
     stopping = asyncio.create_task(on_store.agents.stop(leaver))
-    await until(lambda: World.started.is_set())
+    await until(World.started.is_set)
     pausing = asyncio.create_task(on_store.agents.pause(leaver))
     await settle()
     store.hold()
@@ -420,7 +420,7 @@ async def test_last_words_in_a_thread_are_heard_although_an_action_had_to_be_can
     async with Platform(url, agents=[Parent, Kid, Tidy]) as platform:
         await platform.agent(Tidy, "t").touch()
         waiting = asyncio.create_task(platform.agent(Kid, "k").wait_in_a_thread())
-        await until(lambda: World.started.is_set())
+        await until(World.started.is_set)
         closing = asyncio.create_task(platform.__aexit__(None, None, None))
         with pytest.raises(ShuttingDown):
             await waiting

@@ -465,9 +465,7 @@ class Activation:
 
     async def at_rest(self) -> None:
         """Wait until nothing runs, waits or commits, and still doesn't as this returns."""
-        while (
-            self.writer is not None or self.readers or self.inflight is not None or self.batch is not None or (self.queue and self.status == LIVE)
-        ):
+        while self.writer is not None or self.readers or self.inflight is not None or self.batch is not None or (self.queue and self.status == LIVE):
             future: asyncio.Future[None] = self.host.node.loop.create_future()
             self.need_extra().at_rest.append(partial(_wake, future))
             await future
