@@ -158,8 +158,7 @@ class Control:
         async def mark(_agent: Any) -> None:
             nonlocal activation
             turn = _acting()
-            assert turn.effects is not None
-            turn.effects.status = status
+            turn.new_status = status
             activation = turn.activation
 
         await activation.system_turn(mark)

@@ -53,7 +53,7 @@ class Timer(msgspec.Struct, frozen=True):
 class Effects:
     """Everything that one turn has asked for so far, in order."""
 
-    __slots__ = ("casts", "children", "deleted", "events", "reminders", "restarts", "status", "stopped", "timers")
+    __slots__ = ("casts", "children", "deleted", "events", "reminders", "restarts", "stopped", "timers")
 
     def __init__(self) -> None:
         self.events: list[Event] = []
@@ -62,7 +62,6 @@ class Effects:
         self.timers: list[Timer] = []
         self.children: list[str] = []
         self.restarts: list[str] = []  # children to be started again
-        self.status: int | None = None  # that the agent is to have in its record
         self.stopped = False
         self.deleted = False
 

@@ -56,6 +56,8 @@ def stage(activation: Activation, turn: Turn, value: Any, batch: Batch) -> None:
         batch.stage().rows["key", turn.key] = Row("key", turn.key, encode(KeyRow(turn.key_hash, reply)), expires, create=True)
         batch.size_bytes += len(reply)
         extra.marks.keys += 1
+    if turn.new_status is not None:
+        extra.marks.status = turn.new_status
     if effects is not None:
         _stage_effects(activation, extra, effects, batch)
 
@@ -88,8 +90,6 @@ def _stage_effects(activation: Activation, extra: Extra, effects: Effects, batch
         batch.stage().after.append(partial(activation.host.start_timer, activation, timer))
     for child in effects.restarts:
         batch.stage().after.append(partial(activation.host.node.family.restart_soon, child))
-    if effects.status is not None:
-        extra.marks.status = effects.status
     if effects.deleted:
         _stage_deletion(activation, extra, batch)
     elif effects.stopped:

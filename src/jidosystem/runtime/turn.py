@@ -74,6 +74,7 @@ class Turn:
     value: Any = None
     error: BaseException | None = None
     effects: Effects | None = None
+    new_status: int | None = None  # that the agent is to have in its record, of a turn of the platform's own
     task: asyncio.Future[Any] | None = None
     origin: Origin | None = None
     key: str | None = None
