@@ -15,17 +15,17 @@ from ..core.errors import AgentFailed, Conflict, JidoError, RecordUnreadable, Re
 from ..core.ids import split_address
 from ..core.records import Record, Row
 from ..core.restarts import Supervision, record_crash, siblings_to_restart
+from .activation import Activation
 from .definition import DELETE, ActionSpec
 from .effects import CastEffect
 from .head import ACTIVE, FAILED, Marks, decode_head, encode_head
+from .host import Host
 from .loading import effects_after
 from .reference import Ref
 from .status import Status
 from .turn import Turn
 
 if TYPE_CHECKING:
-    from .activation import Activation
-    from .host import Host
     from .node import Node
 
 MAX_TRACKED = 100_000

@@ -15,11 +15,11 @@ from ..core.errors import Conflict, describe
 from ..core.records import Row, StoredRow
 from .activation import Activation
 from .head import FAILED, decode_head, encode_head
+from .host import Host
 from .loading import casts_of
 from .outbox import Outbox
 
 if TYPE_CHECKING:
-    from .host import Host
     from .node import Node
 
 
@@ -60,7 +60,7 @@ class Owed:
             nonlocal more
             more = await self._note(address, {row.name for row in rows})
 
-        await self._node.read_until_told(read)
+        await self._node.recovery.read_until_told(read)
         if not rows:
             return False
         outbox = Outbox(Activation(host, key))
@@ -72,7 +72,7 @@ class Owed:
             await outbox.drain(None)
         finally:
             outbox.close()
-        await self._node.read_until_told(note)
+        await self._node.recovery.read_until_told(note)
         return more
 
     async def _note(self, address: str, taken: set[str]) -> bool:
