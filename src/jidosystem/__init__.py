@@ -92,4 +92,6 @@ def __getattr__(name: str) -> Any:
 
     if name in NAMES:
         raise not_yet(f"jidosystem.{name}", NAMES[name])
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .core.near import near
+
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}{near(name, __all__)}")

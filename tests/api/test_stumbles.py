@@ -90,7 +90,7 @@ async def test_a_dataclass_decorator_on_an_agent() -> None:
 
 async def test_a_type_name_with_a_slip() -> None:
     async with Platform(agents=[Counter]) as platform:
-        with pytest.raises(errors.NoHost, match="no agent type 'Countr' is hosted here; hosted are Counter"):
+        with pytest.raises(errors.NoHost, match=r"no agent type 'Countr' is hosted here: name it .*; did you mean 'Counter'\?"):
             await platform.agents.list(type="Countr")
 
 

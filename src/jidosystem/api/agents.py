@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from ..core.errors import InvalidArguments, NoHost, NotYetAvailable
 from ..core.ids import check_key
+from ..core.near import near_or_all, one_of
 from ..runtime.agent import Agent
 from ..runtime.control import AgentInfo
 from ..runtime.host import Host
@@ -81,7 +82,7 @@ class Agents:
         Reads records: meant for looking, not for each call.
         """
         if state is not None and state not in STATES:
-            raise InvalidArguments(f"state={state!r}: one of {', '.join(STATES)}", path="$.state")
+            raise InvalidArguments(f"state={state!r}: {one_of(state, STATES)}", path="$.state")
         found: list[AgentInfo] = []
         for host in self._hosts(type):
             found += [info async for info in self._node.control.list_agents(host, state) if node is None or info.node == node]
@@ -101,8 +102,8 @@ class Agents:
         if isinstance(kind, str):
             host = self._node.hosts.get(kind)
             if host is None:
-                hosted = ", ".join(sorted(name for name in self._node.hosts if not name.startswith("jido."))) or "none"
-                raise NoHost(f"no agent type {kind!r} is hosted here; hosted are {hosted}. Name it in Platform(agents=[…])")
+                hosted = [name for name in self._node.hosts if not name.startswith("jido.")]
+                raise NoHost(f"no agent type {kind!r} is hosted here: name it in Platform(agents=[…]){near_or_all(kind, hosted, 'hosted are')}")
             return [host]
         return [self._node.host_of(kind)]
 

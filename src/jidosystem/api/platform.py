@@ -20,8 +20,10 @@ from ..core.dead_letters import DeadLetters
 from ..core.errors import InvalidArguments, InvalidConfig, ShuttingDown
 from ..core.ids import Ids
 from ..core.logs import logger
+from ..core.near import near
 from ..core.observability import Meters
 from ..core.records import Records
+from ..core.traces import leave
 from ..core.tracing import Tracing
 from ..runtime import calls
 from ..runtime.agent import Agent
@@ -98,9 +100,13 @@ class Platform:
     async def __aenter__(self) -> Self:
         if self._node is not None or self._stack is not None:
             raise InvalidConfig("a Platform is entered once; make another one", path="", value=None, allowed="")
-        async with AsyncExitStack() as stack:
-            await self._open(stack)
-            self._stack = stack.pop_all()
+        try:
+            async with AsyncExitStack() as stack:
+                await self._open(stack)
+                self._stack = stack.pop_all()
+        except Exception as error:
+            leave(error, self._name)
+            raise
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -179,9 +185,13 @@ class Platform:
         whose `uncertain` tells whether it may still take effect; refusals (`MailboxFull`, `CircuitOpen`, …), after which nothing has
         happened; `CallCycle`, `InvalidArguments`, `IdempotencyConflict`; errors of the store. With a key a repetition takes effect once.
         """
-        self._running()
-        ref, spec = target_of(action)
-        result: R = await calls.call(ref._host, ref._key, spec, arguments, by_name(spec, arguments, args), timeout, idempotency_key)
+        try:
+            self._running()
+            ref, spec = target_of(action)
+            result: R = await calls.call(ref._host, ref._key, spec, arguments, by_name(spec, arguments, args), timeout, idempotency_key)
+        except Exception as error:
+            leave(error, self._name)
+            raise
         return result
 
     async def cast(
@@ -198,15 +208,19 @@ class Platform:
         It is lost with the node; `durable=True` stores it before this returns, to be delivered at least once and applied once.
         Raises `InvalidArguments` and refusals (`MailboxFull`, `CircuitOpen`, …); what the action raises is logged.
         """
-        node = self._node or self._running()
-        if args is None and idempotency_key is None and not durable and cast_at_once(action, arguments):
-            return
-        ref, spec = target_of(action)
-        named = by_name(spec, arguments, args)
-        if durable:
-            await durable_cast(node.host_of(Sender), ref._host, ref._key, spec, arguments, named, idempotency_key)
-        else:
-            await calls.cast(ref._host, ref._key, spec, arguments, named, idempotency_key)
+        try:
+            node = self._node or self._running()
+            if args is None and idempotency_key is None and not durable and cast_at_once(action, arguments):
+                return
+            ref, spec = target_of(action)
+            named = by_name(spec, arguments, args)
+            if durable:
+                await durable_cast(node.host_of(Sender), ref._host, ref._key, spec, arguments, named, idempotency_key)
+            else:
+                await calls.cast(ref._host, ref._key, spec, arguments, named, idempotency_key)
+        except Exception as error:
+            leave(error, self._name)
+            raise
 
     # -- the rest --------------------------------------------------------------------------------------------
 
@@ -259,7 +273,8 @@ class Platform:
 
             if name in ROOMS:
                 raise not_yet(f"platform.{name}", ROOMS[name])
-            raise AttributeError(f"a Platform has no attribute {name!r}", name=name, obj=self)
+            public = {known for known in dir(Platform) if not known.startswith("_")}
+            raise AttributeError(f"a Platform has no attribute {name!r}{near(name, public)}")
 
     def _running(self) -> Node:
         node = self._node

@@ -23,6 +23,7 @@ from .groups import Group, Groups, Handler, Member, durable_name
 from .ids import Ids, check_key
 from .live import Live, LiveDispatch
 from .log import EventLog
+from .near import near
 from .observability import logger
 from .records import Records
 from .subscriptions import CLOSE_GRACE_S, DurableSubscription
@@ -220,7 +221,7 @@ class EventBus:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InvalidArguments(f"{name}={value!r}: a whole number, at least 1", path=f"$.{name}")
         if not (start in ("new", "beginning") or (isinstance(start, int) and not isinstance(start, bool) and start >= 0)):
-            raise InvalidArguments(f'start={start!r}: "new", "beginning" or a position', path="$.start")
+            raise InvalidArguments(f'start={start!r}: "new", "beginning" or a position{near(start, ("new", "beginning"))}', path="$.start")
 
     async def _subscribe_durable(self, handler: Handler, durable: str | None, group: str | None, options: dict[str, Any]) -> Subscription:
         name = durable_name(durable, group)

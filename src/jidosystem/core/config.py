@@ -27,7 +27,6 @@ from .config_schema import (
     Setting,
     built,
     keys_of_model,
-    near,
     refused,
     split,
     value_at,
@@ -35,6 +34,7 @@ from .config_schema import (
 from .config_sources import from_environment, from_file, from_keywords
 from .errors import Conflict, InvalidConfig, RecordUnreadable, describe
 from .events import matcher, set_field
+from .near import near
 from .observability import logger
 from .records import Record, Records
 

@@ -17,6 +17,7 @@ from .clock import Clock
 from .codec import decode, encode
 from .errors import Conflict, DeadLettersFull, InvalidArguments, RecordUnreadable, describe
 from .events import Event
+from .near import one_of
 from .observability import logger
 from .records import Record, Records
 
@@ -209,4 +210,4 @@ def _letter(address: str, head: bytes) -> DeadLetter:
 
 def _check_source(source: object) -> None:
     if source is not None and source not in SOURCES:
-        raise InvalidArguments(f"source={source!r}: one of {', '.join(map(repr, SOURCES))}, or None for all", path="$.source")
+        raise InvalidArguments(f"source={source!r}: {one_of(source, SOURCES)}, or None for all", path="$.source")

@@ -7,14 +7,17 @@ from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
 from typing import Any, ClassVar, TypeVar, TypeVarTuple, Unpack
 
+from ..core.blame import blame, place_of
 from ..core.carried import culprit
 from ..core.clock import utc_from
 from ..core.codec import NOT_CARRIED, plain
-from ..core.errors import DefinitionError, InvalidArguments, NoPlatform, NotYetAvailable, OutsideTurn
+from ..core.errors import DefinitionError, InvalidArguments, NoPlatform, NotYetAvailable, OutsideTurn, UsageError
 from ..core.events import MAX_STREAM_CHARS, Event, check_event_type
 from ..core.ids import Ids, check_key, is_unicode
 from ..core.logs import logger
+from ..core.near import near_or_all
 from ..core.schedule import first_due, make_schedule
+from ..core.traces import leave
 from . import calls
 from .boundary import is_immutable
 from .definition import AgentType, define
@@ -44,12 +47,17 @@ class Agent:
     def __init_subclass__(cls, *, name: str | None = None, version: int = 1, resident: bool = False, **kwargs: Any) -> None:
         if "__jido_reader__" in cls.__dict__:
             return
-        if "isolation" in kwargs:
-            raise NotYetAvailable(f"class {cls.__name__}(isolation=…) comes with worker processes; leave it out for now")
-        if kwargs:
-            raise DefinitionError(f"class {cls.__name__}({', '.join(kwargs)}=…): an agent class takes name=, version= and resident=")
         super().__init_subclass__()
-        cls.__jido_type__ = define(cls, name, version, resident, _MEMBERS)
+        try:
+            if "isolation" in kwargs:
+                raise NotYetAvailable(f"class {cls.__name__}(isolation=…) comes with worker processes; leave it out for now")
+            for option in kwargs:
+                given = near_or_all(option, ("name", "version", "resident"), "an agent class takes")
+                raise DefinitionError(f"class {cls.__name__}({option}=…): there is no such option{given}")
+            cls.__jido_type__ = define(cls, name, version, resident, _MEMBERS)
+        except UsageError as error:
+            blame(error, place_of(cls, error.fields.pop("member", None)))
+            raise
 
     def __init__(self, **fields: Any) -> None:
         kind = type(self).__jido_type__
@@ -57,7 +65,8 @@ class Agent:
         kind.reset_transients(self)
         for name, value in fields.items():
             if name not in kind.codec.names and name not in (f.name for f in kind.transients):
-                raise InvalidArguments(f"{kind.name} has no field {name!r}; it has {', '.join(kind.codec.names) or 'none'}", path=f"$.{name}")
+                told = f"{kind.name} has no field {name!r}{near_or_all(name, kind.codec.names, 'it has')}"
+                raise InvalidArguments(told, path=f"$.{name}", agent_type=kind.name)
             setattr(self, name, value)
         self._jido = _Loose()
         if kind.hook_load is not None:
@@ -140,9 +149,13 @@ class Agent:
 
         Raises as `Platform.call`; `OutsideTurn` in an action that is a plain `def`. The other's turn isn't undone with this one.
         """
-        self._activation("call")
-        ref, spec = target_of(action)
-        result: R = await calls.call(ref._host, ref._key, spec, arguments, by_name(spec, arguments, args), timeout, idempotency_key)
+        node = self._activation("call").host.node
+        try:
+            ref, spec = target_of(action)
+            result: R = await calls.call(ref._host, ref._key, spec, arguments, by_name(spec, arguments, args), timeout, idempotency_key)
+        except Exception as error:
+            leave(error, node.name)
+            raise
         return result
 
     def cast(self, action: Callable[[Unpack[Ts]], Coroutine[Any, Any, Any]], /, *arguments: *Ts, args: Mapping[str, Any] | None = None) -> None:

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
+from ..core.blame import block
 from ..core.checks import check_whole
 from ..core.errors import DefinitionError
+from ..core.near import one_of
 from ..infrastructure.breaker import CircuitBreaker
 from ..infrastructure.bulkhead import Bulkhead
 from ..infrastructure.retry import Retry
+
+Overflow = Literal["reject", "block", "drop_oldest"]
 
 LATER = {
     "capabilities": "discovery",
@@ -31,6 +35,7 @@ def _seconds(block: str, name: str, value: float | None, *, zero: bool = False) 
         raise DefinitionError(f"{block}({name}={value!r}): seconds, {'0 or more' if zero else 'more than 0'}")
 
 
+@block
 @dataclass(frozen=True, slots=True)
 class Lifecycle:
     """How long things may take, in seconds.
@@ -52,6 +57,7 @@ class Lifecycle:
         _seconds("Lifecycle", "turn_timeout", self.turn_timeout, zero=True)
 
 
+@block
 @dataclass(frozen=True, slots=True)
 class Mailbox:
     """How many messages may wait for a busy agent, and what happens to one more.
@@ -62,15 +68,16 @@ class Mailbox:
     """
 
     max_size: int | None = None
-    overflow: Literal["reject", "block", "drop_oldest"] = "reject"
+    overflow: Overflow = "reject"
 
     def __post_init__(self) -> None:
         if self.max_size is not None:
             check_whole("Mailbox", "max_size", self.max_size, 1)
-        if self.overflow not in ("reject", "block", "drop_oldest"):
-            raise DefinitionError(f'Mailbox(overflow={self.overflow!r}): "reject", "block" or "drop_oldest"')
+        if self.overflow not in get_args(Overflow):
+            raise DefinitionError(f"Mailbox(overflow={self.overflow!r}): {one_of(self.overflow, get_args(Overflow))}")
 
 
+@block
 @dataclass(frozen=True, slots=True)
 class Resilience:
     """What guards the calls of an agent: a breaker per agent, retries of rolled-back turns, a bulkhead per agent type."""

@@ -414,7 +414,7 @@ class Node:
         spec = host.type.deletion if cast.action == DELETE else host.type.actions.get(cast.action)
         try:
             if spec is None:
-                raise NoHost(f"{type_name} has no action {cast.action!r} (any more); the effect came from {sender}")
+                raise host.type.no_action(cast.action, cast.to, f"the effect came from {sender}")
             kwargs = spec.signature.from_plain(cast.args)
         except JidoError as error:
             settled(error)
@@ -433,7 +433,7 @@ class Node:
         spec = host.type.actions.get(reminder.action)
         try:
             if spec is None:
-                raise NoHost(f"{type_name} has no action {reminder.action!r} (any more); its reminder {reminder.name!r} can't run")
+                raise host.type.no_action(reminder.action, address, f"its reminder {reminder.name!r} can't run")
             kwargs = spec.signature.from_plain(reminder.args)
             if spec.wants_missed:
                 kwargs["missed"] = missed

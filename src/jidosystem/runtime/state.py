@@ -20,8 +20,10 @@ from typing import Any, ClassVar, get_origin
 
 import msgspec
 
+from ..core.blame import about
 from ..core.codec import NOT_CARRIED, decoder_for, encode, from_builtins, is_pydantic_model, to_builtins
 from ..core.errors import DefinitionError, StateMismatch
+from ..core.near import near
 from .boundary import is_immutable, is_immutable_type
 
 _MISSING: Any = object()
@@ -70,15 +72,17 @@ def collect_fields(cls: type, hints: Mapping[str, Any], inherited: Mapping[str, 
             else:
                 setattr(cls, name, default)
         if factory is None and isinstance(default, list | dict | set | bytearray):
-            raise DefinitionError(
-                f"{cls.__name__}.{name}: a mutable default would be shared by all agents; write `field(default_factory={type(default).__name__})`"
-            )
+            with about(name):
+                raise DefinitionError(
+                    f"{cls.__name__}.{name}: a mutable default would be shared by all agents; write `field(default_factory={type(default).__name__})`"
+                )
         fields[name] = Field(name, hint, default, factory)
     for name, field in fields.items():
         if not name.startswith("_") and not field.has_default:
-            raise DefinitionError(
-                f"{cls.__name__}.{name}: a durable field needs a default, for example `{name}: … = …`: agents begin to exist by being called"
-            )
+            with about(name):
+                raise DefinitionError(
+                    f"{cls.__name__}.{name}: a durable field needs a default, for example `{name}: … = …`: agents begin to exist by being called"
+                )
     return fields
 
 
@@ -246,7 +250,7 @@ class StateCodec:
             return self._decode(blob)
         except (msgspec.MsgspecError, ValueError, TypeError) as error:
             field = self._blame(blob, error)
-            named = f"; field {field!r}" if field else ""
+            named = f"; field {field!r}{near(field, self.names) if field not in self.names else ''}" if field else ""
             raise StateMismatch(
                 f"the state of {whose or self._type_name} doesn't fit its class (version {self.version}): {error}{named}{advice}",
                 field=field,

@@ -14,6 +14,7 @@ from ...core.clock import Clock, SystemClock
 from ...core.codec import seal, unseal
 from ...core.errors import InvalidConfig, RecordUnreadable, StoreError, StoreUnavailable, TooLarge
 from ...core.events import Event, decode_event
+from ...core.near import one_of
 from ...core.records import Committed, Record, Records, Row, Settled, StoredRow, Told
 from .file import UNLISTED, FileLock, open_file, translate
 from .log import SqliteLog
@@ -36,7 +37,10 @@ async def open_store(
     """
     if durability not in ("full", "relaxed"):
         raise InvalidConfig(
-            f"durability={durability!r}: 'full' or 'relaxed'", path="infrastructure.durability", value=durability, allowed="'full', 'relaxed'"
+            f"durability={durability!r}: {one_of(durability, ('full', 'relaxed'))}",
+            path="infrastructure.durability",
+            value=durability,
+            allowed="'full', 'relaxed'",
         )
     loop = asyncio.get_running_loop()
     lock = await loop.run_in_executor(None, FileLock, path)
