@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from ..core.blame import block
 from ..core.checks import check_whole
@@ -17,7 +17,7 @@ from ..infrastructure.breaker import CircuitBreaker
 from ..infrastructure.bulkhead import Bulkhead
 from ..infrastructure.retry import Retry
 
-Overflow = Literal["reject", "block", "drop_oldest"]
+OVERFLOWS = ("reject", "block", "drop_oldest")
 
 LATER = {
     "capabilities": "discovery",
@@ -68,13 +68,13 @@ class Mailbox:
     """
 
     max_size: int | None = None
-    overflow: Overflow = "reject"
+    overflow: Literal["reject", "block", "drop_oldest"] = "reject"
 
     def __post_init__(self) -> None:
         if self.max_size is not None:
             check_whole("Mailbox", "max_size", self.max_size, 1)
-        if self.overflow not in get_args(Overflow):
-            raise DefinitionError(f"Mailbox(overflow={self.overflow!r}): {one_of(self.overflow, get_args(Overflow))}")
+        if self.overflow not in OVERFLOWS:
+            raise DefinitionError(f"Mailbox(overflow={self.overflow!r}): {one_of(self.overflow, OVERFLOWS)}")
 
 
 @block
