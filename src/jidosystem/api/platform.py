@@ -127,15 +127,15 @@ class Platform:
         assert log_of_events is not None
         await config.load(records, self._clock)
         stack.push_async_callback(config.close)
-        letters = self._letters = DeadLetters(records, clock=self._clock, limit=config.events.max_dead_letters)
-        bus = self._events = EventBus(log_of_events, records, dead_letters=letters, ids=ids, clock=self._clock)
+        letters = self._letters = DeadLetters(records, clock=self._clock, limit=config.events.max_dead_letters, node=self._name)
+        bus = self._events = EventBus(log_of_events, records, dead_letters=letters, ids=ids, clock=self._clock, node=self._name)
         checking = config.agents.checking_mode if self._checking is None else self._checking
         node = self._node = Node(
             loop, name=self._name, records=records, limits=config.agents, clock=self._clock, ids=ids, meters=self._meters, log=log,
             letters=letters, checking=checking, tracing=Tracing(self._tracer_provider),
             breaker_threshold=lambda: config.infrastructure.circuit_breaker_threshold,
         )  # fmt: skip
-        self._config, self._agents = config, Agents(node)
+        self._config, self._agents = config, Agents._on(node)
         stack.push_async_callback(self._close_node, node, config)
         take_letters(node, letters)
         subscriptions = Subscriptions(node, log_of_events, records, letters)

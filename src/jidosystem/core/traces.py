@@ -7,14 +7,17 @@ keeps its frames: that is a bug, and they are wanted.
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from traceback import StackSummary, TracebackException
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from .errors import JidoError
+
+F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any]])
 
 _FOLDER = str(Path(__file__).parents[1])
 
@@ -37,6 +40,20 @@ def leave(error: BaseException, node: str) -> None:
             trace = trace.tb_next
         if trace is not None:  # else the bug is ours
             error.__traceback__ = trace
+
+
+def leaves(method: F) -> F:
+    """Decorate a coroutine method that users call on a part of the platform, which has a `_node_name`: its errors `leave`."""
+
+    @functools.wraps(method)
+    async def leaving(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await method(self, *args, **kwargs)
+        except Exception as error:
+            leave(error, self._node_name)
+            raise
+
+    return cast("F", leaving)
 
 
 def _hide_all(error: BaseException) -> None:

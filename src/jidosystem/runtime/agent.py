@@ -17,6 +17,7 @@ from ..core.ids import Ids, check_key, is_unicode
 from ..core.logs import logger
 from ..core.near import near_or_all
 from ..core.schedule import first_due, make_schedule
+from ..core.shown import short, table
 from ..core.traces import leave
 from . import calls
 from .boundary import is_immutable
@@ -73,9 +74,19 @@ class Agent:
             kind.hook_load(self)
 
     def __repr__(self) -> str:
-        kind = type(self).__jido_type__
-        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in kind.codec.names)
-        return f"{kind.name}({fields})"
+        fields = ", ".join(f"{name}={short(value)}" for name, value in self._shown())
+        return f"{self._title()}({fields})"
+
+    def _repr_html_(self) -> str:
+        return table(self._title(), self._shown())
+
+    def _title(self) -> str:
+        link = getattr(self, "_jido", None)
+        name = type(self).__jido_type__.name
+        return name if link is None or isinstance(link, _Loose) else f"{name}/{link.key}"
+
+    def _shown(self) -> list[tuple[str, Any]]:
+        return [(name, getattr(self, name)) for name in type(self).__jido_type__.codec.names if hasattr(self, name)]
 
     # -- who am I --------------------------------------------------------------------------------------------
 

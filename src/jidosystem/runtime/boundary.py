@@ -89,13 +89,13 @@ class Signature:
 
     def __init__(self, where: str, function: Callable[..., Any], hints: Mapping[str, Any]) -> None:
         parameters = list(inspect.signature(function).parameters.values())[1:]
-        self.signature = inspect.Signature(parameters)
-        self.names = tuple(p.name for p in parameters)
+        self.signature: inspect.Signature = inspect.Signature(parameters)
+        self.names: tuple[str, ...] = tuple(p.name for p in parameters)
         self._defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
         positional = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
         keyword_required = any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
         least = sum(p.default is p.empty for p in positional)
-        self.arities = frozenset[int]() if keyword_required else frozenset(range(least, len(positional) + 1))
+        self.arities: frozenset[int] = frozenset[int]() if keyword_required else frozenset(range(least, len(positional) + 1))
         """How many arguments by position suffice when nothing is given by name."""
         self._where = where
         self._hints = {p.name: hints[p.name] for p in parameters}

@@ -226,14 +226,14 @@ class ActionSpec:
     __slots__ = ("agent_type", "copy", "function", "internal", "name", "readonly", "signature", "threaded", "wants_missed")
 
     def __init__(self, name: str, function: Callable[..., Coroutine[Any, Any, Any]], signature: Signature, options: ActionOptions) -> None:
-        self.name = name
-        self.function = function
-        self.signature = signature
-        self.readonly = options.readonly
-        self.copy = options.copy
-        self.threaded = hasattr(function, "__jido_sync__")  # its code runs in a worker thread
-        self.wants_missed = "missed" in signature.names
-        self.internal = False
+        self.name: str = name
+        self.function: Callable[..., Coroutine[Any, Any, Any]] = function
+        self.signature: Signature = signature
+        self.readonly: bool = options.readonly
+        self.copy: bool = options.copy
+        self.threaded: bool = hasattr(function, "__jido_sync__")  # its code runs in a worker thread
+        self.wants_missed: bool = "missed" in signature.names
+        self.internal: bool = False
         self.agent_type: AgentType
 
 
@@ -247,14 +247,14 @@ class AgentType:
     )  # fmt: skip
 
     def __init__(self, cls: type, name: str, version: int, resident: bool, members: frozenset[str], fields: Mapping[str, Field]) -> None:
-        self.cls = cls
-        self.name = name
-        self.version = version
-        self.resident = resident
-        self.description = inspect.cleandoc(cls.__doc__ or "")
-        self.codec = StateCodec(name, version, fields)
-        self.transients = tuple(f for f in fields.values() if f.name.startswith("_") and f.has_default)
-        self.reset_transients = setter_of_defaults(self.transients)
+        self.cls: type = cls
+        self.name: str = name
+        self.version: int = version
+        self.resident: bool = resident
+        self.description: str = inspect.cleandoc(cls.__doc__ or "")
+        self.codec: StateCodec = StateCodec(name, version, fields)
+        self.transients: tuple[Field, ...] = tuple(f for f in fields.values() if f.name.startswith("_") and f.has_default)
+        self.reset_transients: Callable[[Any], None] = setter_of_defaults(self.transients)
         self.lifecycle: Lifecycle = getattr(cls, "lifecycle", None) or Lifecycle()
         self.mailbox: Mailbox = getattr(cls, "mailbox", None) or Mailbox()
         self.resilience: Resilience = getattr(cls, "resilience", None) or Resilience()
@@ -262,7 +262,7 @@ class AgentType:
         self.actions: dict[str, ActionSpec] = {}
         self.events: dict[str, tuple[ActionSpec, EventOptions]] = {}
         self.migrations: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-        self.deletion = self._internal(DELETE, _delete)
+        self.deletion: ActionSpec = self._internal(DELETE, _delete)
         self.hook_start: ActionSpec | None = None
         self.hook_terminate: ActionSpec | None = None
         self.hook_load: Callable[[Any], None] | None = None
@@ -270,7 +270,7 @@ class AgentType:
         self.hook_child_failed: ActionSpec | None = None
         self._collect_members(members)
         self._check_migrations()
-        self.reader = _make_reader(cls, self.codec.names)
+        self.reader: type = _make_reader(cls, self.codec.names)
 
     def _collect_members(self, members: frozenset[str]) -> None:
         for name in dir(self.cls):

@@ -17,6 +17,7 @@ from ..core.context import current
 from ..core.errors import CallCycle, CallTimeout, InvalidFrame, JidoError, NoHost, NotAnAction, OutcomeUnknown, ShuttingDown, TooLarge, WireTimeout
 from ..core.ids import address_of, check_key, split_address
 from ..core.near import near_or_all
+from ..core.traces import leave
 from ..core.wire import Served, Wire
 from ..distribution.frames import CallFrame, ErrorFrame, ReplyFrame, decode_frame, encode_frame, error_of, frame_of
 from . import calls
@@ -144,13 +145,31 @@ async def remote_call(
     Made within a turn it waits, as every call does, until what the turn could have seen is durable, and inherits what is
     left of its patience. Raises what the other node told; `CallTimeout` if it told nothing in time; `NodeUnreachable`.
     """
+    try:
+        return await _ask(node, wire, subject, spec, key, args, kwargs or {}, timeout_s, idempotency_key)
+    except Exception as error:
+        leave(error, node.name)
+        raise
+
+
+async def _ask(
+    node: Node,
+    wire: Wire,
+    subject: str,
+    spec: ActionSpec,
+    key: str,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    timeout_s: float | None,
+    idempotency_key: str | None,
+) -> Any:
     assert spec.agent_type is not None
     to = address_of(spec.agent_type.name, check_key(key))
     if node.closing:
         raise ShuttingDown(f"{to}: the platform is closing and takes no new work", agent=to)
     if idempotency_key is not None:
         check_idempotency_key(idempotency_key)
-    blob = spec.signature.to_plain(args, kwargs or {})
+    blob = spec.signature.to_plain(args, kwargs)
     caller = current_turn()
     deadline = calls.deadline_of(node, caller, timeout_s)
     if caller is not None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..core.context import current
 from ..core.errors import InvalidArguments, NotAnAction
 from ..core.near import near_or_all
+from ..core.shown import table
 from ..core.traces import leave
 from . import calls
 from .activation import Activation
@@ -66,6 +67,10 @@ class Ref:
 
     def __repr__(self) -> str:
         return f"<{self._host.type.name}/{self._key}>"
+
+    def _repr_html_(self) -> str:
+        rows = [(name, f"({', '.join(spec.signature.names)})") for name, spec in self._host.type.actions.items()]
+        return table(f"{self._host.type.name}/{self._key}", rows)
 
     def __reduce__(self) -> Any:
         raise TypeError(f"{self!r} can't be pickled; pass the agent's type and key")

@@ -42,7 +42,10 @@ class Field:
     __slots__ = ("default", "factory", "hint", "name")
 
     def __init__(self, name: str, hint: Any, default: Any, factory: Callable[[], Any] | None) -> None:
-        self.name, self.hint, self.default, self.factory = name, hint, default, factory
+        self.name: str = name
+        self.hint: Any = hint
+        self.default: Any = default
+        self.factory: Callable[[], Any] | None = factory
 
     def fresh(self) -> Any:
         """A new default value."""
@@ -169,9 +172,9 @@ class StateCodec:
     )
 
     def __init__(self, type_name: str, version: int, fields: Mapping[str, Field]) -> None:
-        self.fields = tuple(f for f in fields.values() if not f.name.startswith("_"))
-        self.names = tuple(f.name for f in self.fields)
-        self.version = version
+        self.fields: tuple[Field, ...] = tuple(f for f in fields.values() if not f.name.startswith("_"))
+        self.names: tuple[str, ...] = tuple(f.name for f in self.fields)
+        self.version: int = version
         self._type_name = type_name
         # A Struct of the same fields does the work; the names in it are positions, so that a field may be called anything.
         struct_fields = [(f"f{i}", f.hint, msgspec.field(default_factory=f.fresh)) for i, f in enumerate(self.fields)]
@@ -195,11 +198,11 @@ class StateCodec:
         """`encode_checked(agent, before)`: `before` itself if nothing changed; else the new bytes, proved to be readable (`StateMismatch`)."""
         scalar = all(_is_scalar(f.hint) for f in self.fields)
         self._kinds: Callable[[Any], tuple[type, ...]] | None = eval(f"lambda agent: ({kinds})", used) if scalar else None
-        self.reset = setter_of_defaults(self.fields)
+        self.reset: Callable[[Any], None] = setter_of_defaults(self.fields)
         """Sets an agent's durable fields to their defaults."""
         self._checked: set[tuple[type, ...]] = set()
         self._mutable = tuple((f"f{i}", f.name) for i, f in enumerate(self.fields) if not is_immutable_type(f.hint))
-        self.constant = all(f.factory in (None, *_EMPTY) for f in self.fields)  # every new agent begins with the same bytes
+        self.constant: bool = all(f.factory in (None, *_EMPTY) for f in self.fields)  # every new agent begins with the same bytes
 
     def _prove(self, instance: object, after: bytes) -> bytes:
         """See to it that the fields, encoded as `after`, can be read again; `StateMismatch` naming the one that can't."""
