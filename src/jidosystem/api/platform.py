@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, TypeVarTuple, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, TypeVarTuple, Unpack, overload
 
 from ..core.bus import EventBus, Forwarder
 from ..core.clock import Clock, SystemClock
@@ -170,7 +170,27 @@ class Platform:
         ref: A = node.ref_to(cls, key)
         return ref
 
+    @overload
     async def call(
+        self,
+        action: Callable[[Unpack[Ts]], Coroutine[Any, Any, R]],
+        /,
+        *arguments: *Ts,
+        args: None = None,
+        timeout: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> R: ...
+    @overload
+    async def call(
+        self,
+        action: Callable[..., Coroutine[Any, Any, R]],
+        /,
+        *,
+        args: Mapping[str, Any],
+        timeout: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> R: ...
+    async def call(  # type: ignore[misc]  # by name nothing is known of the parameters
         self,
         action: Callable[[Unpack[Ts]], Coroutine[Any, Any, R]],
         /,
@@ -194,7 +214,27 @@ class Platform:
             raise
         return result
 
+    @overload
     async def cast(
+        self,
+        action: Callable[[Unpack[Ts]], Coroutine[Any, Any, Any]],
+        /,
+        *arguments: *Ts,
+        args: None = None,
+        idempotency_key: str | None = None,
+        durable: bool = False,
+    ) -> None: ...
+    @overload
+    async def cast(
+        self,
+        action: Callable[..., Coroutine[Any, Any, Any]],
+        /,
+        *,
+        args: Mapping[str, Any],
+        idempotency_key: str | None = None,
+        durable: bool = False,
+    ) -> None: ...
+    async def cast(  # type: ignore[misc]  # by name nothing is known of the parameters
         self,
         action: Callable[[Unpack[Ts]], Coroutine[Any, Any, Any]],
         /,

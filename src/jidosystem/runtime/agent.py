@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
-from typing import Any, ClassVar, TypeVar, TypeVarTuple, Unpack
+from typing import Any, ClassVar, TypeVar, TypeVarTuple, Unpack, overload
 
 from ..core.blame import blame, place_of
 from ..core.carried import culprit
@@ -147,7 +147,27 @@ class Agent:
         ref: A = node.ref_to(cls, key)
         return ref
 
+    @overload
     async def call(
+        self,
+        action: Callable[[Unpack[Ts]], Coroutine[Any, Any, R]],
+        /,
+        *arguments: *Ts,
+        args: None = None,
+        timeout: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> R: ...
+    @overload
+    async def call(
+        self,
+        action: Callable[..., Coroutine[Any, Any, R]],
+        /,
+        *,
+        args: Mapping[str, Any],
+        timeout: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> R: ...
+    async def call(  # type: ignore[misc]  # by name nothing is known of the parameters
         self,
         action: Callable[[Unpack[Ts]], Coroutine[Any, Any, R]],
         /,
@@ -169,7 +189,11 @@ class Agent:
             raise
         return result
 
-    def cast(self, action: Callable[[Unpack[Ts]], Coroutine[Any, Any, Any]], /, *arguments: *Ts, args: Mapping[str, Any] | None = None) -> None:
+    @overload
+    def cast(self, action: Callable[[Unpack[Ts]], Coroutine[Any, Any, Any]], /, *arguments: *Ts, args: None = None) -> None: ...
+    @overload
+    def cast(self, action: Callable[..., Coroutine[Any, Any, Any]], /, *, args: Mapping[str, Any]) -> None: ...
+    def cast(self, action: Callable[[Unpack[Ts]], Coroutine[Any, Any, Any]], /, *arguments: *Ts, args: Mapping[str, Any] | None = None) -> None:  # type: ignore[misc]
         """Send a message with this turn's commit: durable, delivered at least once, applied once.
 
         Raises `InvalidArguments`, `OutsideTurn`, `ReadOnlyTurn`; the turn fails with `OutboxFull` if too many are on their way.
