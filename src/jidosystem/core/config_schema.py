@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 
 from .errors import InvalidConfig
-from .near import one_of
+from .near import near
 
 _Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 _MaybeSeconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
@@ -138,13 +138,15 @@ def _converted(model: Any, key: str, setting: Setting) -> Any:
         return msgspec.convert(setting.value, hint, strict=not setting.is_text)
     except msgspec.ValidationError as error:
         words = get_args(hint) if get_origin(hint) is Literal else ()
-        raise refused(setting.path, setting, one_of(setting.value, words) if words else str(error)) from None
+        if words:
+            raise refused(setting.path, setting, f"one of {', '.join(map(repr, words))}", near(setting.value, words)) from None
+        raise refused(setting.path, setting, str(error)) from None
 
 
-def refused(path: str, setting: Setting, allowed: str) -> InvalidConfig:
-    """The error for a value that isn't allowed; it says where the value came from."""
+def refused(path: str, setting: Setting, allowed: str, meant: str = "") -> InvalidConfig:
+    """The error for a value that isn't allowed; it says where the value came from, and what was probably meant."""
     source = f" ({setting.source})" if setting.source else ""
-    return InvalidConfig(f"{path} = {setting.value!r}{source}: {allowed}", path=path, value=setting.value, allowed=allowed)
+    return InvalidConfig(f"{path} = {setting.value!r}{source}: {allowed}{meant}", path=path, value=setting.value, allowed=allowed)
 
 
 def _put(values: dict[str, Any], steps: list[str], value: Any, setting: Setting) -> None:

@@ -116,7 +116,9 @@ class Agent:
         link = self._link()
         if isinstance(link, _Loose):
             return link.effects
-        raise OutsideTurn(f"{link.address}: effects is for agents without a platform; here they are released when the turn commits")
+        raise OutsideTurn(
+            f"{link.address}: effects is for agents without a platform; here they are released when the turn commits", agent=link.address
+        )
 
     @property
     def children(self) -> tuple[str, ...]:
@@ -339,7 +341,9 @@ class Agent:
             return link.effects, None
         turn = current_turn()
         if turn is None or turn.activation is not link:
-            raise OutsideTurn(f"{link.address}: {what} outside a turn of this agent; do it in an action, before the action returns")
+            raise OutsideTurn(
+                f"{link.address}: {what} outside a turn of this agent; do it in an action, before the action returns", agent=link.address
+            )
         return turn.collect(what), turn
 
     def _pending_effects(self) -> Effects | None:

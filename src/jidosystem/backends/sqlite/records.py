@@ -91,10 +91,14 @@ class SqliteRecords(Records):
 
     def submit(self, agent: str, expected: int, head: bytes | None, rows: Sequence[Row], events: Sequence[Event], settled: Settled) -> None:
         if self._closed:
-            raise StoreUnavailable(f"{self._path} is closed")
+            raise StoreUnavailable(f"{self._path} is closed; nothing was written")
         if head is not None:
             if len(head) > self.max_head_bytes:
-                raise TooLarge(f"the record of {agent} has {len(head)} bytes, over {self.max_head_bytes}", agent=agent)
+                raise TooLarge(
+                    f"the record of {agent} has {len(head)} bytes, over {self.max_head_bytes}; nothing was written",
+                    agent=agent,
+                    limit=self.max_head_bytes,
+                )
             head = seal(head)
             if not rows and not events:  # past the Python of NamedTuple's constructor: this runs in every durable turn
                 self._put(_make(Write, (settled, agent, expected + 1, head, (), (), None, True, len(head))))
@@ -184,7 +188,7 @@ class SqliteRecords(Records):
                 yield present
             while True:
                 if self._closed and not seen:
-                    raise StoreUnavailable(f"{self._path} is closed")
+                    raise StoreUnavailable(f"{self._path} is closed; nothing was written")
                 if not seen:
                     grown.clear()
                     await grown.wait()
@@ -210,7 +214,7 @@ class SqliteRecords(Records):
 
         future: Future[Any] = self._loop.create_future()
         if self._closed:
-            raise StoreUnavailable(f"{self._path} is closed")
+            raise StoreUnavailable(f"{self._path} is closed; nothing was written")
         self._put(Call(partial(resolve, future), remove))
         removed: int = await future
         return removed
