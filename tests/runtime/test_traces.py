@@ -5,17 +5,23 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import jidosystem
-from jidosystem import Agent, Platform, action, errors
+from jidosystem import Agent, Platform, action, errors, on_start
 from jidosystem.backends.memory import MemoryWire
 from jidosystem.runtime.door import remote_call, serve
 
 OURS = str(Path(jidosystem.__file__).parent)
+
+
+@dataclass(frozen=True)
+class Frozen(Exception):
+    number: int
 
 
 class Faulty(Agent):
@@ -62,6 +68,10 @@ class Faulty(Agent):
         raise errors.Rejected("out_of_stock", left=0)
 
     @action
+    async def frozen(self) -> None:
+        raise Frozen(3)
+
+    @action
     async def together(self) -> None:
         raise ExceptionGroup("both", [ValueError("a"), KeyError("b")])
 
@@ -97,6 +107,35 @@ async def test_a_call_that_fails_shows_the_caller_and_the_action(platform: Platf
     with pytest.raises(ValueError, match="boom") as raised:
         await platform.call(getattr(ref, name))
     assert frames(raised.value)[1:] == [name]
+
+
+async def test_an_exception_that_can_not_be_assigned_to_is_itself(platform: Platform) -> None:
+    with pytest.raises(Frozen) as raised:
+        await platform.agent(Faulty, "a").frozen()
+    assert (raised.value.number, frames(raised.value)[1:]) == (3, ["frozen"])
+
+
+async def test_one_error_for_many_callers_shows_each_its_own_way() -> None:
+    class Down(Agent):
+        @on_start
+        async def begin(self) -> None:
+            raise RuntimeError("no")
+
+        @action
+        async def get(self) -> None: ...
+
+    async with Platform() as platform:
+        ref = platform.agent(Down, "a")
+
+        async def first() -> None:
+            await ref.get()
+
+        async def second() -> None:
+            await ref.get()
+
+        told = await asyncio.gather(*(user() for user in (first, second) * 20), return_exceptions=True)
+        assert all(isinstance(error, errors.JidoError) and ours(error) == [] for error in told)
+        assert max(len(frames(error)) for error in told if isinstance(error, BaseException)) <= 41
 
 
 async def test_a_chain_of_calls_shows_each_action_once(platform: Platform) -> None:

@@ -39,7 +39,7 @@ def leave(error: BaseException, node: str) -> None:
         while trace is not None and is_ours(trace.tb_frame):
             trace = trace.tb_next
         if trace is not None:  # else the bug is ours
-            error.__traceback__ = trace
+            error.with_traceback(trace)  # an assignment fails on exceptions that are frozen dataclasses
 
 
 def leaves(method: F) -> F:
@@ -60,10 +60,10 @@ def _hide_all(error: BaseException) -> None:
     frames = [trace for trace in _each(error.__traceback__) if not is_ours(trace.tb_frame)]
     for i, trace in enumerate(frames):
         trace.tb_next = frames[i + 1] if i + 1 < len(frames) else None
-    error.__traceback__ = frames[0] if frames else None
+    error.with_traceback(frames[0] if frames else None)
     cause = error.__cause__
     if cause is not None and all(is_ours(trace.tb_frame) for trace in _each(cause.__traceback__)):
-        cause.__traceback__ = None
+        cause.with_traceback(None)
 
 
 def _each(trace: TracebackType | None) -> Iterator[TracebackType]:
