@@ -38,10 +38,8 @@ _STATES = {
 
 
 class AgentInfo(msgspec.Struct, frozen=True):
-    """What is known of one agent. `state` is "live", "passive", "paused", "failed", "loading", "held", "stopping" or "restarting".
-
-    `near`: of an agent that nothing is stored of, the keys like its own that something is stored of.
-    """
+    """What is known of one agent. `state`: "live", "passive", "paused", "failed", "loading", "held", "stopping",
+    "restarting" or "unreadable". `near`: of an agent that nothing is stored of, the keys like its own that something is stored of."""
 
     type: str
     key: str
