@@ -326,7 +326,11 @@ class Activation:
         """A read-only turn ended well: it is answered when what it has seen is durable."""
         if self.host.node.checking and (names := changed_names(self)):
             self.restore()
-            return ReadOnlyTurn(f"{self.address}.{turn.spec.name} is read-only and changed {', '.join(names)} in place", names=names)
+            return ReadOnlyTurn(
+                f"{self.address}.{turn.spec.name} is read-only and changed {', '.join(names)} in place; drop readonly=True",
+                agent=self.address,
+                names=names,
+            )
         self.answer_when_durable(turn, value)
         return None
 
@@ -347,9 +351,9 @@ class Activation:
         try:
             after = codec.encode_checked(self.instance, before)
         except StateMismatch as error:
-            return InvalidResult(f"{self.address}.{turn.spec.name} left state that doesn't fit its type hints: {error}")
+            return InvalidResult(f"{self.address}.{turn.spec.name} left state that doesn't fit its type hints: {error}", agent=self.address)
         except (*NOT_CARRIED, AttributeError) as error:
-            return InvalidResult(f"{self.address}.{turn.spec.name} left state that can't be carried: {error}")
+            return InvalidResult(f"{self.address}.{turn.spec.name} left state that can't be carried: {error}", agent=self.address)
         if after is before and turn.effects is None and turn.origin is None and turn.key is None:
             self.answer_when_durable(turn, value)
             return None

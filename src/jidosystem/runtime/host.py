@@ -357,4 +357,4 @@ class Host:
     def told_crash(self, key: str, cause: BaseException) -> AgentCrashed:
         """The error for calls that meet a crash."""
         address = f"{self.type.name}/{key}"
-        return AgentCrashed(f"{address} crashed: {describe(cause)}", agent=address, cause=describe(cause))
+        return AgentCrashed(f"{address} crashed: {describe(cause)}. The next call starts it again", agent=address, cause=describe(cause))

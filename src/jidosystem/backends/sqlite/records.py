@@ -15,6 +15,7 @@ from ...core.clock import Clock, SystemClock
 from ...core.codec import seal, unseal
 from ...core.errors import InvalidConfig, RecordUnreadable, StoreError, StoreUnavailable, TooLarge
 from ...core.events import Event, decode_event
+from ...core.near import one_of
 from ...core.records import Committed, Record, Records, Row, Settled, StoredRow, Told
 from .file import UNLISTED, FileLock, open_file, translate
 from .log import SqliteLog
@@ -37,7 +38,10 @@ async def open_store(
     """
     if durability not in ("full", "relaxed"):
         raise InvalidConfig(
-            f"durability={durability!r}: 'full' or 'relaxed'", path="infrastructure.durability", value=durability, allowed="'full', 'relaxed'"
+            f"durability={durability!r}: {one_of(durability, ('full', 'relaxed'))}",
+            path="infrastructure.durability",
+            value=durability,
+            allowed="'full', 'relaxed'",
         )
     loop = asyncio.get_running_loop()
     opening = loop.run_in_executor(None, _open, path, durability, max_page_count, loop, clock or SystemClock())
@@ -99,10 +103,14 @@ class SqliteRecords(Records):
 
     def submit(self, agent: str, expected: int, head: bytes | None, rows: Sequence[Row], events: Sequence[Event], settled: Settled) -> None:
         if self._closed:
-            raise StoreUnavailable(f"{self._path} is closed")
+            raise StoreUnavailable(f"{self._path} is closed; nothing was written")
         if head is not None:
             if len(head) > self.max_head_bytes:
-                raise TooLarge(f"the record of {agent} has {len(head)} bytes, over {self.max_head_bytes}", agent=agent)
+                raise TooLarge(
+                    f"the record of {agent} has {len(head)} bytes, over {self.max_head_bytes}; nothing was written",
+                    agent=agent,
+                    limit=self.max_head_bytes,
+                )
             if not rows and not events:  # past the Python of NamedTuple's constructor: this runs in every durable turn
                 self._put(
                     make_tuple(Head, (settled, agent, expected + 1, bytearray(crc32(head).to_bytes(4, "big") + head)))
@@ -212,7 +220,7 @@ class SqliteRecords(Records):
                 yield present
             while True:
                 if self._closed and not seen:
-                    raise StoreUnavailable(f"{self._path} is closed")
+                    raise StoreUnavailable(f"{self._path} is closed; nothing was written")
                 if not seen:
                     grown.clear()
                     await grown.wait()
@@ -238,7 +246,7 @@ class SqliteRecords(Records):
 
         future: Future[Any] = self._loop.create_future()
         if self._closed:
-            raise StoreUnavailable(f"{self._path} is closed")
+            raise StoreUnavailable(f"{self._path} is closed; nothing was written")
         self._put(Call(partial(resolve, future), remove))
         removed: int = await future
         return removed
