@@ -87,6 +87,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._ready: Any
         self._scheduled: Any
         super().__init__(_Selector(self._wait))
+        self._clock_resolution = 1e-6  # a nanosecond, asyncio's own, is lost beside the seconds of a year
 
     # -- time ------------------------------------------------------------------------------------------------
 
@@ -190,7 +191,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         finally:
             self._main = before
 
-    def run_in_executor(self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> asyncio.Future[T]:
+    def run_in_executor(self, executor: Executor | None, func: Callable[[Unpack[Ts]], T], *args: *Ts) -> asyncio.Future[T]:
         """As asyncio's; time stands still until the thread has ended or nobody waits for it any more."""
         future = super().run_in_executor(executor, func, *args)
         what = f"a thread running {getattr(func, '__qualname__', func)}"
