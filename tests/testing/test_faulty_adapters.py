@@ -2,6 +2,8 @@
 
 from contextlib import asynccontextmanager
 
+import pytest
+
 from jidosystem.backends.memory import MemoryRecords, MemoryWire
 from jidosystem.backends.sqlite import open_store
 from jidosystem.core.clock import SystemClock
@@ -19,13 +21,14 @@ class TestFaultyMemory(RecordsConformance):
 
 class TestFaultySqlite(RecordsConformance):
     @asynccontextmanager
-    async def open(self, clock, tmp_path_factory=None):
-        import tempfile
+    async def open(self, clock):
+        records = FaultyRecords(await open_store(str(self.path), clock=clock), Faults())
+        yield records
+        await records.close()
 
-        with tempfile.TemporaryDirectory() as folder:
-            records = FaultyRecords(await open_store(f"{folder}/store.db", clock=clock), Faults())
-            yield records
-            await records.close()
+    @pytest.fixture(autouse=True)
+    def _file(self, tmp_path):
+        self.path = tmp_path / "store.db"
 
 
 class TestFaultyLog(EventLogConformance):

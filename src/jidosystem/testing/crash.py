@@ -14,6 +14,7 @@ from typing import Any
 from ..core.bus import EventBus
 from ..core.errors import OutcomeUnknown
 from ..runtime.activation import Activation
+from ..runtime.keyed import give_up
 from ..runtime.node import Node
 from ..runtime.subscriptions import Subscriptions
 from .rest import subscriptions_of
@@ -32,6 +33,7 @@ async def bury(node: Node, bus: EventBus, agents: Subscriptions) -> None:
             turn.fail(_lost(f"a turn of {host.type.name}"))
         for activation in tuple(host.live.values()):
             tasks += _end(activation)
+        give_up(host)
     tasks = [task for task in tasks if not task.done()]
     for task in tasks:
         task.cancel()

@@ -157,6 +157,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._moved.append(future)
         await future
 
+    def next_time(self) -> float:
+        """Where the clock will move next; where it is, if nothing is set."""
+        return max(self.time(), self._scheduled[0]._when) if self._scheduled else self.time()
+
     # -- being stuck -----------------------------------------------------------------------------------------
 
     def _look(self) -> None:

@@ -225,8 +225,8 @@ class TestPlatform(Platform):
             busy = list(self._unrest(await self._log_end()))
             if not busy:
                 return
-            if loop.time() - began > within_s:
-                raise Stuck("\n  ".join([f"not at rest after {within_s:g} s of virtual time:", *busy]))
+            if loop.next_time() > began + within_s:
+                raise Stuck("\n  ".join([f"not at rest within {within_s:g} s of virtual time:", *busy]))
             await loop.moved()
 
     def _explain(self) -> list[str]:
