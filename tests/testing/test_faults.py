@@ -19,6 +19,7 @@ from jidosystem import Agent, Event, action, on_event
 from jidosystem.backends.memory import MemoryRecords, MemoryWire
 from jidosystem.core.errors import CommitUnknown, InvalidArguments, JidoError, OutcomeUnknown, StoreUnavailable, WireTimeout
 from jidosystem.testing import Faults, FaultyRecords, FaultyWire, StoreFaults, TestPlatform, WireFaults, run
+from jidosystem.testing.faults import KINDS
 
 STORMY = StoreFaults(fail=0.1, unknown=0.1, slow=0.2, slow_s=2.0, read_fail=0.1, away=0.005, away_s=5.0)
 
@@ -92,7 +93,7 @@ def exactly(orders: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("url", ["memory://", "sqlite://"])
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(8))
 def test_every_order_counts_once_whatever_the_store_does(url: str, seed: int) -> None:
     async def main() -> None:
         async with TestPlatform(url, agents=[Shop, Warehouse], seed=seed, store=STORMY) as platform:
@@ -104,8 +105,7 @@ def test_every_order_counts_once_whatever_the_store_does(url: str, seed: int) ->
     run(main())
 
 
-@pytest.mark.parametrize("url", ["memory://", "sqlite://"])
-@pytest.mark.parametrize("kind", ["crash-before", "crash-after", "fail", "lost", "done"])
+@pytest.mark.parametrize(("url", "kind"), [*(("memory://", kind) for kind in KINDS), ("sqlite://", "crash-after"), ("sqlite://", "done")])
 def test_every_order_counts_once_wherever_it_crashes_or_fails(url: str, kind: Any) -> None:
     for number in count(1):
 
