@@ -256,7 +256,7 @@ def test_what_never_rests_is_named(url: str) -> None:
 def test_who_hangs_on_an_agent_is_told_which(url: str) -> None:
     async def main(platform: TestPlatform) -> None:
         await platform.agents.pause(platform.agent(Membership, "ann"))
-        with pytest.raises(Stuck, match="test_platform.py"):
+        with pytest.raises(Stuck, match=r"test_platform\.py"):
             await asyncio.Event().wait()
 
     on_platform(url, main)
