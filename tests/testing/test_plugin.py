@@ -132,9 +132,6 @@ def test_seeds_are_run_and_the_failing_one_is_told_with_how_to_see_it_again(tmp_
     assert "of Meter/m: slow" in told
     counts, told = project.run("test_it.py::test_unlucky", "--jido-seed=3")
     assert counts == {"failed": 1}, told
-    counts, told = project.run("--jido-seeds=none")
-    assert "--jido-seeds" in told
-    assert counts == {}
 
 
 def test_a_marker_can_ask_for_seeds_and_patience(tmp_path: Path) -> None:
@@ -202,6 +199,16 @@ def test_plain(request):
     (tmp_path / "pytest.ini").write_text(f"{INI}\nasyncio_mode = auto\n")
     told = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert "2 passed" in told.stdout, told.stdout
+
+
+def test_the_page_about_testing_is_a_file_of_tests_that_pass(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "test-an-agent.md").read_text()
+    blocks = [block for block in re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE) if "assert await stock" not in block]
+    first = re.search(r"^```python\n(.*?)^stock =", page, re.DOTALL | re.MULTILINE)
+    assert first is not None
+    tests = "\n".join([first[1], *(block for block in blocks if "stock.effects" not in block)])
+    counts, told = Project(tmp_path, tests, "asyncio_mode = auto").run()
+    assert counts == {"passed": 22}, told
 
 
 def test_without_pytest_asyncio_the_fixture_says_what_is_missing(tmp_path: Path) -> None:
