@@ -48,7 +48,7 @@ async def _redrive(node: Node, read: Callable[[DeadLetter], tuple[str, CastEffec
     turn = Turn(host.dummy, spec, (), None)
     turn.kind, turn.kwargs = DELIVERY, spec.signature.from_plain(effect.args)
     turn.origin = Origin("redrive", letter.id, 1, partial(settle, done))
-    turn.correlation_id, turn.traceparent = effect.correlation_id, effect.traceparent
+    turn.follow(effect)
     deliver(host, key, turn)
     await done
 
