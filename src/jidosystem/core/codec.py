@@ -24,7 +24,7 @@ def seal(payload: bytes) -> bytes:
     return crc32(payload).to_bytes(_CRC_BYTES, "big") + payload
 
 
-def unseal(blob: bytes) -> memoryview:
+def unseal(blob: bytes | bytearray) -> memoryview:
     """The payload of a sealed blob; `ValueError` if its checksum doesn't fit."""
     payload = memoryview(blob)[_CRC_BYTES:]
     if len(blob) < _CRC_BYTES or crc32(payload) != from_bytes(blob[:_CRC_BYTES], "big"):

@@ -196,6 +196,8 @@ class Host:
         """Forget an activation at once; its waiting turns are the caller's."""
         activation.status = Status.GONE
         activation.idle = False
+        if activation.writer is not None or activation.readers:
+            self.node.outliving.add(activation)
         if self.live.get(activation.key) is activation:
             del self.live[activation.key]
             self.node.count_out()
@@ -212,8 +214,11 @@ class Host:
         return queue.drain() if queue is not None else []
 
     def drop_and_requeue(self, activation: Activation) -> None:
-        """Forget an activation and hand what waits to its successor, which reads the record again."""
+        """Forget an activation and hand what waits to its successor, which reads the record again and goes on with effects that aren't taken."""
         self.requeue(activation.key, self.drop(activation))
+        outbox = activation.extra.outbox if activation.extra is not None else None
+        if outbox is not None and not outbox.settled and not self.node.closing:
+            self.find(activation.key)
 
     def requeue(self, key: str, waiting: list[Turn]) -> None:
         """Give turns that haven't begun to the agent's next activation."""
@@ -273,6 +278,7 @@ class Host:
                         await activation.system_turn(nothing)
                     except StoreError as error:  # the effects come again, and their receivers know them
                         self.node.log.warning("that effects were taken couldn't be noted", agent=activation.address, error=describe(error))
+            await activation.at_rest()  # a hook that came meanwhile may still be committed: whoever reads the record next must see it
             self._let_go(activation)
 
     def stop_soon(self, activation: Activation) -> None:
@@ -314,16 +320,13 @@ class Host:
         gone.set()
 
     def _let_go(self, activation: Activation) -> None:
-        """Drop an activation; if effects of it are still to be taken, a new one goes on with them."""
+        """Drop an activation, and what it holds."""
         self.drop_and_requeue(activation)
         activation.instance, activation.state = None, b""
-        outbox = activation.extra.outbox if activation.extra is not None else None
-        if outbox is not None and not outbox.settled and not self.node.closing:
-            self.find(activation.key)
 
     def start_timer(self, activation: Activation, timer: Timer) -> None:
         """A turn that set a timer is committed: let it run."""
-        if activation.status not in (Status.LIVE, Status.PAUSED):
+        if activation.status not in (Status.LOADING, Status.LIVE, Status.PAUSED):  # loading: `on_start` sets it
             return
         extra = activation.need_extra()
         handle: asyncio.TimerHandle
@@ -354,4 +357,4 @@ class Host:
     def told_crash(self, key: str, cause: BaseException) -> AgentCrashed:
         """The error for calls that meet a crash."""
         address = f"{self.type.name}/{key}"
-        return AgentCrashed(f"{address} crashed: {describe(cause)}", agent=address, cause=describe(cause))
+        return AgentCrashed(f"{address} crashed: {describe(cause)}. The next call starts it again", agent=address, cause=describe(cause))

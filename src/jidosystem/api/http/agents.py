@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from ...core.config_schema import near
 from ...core.errors import InvalidArguments, NoHost, NotAnAction
 from ...core.ids import check_key
+from ...core.near import near
 from ...runtime import calls
 from ...runtime.control import AgentInfo
 from ...runtime.definition import ActionSpec

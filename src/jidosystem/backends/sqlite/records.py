@@ -6,24 +6,27 @@ import asyncio
 import sqlite3
 from asyncio import Future
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any, Literal
+from zlib import crc32
 
 from ...core.clock import Clock, SystemClock
 from ...core.codec import seal, unseal
 from ...core.errors import InvalidConfig, RecordUnreadable, StoreError, StoreUnavailable, TooLarge
 from ...core.events import Event, decode_event
+from ...core.near import one_of
+from ...core.outside import Outside, outside_of
 from ...core.records import Committed, Record, Records, Row, Settled, StoredRow, Told
 from .file import UNLISTED, FileLock, open_file, translate
 from .log import SqliteLog
 from .reader import Reader, resolve, unsealed
-from .statements import PLAIN, Call, Outcome, Write, remove_rows, size_of
+from .statements import Call, Head, Item, Outcome, SealedRow, Write, make_tuple, remove_rows, size_of
 from .writer import Writer
 
-_make = tuple.__new__
 PAGE = 1_000
 WATCH_BEHIND = 1_000
+WRITER = "the writer of the SQLite file"
 EXPIRED = "SELECT agent, kind, name FROM rows WHERE expires <= ? ORDER BY expires LIMIT ?"
 
 
@@ -37,14 +40,28 @@ async def open_store(
     """
     if durability not in ("full", "relaxed"):
         raise InvalidConfig(
-            f"durability={durability!r}: 'full' or 'relaxed'", path="infrastructure.durability", value=durability, allowed="'full', 'relaxed'"
+            f"durability={durability!r}: {one_of(durability, ('full', 'relaxed'))}",
+            path="infrastructure.durability",
+            value=durability,
+            allowed="'full', 'relaxed'",
         )
     loop = asyncio.get_running_loop()
-    lock = await loop.run_in_executor(None, FileLock, path)
+    opening = loop.run_in_executor(None, _open, path, durability, max_page_count, loop, clock or SystemClock())
     try:
-        connection = await loop.run_in_executor(None, open_file, path, durability, max_page_count)
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:  # a thread can't be stopped: what it has opened is closed again
+        await asyncio.wait([opening])
+        if opening.exception() is None:
+            await opening.result().close()
+        raise
+
+
+def _open(path: str, durability: str, max_page_count: int | None, loop: asyncio.AbstractEventLoop, clock: Clock) -> SqliteRecords:
+    lock = FileLock(path)
+    try:
+        connection = open_file(path, durability, max_page_count)
         try:
-            return await loop.run_in_executor(None, SqliteRecords, path, lock, connection, loop, clock or SystemClock())
+            return SqliteRecords(path, lock, connection, loop, clock)
         except sqlite3.Error as error:
             connection.close()
             raise translate(error, path) from error
@@ -67,11 +84,16 @@ class SqliteRecords(Records):
         self._watchers: dict[str, list[tuple[deque[Record], asyncio.Event]]] = {}
         self._reader = Reader(path, loop, clock)
         try:
-            self._writer = Writer(connection, path, loop, clock, self._settled)
+            outside = outside_of(loop)
+            if outside is None:
+                self._writer = Writer(connection, path, loop, clock, self._written, self._settled)
+            else:
+                written, settled = partial(_end, outside, self._written), partial(_end, outside, self._settled)
+                self._writer = Writer(connection, path, loop, clock, written, settled)
         except sqlite3.Error:
             self._reader.close()
             raise
-        self._put = self._writer.put
+        self._put = self._writer.put if outside is None else partial(_begin, outside, self._writer.put)
         self._log = SqliteLog(self._reader, loop, self._put, path)
 
     @property
@@ -88,33 +110,57 @@ class SqliteRecords(Records):
 
     def submit(self, agent: str, expected: int, head: bytes | None, rows: Sequence[Row], events: Sequence[Event], settled: Settled) -> None:
         if self._closed:
-            raise StoreUnavailable(f"{self._path} is closed")
+            raise StoreUnavailable(f"{self._path} is closed; nothing was written")
         if head is not None:
             if len(head) > self.max_head_bytes:
-                raise TooLarge(f"the record of {agent} has {len(head)} bytes, over {self.max_head_bytes}", agent=agent)
-            head = seal(head)
+                raise TooLarge(
+                    f"the record of {agent} has {len(head)} bytes, over {self.max_head_bytes}; nothing was written",
+                    agent=agent,
+                    limit=self.max_head_bytes,
+                )
             if not rows and not events:  # past the Python of NamedTuple's constructor: this runs in every durable turn
-                self._put(_make(Write, (settled, agent, expected + 1, head, (), (), None, True, len(head))))
+                self._put(
+                    make_tuple(Head, (settled, agent, expected + 1, bytearray(crc32(head).to_bytes(4, "big") + head)))
+                )  # `seal`, without a call
                 return
-        sealed = [row if row.value is None else Row(row.kind, row.name, seal(row.value), row.expires_s, row.create) for row in rows]
+        blob = None if head is None else bytearray(seal(head))
+        sealed = [_sealed(row) for row in rows]
         encoded = self._log.encode(events) if events else ()
-        self._put(Write(settled, agent, expected + 1, head, sealed, encoded, size_bytes=size_of(head, sealed, encoded)))
+        self._put(Write(settled, agent, expected + 1, blob, sealed, encoded, size_bytes=size_of(blob, sealed, encoded)))
 
-    def _settled(self, outcomes: Iterable[Outcome]) -> None:
-        grew, watchers = False, self._watchers
-        for item, value, error in outcomes:
-            if (item[PLAIN] is not True or watchers) and error is None and isinstance(item, Write):
-                grew = grew or bool(item.events)
-                if item.agent in watchers:
-                    self._tell(item, value)
+    def _written(self, heads: Sequence[Head]) -> None:
+        watchers = self._watchers
+        for write in heads:
+            settled, agent, revision, _head = write
+            committed = make_tuple(Committed, (revision, ()))
+            if watchers and agent in watchers:
+                self._show(write, committed)
             try:
-                item.settled(value, error)
-            except Exception as failure:  # one commit's owner must not keep the others from hearing of theirs
-                self._loop.call_exception_handler({"message": "what a commit's outcome was told to failed", "exception": failure})
+                settled(committed, None)
+            except Exception as failure:  # see `_tell`, which costs a call
+                self._failed(failure)
+
+    def _settled(self, outcomes: Sequence[Outcome]) -> None:
+        grew = False
+        for item, value, error in outcomes:
+            if error is None and isinstance(item, Head | Write):
+                grew = grew or (isinstance(item, Write) and bool(item.events))
+                if item.agent in self._watchers:
+                    self._show(item, value)
+            self._tell(item.settled, value, error)
         if grew:
             self._log.grew()
 
-    def _tell(self, write: Write, committed: Committed) -> None:
+    def _tell(self, settled: Settled, value: Any, error: BaseException | None) -> None:
+        try:
+            settled(value, error)
+        except Exception as failure:  # one commit's owner must not keep the others from hearing of theirs
+            self._failed(failure)
+
+    def _failed(self, failure: Exception) -> None:
+        self._loop.call_exception_handler({"message": "what a commit's outcome was told to failed", "exception": failure})
+
+    def _show(self, write: Head | Write, committed: Committed) -> None:
         head = None if write.head is None else bytes(unseal(write.head))
         for seen, grown in self._watchers[write.agent]:
             seen.append(Record(write.agent, committed.revision, head))
@@ -186,7 +232,7 @@ class SqliteRecords(Records):
                 yield present
             while True:
                 if self._closed and not seen:
-                    raise StoreUnavailable(f"{self._path} is closed")
+                    raise StoreUnavailable(f"{self._path} is closed; nothing was written")
                 if not seen:
                     grown.clear()
                     await grown.wait()
@@ -212,7 +258,7 @@ class SqliteRecords(Records):
 
         future: Future[Any] = self._loop.create_future()
         if self._closed:
-            raise StoreUnavailable(f"{self._path} is closed")
+            raise StoreUnavailable(f"{self._path} is closed; nothing was written")
         self._put(Call(partial(resolve, future), remove))
         removed: int = await future
         return removed
@@ -228,12 +274,27 @@ class SqliteRecords(Records):
         for watchers in self._watchers.values():
             for _seen, grown in watchers:
                 grown.set()
-        await self._loop.run_in_executor(None, self._close_threads)
-        self._lock.release()
+        await self._loop.run_in_executor(None, self._let_go)
 
-    def _close_threads(self) -> None:
+    def _let_go(self) -> None:
+        """In a thread, to its end whoever waits for it: the file is nobody's then."""
         self._reader.close()
         self._writer.close()
+        self._lock.release()
+
+
+def _sealed(row: Row) -> SealedRow:
+    return SealedRow(row.kind, row.name, None if row.value is None else bytearray(seal(row.value)), row.expires_s, row.create)
+
+
+def _begin(outside: Outside, put: Callable[[Item], None], item: Item) -> None:
+    outside.began(WRITER)
+    put(item)
+
+
+def _end(outside: Outside, tell: Callable[[Sequence[Any]], None], outcomes: Sequence[Any]) -> None:
+    tell(outcomes)
+    outside.ended(WRITER, len(outcomes))
 
 
 def _query(query: str, values: tuple[Any, ...]) -> Callable[[sqlite3.Connection], list[Any]]:
