@@ -147,7 +147,7 @@ class AgentRoutes:
 def _type_of(host: Host) -> dict[str, Any]:
     kind = host.type
     return {
-        "call_timeout": host.node.limits.default_timeout, "name": kind.name, "version": kind.version, "description": kind.description,
+        "call-timeout": host.node.limits.default_timeout, "name": kind.name, "version": kind.version, "description": kind.description,
         "resident": kind.resident,
         "fields": {field.name: inspect.formatannotation(field.hint) for field in kind.codec.fields},
         "actions": {
