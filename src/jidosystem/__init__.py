@@ -3,15 +3,15 @@
 from jidosystem import Agent, Platform, action
 
 class Counter(Agent):
-value: int = 0
+    value: int = 0
 
-@action
-async def add(self, amount: int = 1) -> int:
-self.value += amount
-return self.value
+    @action
+    async def add(self, amount: int = 1) -> int:
+        self.value += amount
+        return self.value
 
 async with Platform("sqlite:///counter.db") as platform:
-print(await platform.agent(Counter, "home").add(2))
+    print(await platform.agent(Counter, "home").add(2))
 """
 
 from __future__ import annotations

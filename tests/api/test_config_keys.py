@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+from functools import partial
+from pathlib import Path
 
 import pytest
 
-from jidosystem import Agent, CircuitBreaker, CircuitOpen, Platform, Resilience, Transient, action
+from jidosystem import Agent, AgentCrashed, CircuitBreaker, CircuitOpen, Platform, ReadOnlyTurn, Resilience, Transient, action, field, on_start
+from jidosystem.backends.sqlite.reader import resolve
+from jidosystem.backends.sqlite.statements import Call
+from tests.runtime.harness import until_async
 
 
 class Bank(Agent):
@@ -64,3 +70,64 @@ async def test_log_lines_say_which_cluster_and_environment_they_come_from(caplog
         await platform.agent(Bank, "a").say()
     line = next(json.loads(record.getMessage()) for record in caplog.records if "good morning" in record.getMessage())
     assert (line["node"], line["cluster"], line["environment"], line["agent"]) == ("n1", "north", "test", "Bank/a")
+
+
+class Chick(Agent):
+    """Counts how often it was started."""
+
+    starts: int = 0
+    seen: list[int] = field(default_factory=list)
+
+    @on_start
+    async def begin(self) -> None:
+        self.starts += 1
+
+    @action(readonly=True)
+    async def started(self) -> int:
+        return self.starts
+
+    @action(readonly=True)
+    async def look(self) -> None:
+        self.seen.append(1)
+
+    @action
+    async def crash(self) -> None:
+        raise GeneratorExit
+
+
+class Nest(Agent):
+    """Says nothing about supervision."""
+
+    @action
+    async def hatch(self) -> list[int]:
+        return [await self.child(Chick, name).started() for name in ("a", "b")]
+
+
+async def test_a_parent_whose_class_says_nothing_supervises_by_the_configured_strategy() -> None:
+    async with Platform(config={"agents.supervision_strategy": "one_for_all"}) as platform:
+        nest = platform.agent(Nest, "n")
+        assert await nest.hatch() == [1, 1]
+        with pytest.raises(AgentCrashed):
+            await platform.agent(Chick, "Nest/n/a").crash()
+
+        async def both_again() -> bool:
+            return await nest.hatch() == [2, 2]
+
+        await until_async(both_again)
+
+
+async def test_checking_mode_is_on_if_the_configuration_says_so() -> None:
+    async with Platform(config={"agents.checking_mode": True}) as platform:
+        with pytest.raises(ReadOnlyTurn, match="changed seen in place"):
+            await platform.agent(Chick, "a").look()
+    async with Platform(config={"agents.checking_mode": True}, checking=False) as platform:
+        await platform.agent(Chick, "a").look()
+
+
+@pytest.mark.parametrize(("config", "synchronous"), [({}, 2), ({"infrastructure.durability": "relaxed"}, 1)], ids=["by default", "relaxed"])
+async def test_every_commit_is_fsynced_unless_the_configuration_says_otherwise(tmp_path: Path, config: dict[str, str], synchronous: int) -> None:
+    async with Platform(f"sqlite:///{tmp_path}/a.db", config=config) as platform:
+        answer: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        ask = Call(partial(resolve, answer), lambda connection: connection.execute("PRAGMA synchronous").fetchone()[0])
+        platform._records._put(ask)
+        assert await answer == synchronous

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jidosystem.core.codec import NOT_CARRIED, decode, decoder_for, encode, is_pydantic_model, plain, seal, unseal
+from jidosystem.core.codec import NOT_CARRIED, ModelMismatch, decode, decoder_for, encode, is_pydantic_model, plain, seal, unseal
 
 scalars = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text() | st.binary()
 values = st.recursive(
@@ -140,6 +140,13 @@ def test_pydantic_models_come_out_as_they_went_in(person: Person) -> None:
 def test_a_models_own_rules_are_checked_when_it_is_read() -> None:
     with pytest.raises(msgspec.ValidationError, match="zip_code"):
         decoder_for(Address).decode(encode({"street": "x", "zip_code": "no"}))
+    people = encode({"staff": [{"name": "Ada"}, {"name": "Bob", "addresses": [{"street": "x", "zip_code": "no"}, {}]}]})
+    with pytest.raises(
+        msgspec.ValidationError, match=r"^Person\.addresses\[0\]\.zip_code: [^\n]* \(and 2 more\) - at `\$\[\.\.\.\]\[1\]`$"
+    ) as caught:
+        decoder_for(dict[str, list[Person]]).decode(people)
+    assert isinstance(caught.value.__cause__, ModelMismatch)
+    assert caught.value.__cause__.path == ".addresses[0].zip_code"
 
 
 def test_plain_is_what_another_node_would_see() -> None:

@@ -157,7 +157,7 @@ async def test_a_file_that_may_not_grow_refuses_whole_calls_and_goes_on_with_roo
 
 async def lift(records: Any) -> None:
     """Let the file grow: on the writer's own connection and thread."""
-    from jidosystem.backends.sqlite.writer import Call
+    from jidosystem.backends.sqlite.statements import Call
 
     done = asyncio.get_running_loop().create_future()
     settled: Callable[[Any, Any], None] = lambda value, _error: done.set_result(value)  # noqa: E731

@@ -281,6 +281,10 @@ async def test_a_copied_argument_that_doesnt_fit_names_its_path(platform: Platfo
     with pytest.raises(InvalidArguments) as caught:
         await platform.agent(Desk, "a").many([Order("x"), {"sku": "y", "count": "three"}])  # type: ignore[list-item]
     assert caught.value.path == "$.orders[1].count"
+    with pytest.raises(InvalidArguments) as caught:
+        await platform.call(platform.agent(Desk, "a").model, args={"model": {"name": "Ada", "age": "old"}})
+    assert caught.value.path == "$.model.age"
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -215,3 +215,29 @@ async def test_a_paused_agent_holds_up_only_its_own_events(world: Crashable) -> 
     assert "north1" not in Way.attempts
     await platform.agents.resume(north)
     await has_seen(north, 1)
+
+
+class Domino(Agent):
+    @on_event("pushed", key="data.key")
+    async def pushed(self, event: Event) -> None:
+        self.after(0, self.fall, args={"how": "timer"})
+        self.remind("fall", after=0, action=self.fall, args={"how": "reminder"})
+        self.cast(self.agent(Domino, "cast").fall, "cast")
+        await self.agent(Domino, "called").fall("call")
+
+    @action
+    async def fall(self, how: str) -> None:
+        self.emit("fallen", how)
+
+
+async def test_whatever_an_event_sets_off_names_it_as_its_cause(url: str) -> None:
+    async with Platform(url, agents=[Domino]) as platform:
+        pushed = await platform.events.publish("pushed", {"key": "first"})
+
+        async def all_fallen() -> list[Event] | None:
+            found = [event async for event in platform.events.read_all("fallen")]
+            return found if len(found) == 4 else None
+
+        fallen: list[Event] = await until_async(all_fallen)
+    assert {event.data: event.causation_id for event in fallen} == dict.fromkeys(("timer", "reminder", "cast", "call"), pushed.id)
+    assert len({event.correlation_id for event in fallen}) == 1

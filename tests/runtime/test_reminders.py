@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jidosystem import Agent, InvalidArguments, Platform, action, on_start
-from tests.runtime.harness import FakeClock, settle, until_async
+from tests.runtime.harness import FakeClock, settle, until, until_async
 
 
 class Bell(Agent):
@@ -175,6 +175,7 @@ async def test_what_is_more_than_a_minute_off_is_a_wall_clock_time_and_the_last_
     await ref.set("far", after=600)
     clock.jump(300)
     await clock.advance(timed, 290)  # now it is within reach, by the clock that was put forward
+    await until(lambda: timed._node.reminders._relative, "its row being read")  # type: ignore[union-attr]
     assert await fields(timed, "a") == (0, 0)
     clock.jump(3_600)
     await clock.advance(timed, 5)

@@ -21,6 +21,7 @@ class Post(Agent):
         self.emit("post.sent", {"to": "subscriber"})
         self.cast(self.agent(Post, "cast").note)
         self.remind("later", after=0, action=self.note)
+        self.after(0, self.note)
         await self.agent(Post, "called").note()
 
     @action
@@ -64,9 +65,9 @@ async def events(platform: Platform, count: int) -> list[Event]:
 async def test_everything_that_a_call_causes_is_in_its_trace(traced: Platform, provider: Any) -> None:
     with in_a_span(provider) as request:
         await traced.agent(Post, "a").send()
-    caused = await events(traced, 5)
-    by = ["post.handled Post/subscriber", "post.noted Post/a", "post.noted Post/called", "post.noted Post/cast", "post.sent Post/a"]
-    assert sorted(f"{event.type} {event.source}" for event in caused) == by
+    caused = await events(traced, 6)
+    notes = [f"post.noted Post/{key}" for key in ("a", "a", "called", "cast")]
+    assert sorted(f"{event.type} {event.source}" for event in caused) == ["post.handled Post/subscriber", *notes, "post.sent Post/a"]
     assert {str(event.traceparent).split("-")[1] for event in caused} == {trace_of(request)}
     assert len({event.correlation_id for event in caused}) == 1
 

@@ -12,13 +12,14 @@ _CLUSTER = "the cluster"
 
 NAMES = {
     "Capabilities": LATER["capabilities"], "Rate": LATER["capabilities"], "Criteria": LATER["capabilities"], "NoMatch": LATER["capabilities"],
+    "Match": LATER["capabilities"], "match_capabilities": LATER["capabilities"],
     "Resources": LATER["resources"], "ResourcesExhausted": LATER["resources"], "PlacementStrategy": LATER["resources"],
     "Scaling": LATER["scaling"], "Observability": LATER["observability"], "Tracing": LATER["observability"], "Logging": LATER["observability"],
     "Log": "append-only fields", "NATSForwarder": _CLUSTER, "NatsForwarder": _CLUSTER,
     "Capability": _SECURITY, "Unauthorized": _SECURITY,
     "Workflow": _WORKFLOWS, "WorkflowFailed": _WORKFLOWS, "Participant": _WORKFLOWS, "sequence": _WORKFLOWS, "parallel": _WORKFLOWS,
     "conditional": _WORKFLOWS, "step": _WORKFLOWS, "on_error": _WORKFLOWS, "on_timeout": _WORKFLOWS, "for_each": _WORKFLOWS,
-    "wait_for": _WORKFLOWS, "Choreography": _CHOREOGRAPHIES,
+    "wait_for": _WORKFLOWS, "sleep": _WORKFLOWS, "Choreography": _CHOREOGRAPHIES,
 }  # fmt: skip
 """What `from jidosystem import …` will give."""
 

@@ -7,10 +7,13 @@ not malice.
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 import msgspec
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 _CRC_BYTES = 4
 from_bytes = int.from_bytes
@@ -21,7 +24,7 @@ def seal(payload: bytes) -> bytes:
     return crc32(payload).to_bytes(_CRC_BYTES, "big") + payload
 
 
-def unseal(blob: bytes) -> memoryview:
+def unseal(blob: bytes | bytearray) -> memoryview:
     """The payload of a sealed blob; `ValueError` if its checksum doesn't fit."""
     payload = memoryview(blob)[_CRC_BYTES:]
     if len(blob) < _CRC_BYTES or crc32(payload) != from_bytes(blob[:_CRC_BYTES], "big"):
@@ -35,6 +38,21 @@ def is_pydantic_model(tp: Any) -> bool:
     return pydantic is not None and isinstance(tp, type) and issubclass(tp, pydantic.BaseModel)
 
 
+class ModelMismatch(ValueError):
+    """A value that a pydantic model refuses, told in one line; `path` leads to it from the model: `.lines[2].amount`."""
+
+    def __init__(self, message: str, path: str) -> None:
+        super().__init__(message)
+        self.path = path
+
+
+def _mismatch(error: ValidationError) -> ModelMismatch:
+    first, *others = error.errors(include_url=False, include_context=False, include_input=False)
+    path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"])
+    more = f" (and {len(others)} more)" if others else ""
+    return ModelMismatch(f"{error.title}{path}: {first['msg']}{more}", path)
+
+
 def to_builtins(value: Any) -> Any:
     """Hook for encoding what msgspec doesn't know: pydantic models become dictionaries."""
     if is_pydantic_model(type(value)):
@@ -46,7 +64,12 @@ def to_builtins(value: Any) -> Any:
 def from_builtins(tp: type, value: Any) -> Any:
     """Hook for decoding what msgspec doesn't know; the inverse of `to_builtins`."""
     if is_pydantic_model(tp):
-        return tp.model_validate(value)  # type: ignore[attr-defined]
+        from pydantic import ValidationError  # loaded already: the model is derived from it
+
+        try:
+            return tp.model_validate(value)  # type: ignore[attr-defined]
+        except ValidationError as error:
+            raise _mismatch(error) from error
     raise TypeError(f"{tp!r} can't be carried")
 
 

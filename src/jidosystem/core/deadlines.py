@@ -55,15 +55,17 @@ class Line:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def add(self, entry: InLine) -> None:
-        """Expire the entry when the loop's time has passed its deadline and it hasn't been answered."""
+    def add(self, entry: InLine) -> bool:
+        """Expire the entry when the loop's time has passed its deadline and it hasn't been answered; whether nobody stands before it."""
         entries = self._entries
         while entries and entries[0].answered:
             entries.popleft()
+        first = not entries
         if entry.deadline != inf:
             entries.append(entry)
             if self._handle is None:
                 self._arm()
+        return first
 
     def clear(self) -> None:
         """Forget everybody and let go of the loop."""

@@ -144,7 +144,7 @@ def _next_on_grid(grid: Every, due_s: float, now_s: float) -> tuple[int, float |
 
 def _number(name: str, value: object, least: float = 0.0) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < MAX_TIME_S:
-        raise InvalidArguments(f"{name}={value!r}: seconds, a finite number of at least {least:g}", path=f"$.{name}")
+        raise InvalidArguments(f"{name}={value!r}: seconds, at least {least:g} and less than {MAX_TIME_S:,.0f}", path=f"$.{name}")
     return float(value)
 
 

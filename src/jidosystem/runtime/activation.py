@@ -9,7 +9,7 @@ they join the next batch. A turn that raises leaves the agent as it was at the e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -29,14 +29,15 @@ from .checking import changed_names, unchanged_between_turns
 from .definition import ActionOptions, ActionSpec
 from .deliveries import to_be_done
 from .effects import Effects
+from .extra import Extra
 from .head import Batch
 from .mailbox import Queue, make_room
+from .plain import run_plainly
 from .staging import stage
 from .status import Status
 from .turn import CALL, HOOK, Turn, TurnTask, ended_with, in_span
 
 if TYPE_CHECKING:
-    from .extra import Extra
     from .host import Host
 
 LOADING, LIVE, HELD, PAUSED, LEAVING, CRASHING, GONE = Status
@@ -189,7 +190,7 @@ class Activation:
             try:
                 while left > 0:
                     if plain:
-                        left -= self._run_plainly(queue, left)
+                        left -= run_plainly(self, queue, left)
                     if self.batch is not None and self.batch.full and self.inflight is None:
                         commits.flush(self)
                         continue
@@ -258,75 +259,11 @@ class Activation:
             self.writer = turn
         outcome = self.host.node.step(coro, turn)
         if type(outcome) is TurnTask:
-            self._run_on(turn, outcome)
+            self.run_on(turn, outcome)
         else:
             self.ended(turn, outcome, None)
 
-    def _run_plainly(self, queue: Queue, limit: int) -> int:
-        """Run the commonest turns at the front of the mailbox, those of a plain type that write and have nothing special about them.
-
-        One after another they do what `_begin`, `run`, `ended` and `_wrote` do, and must agree with them. How many ran; any
-        other turn is left in front.
-        """
-        turns = queue.turns
-        if not turns or turns[0].spec.readonly:
-            return 0
-        steps = self.host.node.steps()
-        next(steps)
-        try:
-            return self._take_plain_turns(queue, limit, steps)
-        finally:
-            steps.close()
-
-    def _take_plain_turns(self, queue: Queue, limit: int, steps: Generator[Any, tuple[Any, Turn], None]) -> int:
-        turns, instance, step = queue.turns, self.instance, steps.send
-        encode_checked, buckets, join, new_batch = self.host.type.codec.encode_checked, self.host.meter.buckets, commits.join, commits.new_batch
-        started = self.last_used = monotonic()
-        for ran in range(limit):
-            if not turns or self.writer is not None or self.readers or self.status is not LIVE:
-                return ran
-            turn, batch = turns[0], self.batch
-            if turn.withdrawn or (batch is not None and batch.full):
-                return ran
-            if turn.special and (turn.is_special() or (turn.deadline is not None and turn.deadline < started)):
-                return ran
-            try:
-                coro = turn.spec.function(instance, *turn.args)
-            except TypeError:  # the long way says what is wrong
-                return ran
-            turns.popleft()
-            if queue.room:
-                queue.let_in()
-            turn.begun = turn.open = True
-            self.writer = turn
-            value = step((coro, turn))
-            if type(value) is TurnTask:
-                turn.started = started
-                self._run_on(turn, value)
-                return ran + 1
-            after = None
-            if turn.effects is None and turn.doomed is None and type(value) in IMMUTABLE:
-                try:
-                    after = encode_checked(instance, self.state)
-                except Exception:  # sorted out by `ended`
-                    after = None
-            if after is None:
-                turn.started = started
-                self.ended(turn, value, None)
-                started = monotonic()
-                continue
-            turn.open = False
-            self.writer = None
-            if after is self.state:
-                self.answer_when_durable(turn, value)
-            else:
-                join(self, self.batch or new_batch(self), turn, value, after)
-            now = monotonic()
-            buckets[int((now - started) * 1e6).bit_length()] += 1
-            started = now
-        return limit
-
-    def _run_on(self, turn: Turn, task: TurnTask) -> None:
+    def run_on(self, turn: Turn, task: TurnTask) -> None:
         """A turn's first step left a task behind."""
         if task.done():
             self.task_ended(turn, task)
@@ -535,8 +472,6 @@ class Activation:
     def need_extra(self) -> Extra:
         """What most agents never have; made when it is first needed."""
         if self.extra is None:
-            from .extra import Extra
-
             self.extra = Extra()
         return self.extra
 

@@ -153,9 +153,7 @@ class Agent:
         ref, spec = target_of(action)
         blob = spec.signature.to_plain(arguments, by_name(spec, arguments, args))
         effects, turn = self._collect("cast")
-        why = turn.causality() if turn is not None else None
-        to = f"{ref._host.type.name}/{ref._key}"
-        effects.casts.append(CastEffect(0, to, spec.name, blob, why and why.correlation_id, why and why.causation_id, why and why.traceparent))
+        effects.casts.append(CastEffect(0, f"{ref._host.type.name}/{ref._key}", spec.name, blob, *_cause(turn)))
 
     def child(self, cls: type[A], name: str) -> A:
         """A reference to this agent's child of that name (no "/"); it becomes a child with this turn's commit.
@@ -241,9 +239,9 @@ class Agent:
         schedule = make_schedule(after=after, at=at, every=every, cron=cron, tz=tz, now_s=now_s)
         blob = encode_named(type(self).__jido_type__.actions[action_name].signature, args)
         effects, turn = self._collect("remind")
-        why = turn.causality() if turn is not None else None
+        correlation_id, causation_id, traceparent = _cause(turn)
         effects.reminders[name] = Reminder(
-            name, action_name, blob, schedule, first_due(schedule, now_s), 0, why and why.correlation_id, why and why.traceparent
+            name, action_name, blob, schedule, first_due(schedule, now_s), 0, correlation_id, traceparent, causation_id
         )
 
     def forget(self, name: str) -> None:
@@ -257,11 +255,11 @@ class Agent:
         `action`: one of this agent's own, `args` by name. Raises `InvalidArguments`, `OutsideTurn`, `ReadOnlyTurn`.
         """
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e9:
-            raise InvalidArguments(f"after({seconds!r}): seconds, 0 or more", path="$.seconds")
+            raise InvalidArguments(f"after({seconds!r}): seconds, 0 or more and less than 1,000,000,000", path="$.seconds")
         name = bound_action_name(self, action)
         blob = encode_named(type(self).__jido_type__.actions[name].signature, args)
-        effects, _turn = self._collect("after")
-        effects.timers.append(Timer(float(seconds), name, blob))
+        effects, turn = self._collect("after")
+        effects.timers.append(Timer(float(seconds), name, blob, *_cause(turn)))
 
     def stop(self) -> None:
         """Become passive when this turn is committed, after `on_terminate`; the next call activates again."""
@@ -306,6 +304,11 @@ class Agent:
         if isinstance(link, _Loose):
             return function(*args, **kwargs)
         return await link.host.node.threads.run(function, *args, **kwargs)
+
+
+def _cause(turn: Turn | None) -> tuple[str | None, str | None, str | None]:
+    """The ids for what a turn causes: correlation, causation, trace."""
+    return turn.causality()[:3] if turn is not None else (None, None, None)
 
 
 class _Loose:

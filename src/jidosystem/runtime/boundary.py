@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from ..core.codec import NOT_CARRIED, decoder_for, encode, from_builtins
+from ..core.codec import NOT_CARRIED, ModelMismatch, decoder_for, encode
 from ..core.errors import InvalidArguments, InvalidResult
 
 IMMUTABLE: frozenset[type] = frozenset(
@@ -210,9 +210,5 @@ class Signature:
             return decoder.decode(blob)
         except (msgspec.MsgspecError, ValueError, TypeError) as error:
             path = str(error).rpartition("at `$")[2].rstrip("`") if "at `$" in str(error) else ""
-            raise InvalidArguments(f"{self._where}: argument {name!r} doesn't fit: {error}", path=f"$.{name}{path}") from error
-
-
-def convert_plain(value: Any, hint: Any) -> Any:
-    """Plain builtins as a type; for values that are already decoded."""
-    return msgspec.convert(value, hint, dec_hook=from_builtins)
+            within = error.__cause__.path if isinstance(error.__cause__, ModelMismatch) else ""
+            raise InvalidArguments(f"{self._where}: argument {name!r} doesn't fit: {error}", path=f"$.{name}{path}{within}") from error

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from ..core.errors import InvalidArguments, OutsideTurn
 from ..core.tracing import ambient_traceparent
 from .boundary import IMMUTABLE, is_immutable
+from .cycles import check_cycle
 from .definition import ActionSpec
+from .host import Host
 from .keyed import keyed_call, keyed_cast
-from .mailbox import check_cycle, wait_for_room
+from .mailbox import wait_for_room
 from .turn import CAST, Turn, current_turn
 
 if TYPE_CHECKING:
-    from .host import Host
     from .node import Node
 
 

@@ -34,7 +34,8 @@ _STATES = {
 
 
 class AgentInfo(msgspec.Struct, frozen=True):
-    """What is known of one agent. `state` is "live", "passive", "paused", "failed", "loading", "held", "stopping" or "restarting"."""
+    """What is known of one agent. `state`: "live", "passive", "paused", "failed", "loading", "held", "stopping",
+    "restarting" or "unreadable"."""
 
     type: str
     key: str

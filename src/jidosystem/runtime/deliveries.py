@@ -7,17 +7,49 @@ again is dropped, and answered once the commit that took it is durable. A remind
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..core.codec import decode
-from ..core.errors import AgentCrashed, AgentFailed, JidoError
+from ..core.errors import AgentCrashed, AgentFailed, JidoError, NoHost
+from ..core.ids import split_address
+from .definition import DELETE
+from .effects import CastEffect, Reminder
 from .extra import MAX_REMEMBERED
 from .status import Status
-from .turn import DueOrigin, Origin, SensorOrigin, Turn
+from .turn import DELIVERY, DueOrigin, Origin, SensorOrigin, Turn
 
 if TYPE_CHECKING:
     from .activation import Activation
     from .host import Host
+    from .node import Node
+
+
+def deliver_effect(node: Node, address: str, effect: CastEffect | Reminder, origin: Origin, missed: int = 0) -> None:
+    """Run what was cast or is due, as soon as its type is hosted here; it answers through its origin."""
+    type_name, key = split_address(address)
+    host = node.hosts.get(type_name)
+    if host is None:
+        node.recovery.wait_for_type(type_name, partial(deliver_effect, node, address, effect, origin, missed))
+        return
+    spec = host.type.deletion if effect.action == DELETE else host.type.actions.get(effect.action)
+    try:
+        if spec is None:
+            raise NoHost(f"{type_name} has no action {effect.action!r} (any more), which {_asker(origin)} asks for")
+        kwargs = spec.signature.from_plain(effect.args)
+    except JidoError as error:
+        origin.settled(error)
+        return
+    if spec.wants_missed and isinstance(effect, Reminder):
+        kwargs["missed"] = missed
+    turn = Turn(host.live.get(key) or host.dummy, spec, (), None)
+    turn.kind, turn.kwargs, turn.origin = DELIVERY, kwargs, origin
+    turn.follow(effect)
+    deliver(host, key, turn)
+
+
+def _asker(origin: Origin) -> str:
+    return f"its reminder {origin.name!r}" if isinstance(origin, DueOrigin) else origin.name
 
 
 def deliver(host: Host, key: str, turn: Turn) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -19,14 +19,12 @@ from ..core.ids import address_of, check_key, split_address
 from ..core.wire import Served, Wire
 from ..distribution.frames import CallFrame, ErrorFrame, ReplyFrame, decode_frame, encode_frame, error_of, frame_of
 from . import calls
+from .activation import Activation
 from .definition import ActionSpec
+from .host import Host
 from .keyed import check_idempotency_key
+from .node import Node
 from .turn import RunningTurn, Turn, current_turn
-
-if TYPE_CHECKING:
-    from .activation import Activation
-    from .host import Host
-    from .node import Node
 
 ANSWER_LATE_S = 0.25
 """How much longer than its patience a caller listens: the other node knows better what became of a call that ran out of time."""

@@ -35,6 +35,7 @@ class Reminder(msgspec.Struct, frozen=True, array_like=True):
     attempts: int = 0
     correlation_id: str | None = None
     traceparent: str | None = None
+    causation_id: str | None = None
 
     @property
     def row(self) -> str:
@@ -48,6 +49,9 @@ class Timer(msgspec.Struct, frozen=True):
     after_s: float
     action: str
     args: bytes
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    traceparent: str | None = None
 
 
 class Effects:

@@ -165,7 +165,7 @@ def _again(activation: Activation, turn: Turn, wait_s: float) -> None:
     again = Turn(activation, turn.spec, turn.args, turn.caller)
     again.kwargs, again.kind, again.reply, again.deadline = turn.kwargs, turn.kind, turn.reply, turn.deadline
     again.key, again.key_hash, again.attempt, again.permit = turn.key, turn.key_hash, turn.attempt + 1, turn.permit
-    again.correlation_id, again.causation_id, again.traceparent = turn.correlation_id, turn.causation_id, turn.traceparent
+    again.follow(turn)
     turn.successor = again
     activation.host.repeat_after(wait_s, again)
 

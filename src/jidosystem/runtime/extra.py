@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from .effects import Reminder
 from .head import Marks
+from .turn import Turn, TurnTask
 
 if TYPE_CHECKING:
     from .outbox import Outbox
-    from .turn import Turn, TurnTask
 
 MAX_REMEMBERED = 1_000
 """Last numbers of senders kept in memory for each activation; older ones are read from their rows again."""

@@ -15,16 +15,16 @@ from ..core.errors import AgentFailed, Conflict, JidoError, RecordUnreadable, Re
 from ..core.ids import split_address
 from ..core.records import Row
 from ..core.restarts import Supervision, record_crash, siblings_to_restart
+from .activation import Activation
 from .definition import DELETE, ActionSpec
 from .effects import CastEffect
 from .head import ACTIVE, FAILED, Marks, decode_head, encode_head
+from .host import Host
 from .reference import Ref
 from .status import Status
 from .turn import Turn
 
 if TYPE_CHECKING:
-    from .activation import Activation
-    from .host import Host
     from .node import Node
 
 MAX_TRACKED = 100_000

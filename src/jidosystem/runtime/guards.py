@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from ..core.errors import BulkheadFull
 from ..infrastructure.breaker import BreakerState
+from .activation import Activation
 from .status import Status
 from .turn import CALL, CAST, HOOK, Turn
 
 if TYPE_CHECKING:
     from ..infrastructure.bulkhead import Bulkhead
-    from .activation import Activation
     from .host import Host
 
 

@@ -344,6 +344,7 @@ class Host:
             spec = self.type.actions[timer.action]
             turn = Turn(activation, spec, (), None)
             turn.kind, turn.kwargs = TIMER, spec.signature.from_plain(timer.args)
+            turn.follow(timer)
             try:
                 activation.submit(turn)
             except RefusedError as error:

@@ -18,14 +18,15 @@ from ..core.codec import encode
 from ..core.errors import CallTimeout, IdempotencyConflict, InvalidArguments, OutcomeUnknown
 from ..core.ids import is_unicode
 from ..core.tracing import ambient_traceparent
+from .activation import Activation
+from .cycles import check_cycle
 from .definition import ActionSpec
-from .mailbox import check_cycle, wait_for_room
+from .mailbox import wait_for_room
 from .staging import KeyRow
 from .status import Status
 from .turn import CAST, Turn
 
 if TYPE_CHECKING:
-    from .activation import Activation
     from .host import Host
 
 _key_row = msgspec.msgpack.Decoder(KeyRow).decode

@@ -5,20 +5,18 @@ Fails closed: a record that can't be read stops its agent with an error that nam
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from ..core.codec import decode
 from ..core.errors import AgentFailed, NoHost, RecordUnreadable, StateMismatch, describe
 from ..core.records import Record, Records, StoredRow
+from .activation import Activation
 from .definition import AgentType
 from .effects import CastEffect, Reminder
 from .head import FAILED, PAUSED, Head, Marks, decode_head
 from .outbox import Outbox
-
-if TYPE_CHECKING:
-    from .activation import Activation
 
 MAX_EFFECTS_A_COMMIT = 1_000_000
 _casts = msgspec.msgpack.Decoder(list[CastEffect])

@@ -6,9 +6,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from ..core.errors import CallCycle, CallTimeout, MailboxFull
-from .definition import ActionSpec
-from .status import Status
+from ..core.errors import CallTimeout, MailboxFull
 from .turn import CALL, CAST, Turn
 
 if TYPE_CHECKING:
@@ -172,35 +170,3 @@ def make_room(activation: Activation, queue: Queue, turn: Turn) -> None:
         raise full(activation, turn)
     activation.host.meter.dropped += 1
     dropped.fail(full(activation, dropped))
-
-
-def check_cycle(target: Activation, caller: Turn, spec: ActionSpec) -> None:
-    """Raise `CallCycle` if a call to `target` could never be answered: its own chain, or agents that wait for each other.
-
-    Followed along the edges "whose turn waits for whom" on this node; called only when the target is busy.
-    """
-    chain: dict[Activation, Turn] = {}
-    turn: Turn | None = caller
-    while turn is not None:
-        if turn is caller or turn.open or turn.afar:  # who has ended no longer waits
-            chain.setdefault(turn.activation, turn)
-        turn = turn.caller
-    if target in chain:
-        raise _cycle([*caller.chain(), target.address])
-    if spec.readonly and target.writer is None and not target.queue and target.status == Status.LIVE:
-        return  # it runs beside those who read
-    seen: set[Activation] = {target}
-    paths: list[tuple[Activation, list[str]]] = [(target, [target.address])]
-    while paths:
-        activation, path = paths.pop()
-        for running in activation.running():
-            for waited in (running.waits or {}).values():
-                if waited in chain:
-                    raise _cycle([*caller.chain(), *path, waited.address])
-                if waited not in seen:
-                    seen.add(waited)
-                    paths.append((waited, [*path, waited.address]))
-
-
-def _cycle(chain: list[str]) -> CallCycle:
-    return CallCycle(f"a cycle of calls would wait for ever: {' → '.join(chain)}; emit an event or cast instead of calling back", chain=chain)

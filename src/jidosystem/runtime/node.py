@@ -15,11 +15,10 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..core.clock import Clock
-from ..core.codec import encode
 from ..core.deadlines import Deadlines, Line
 from ..core.eager import start_eagerly
 from ..core.errors import DefinitionError, JidoError, NoHost, ShuttingDown, StoreError, describe
-from ..core.ids import Ids, check_key, split_address
+from ..core.ids import Ids, check_key
 from ..core.observability import Meters
 from ..core.records import Records
 from ..core.tracing import Tracing
@@ -27,22 +26,20 @@ from ..infrastructure.breaker import DEFAULT_THRESHOLD
 from .collector import Collector
 from .commits import leave_in_doubt
 from .control import Control
-from .definition import DELETE, ActionSpec, AgentType
-from .deliveries import deliver
-from .effects import CastEffect, Reminder
+from .definition import AgentType
 from .family import Family
 from .host import Host
 from .keyed import give_up
 from .mailbox import Queues
-from .outbox import backoff_s
 from .owed import Owed
+from .recovery import Recovery
 from .reference import make_ref_class
 from .reminders import Reminders
 from .sensors import STOPPING_S as SENSORS_STOPPING_S
 from .sensors import Sensors
 from .status import Status
 from .threads import Threads
-from .turn import DELIVERY, Origin, Turn, steps_on
+from .turn import steps_on
 from .watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -130,9 +127,9 @@ class Node:
         self.owed = Owed(self)
         self.control = Control(self)
         self.sensors = Sensors(self)
+        self.recovery = Recovery(self)
         self._by_class: dict[type, Host] = {}
         self.on_hosted: list[Callable[[Host], None]] = []
-        self._unhosted: dict[str, list[Callable[[], None]]] = {}
         self._tasks: set[asyncio.Future[Any]] = set()
         self._timers: set[asyncio.TimerHandle] = set()
         self._sweep_handle: asyncio.TimerHandle | None = None
@@ -160,7 +157,7 @@ class Node:
             for call in self.on_hosted:
                 call(host)
             if self._started:
-                self.own(self.recover_type(host))
+                self.own(self.recovery.recover_type(host))
         elif host.type.cls is not cls:
             raise DefinitionError(
                 f'two agent classes are named {kind.name!r}: {_where(host.type.cls)} and {_where(cls)}; give one of them `name="…"`'
@@ -190,23 +187,6 @@ class Node:
             host = self._by_class[cls] = self.host_of(cls)
         return host.ref_class(host, check_key(key))
 
-    def is_hosted(self, address: str) -> bool:
-        """Whether this node hosts the type of an address; if not, that is said once in the log."""
-        type_name = split_address(address)[0]
-        if type_name in self.hosts:
-            return True
-        self.wait_for_type(type_name, None)
-        return False
-
-    def wait_for_type(self, type_name: str, call: Callable[[], None] | None) -> None:
-        """Call when a type comes to be hosted; its name is logged once."""
-        waiting = self._unhosted.get(type_name)
-        if waiting is None:
-            self.log.warning("work waits for an agent type that isn't hosted here", agent_type=type_name)
-            waiting = self._unhosted[type_name] = []
-        if call is not None:
-            waiting.append(call)
-
     # -- life ------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -216,53 +196,7 @@ class Node:
         self._watchdog = Watchdog(self.loop, self.log, lambda: self.limits.watchdog_timeout)
         self._watchdog.start()
         self._sweep_handle = self.loop.call_later(SWEEP_EVERY_S, self._sweep)
-        self.own(self._recover())
-
-    async def _recover(self) -> None:
-        await self.read_until_told(self._wake_pending)
-        await self.read_until_told(self.reminders.start)
-        for host in tuple(self.hosts.values()):
-            await self.read_until_told(partial(self._wake_residents, host))
-
-    async def read_until_told(self, read: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """What waits in the store must be found sooner or later: a store that fails is asked again, and that is said."""
-        attempt = 1
-        while True:
-            try:
-                await read()
-            except StoreError as error:
-                self.log.error("what waits in the store can't be read just now", error=describe(error))
-                await asyncio.sleep(backoff_s(attempt, self.random()))
-                attempt += 1
-            else:
-                return
-
-    async def _wake_pending(self, type_name: str | None = None) -> None:
-        async for page in self.records.scan("pending"):
-            for row in page:
-                if self.is_hosted(row.agent) if type_name is None else split_address(row.agent)[0] == type_name:
-                    self._wake(row.agent)
-
-    async def recover_type(self, host: Host) -> None:
-        """A type was registered after the start: what waits for it in the store."""
-        waiting = self._unhosted.pop(host.type.name, None)
-        if waiting is not None:
-            for call in waiting:
-                call()
-            await self.read_until_told(partial(self._wake_pending, host.type.name))
-            await self.read_until_told(self.reminders.rescan)
-        await self.read_until_told(partial(self._wake_residents, host))
-
-    async def _wake_residents(self, host: Host) -> None:
-        if host.type.resident:
-            async for page in self.records.scan_agents(host.type.name):
-                for record in page:
-                    self._wake(record.agent)
-
-    def _wake(self, address: str) -> None:
-        type_name, key = split_address(address)
-        if not self.closing:
-            self.hosts[type_name].find(key)
+        self.own(self.recovery.recover())
 
     def count_in(self) -> None:
         """One more lives; over the limit the least recently used idle ones go."""
@@ -409,67 +343,6 @@ class Node:
 
         handle = self.loop.call_later(delay_s, run)
         self._timers.add(handle)
-
-    # -- deliveries ------------------------------------------------------------------------------------------
-
-    def deliver(self, cast: CastEffect, sender: str, settled: Callable[[BaseException | None], None]) -> None:
-        """Run another agent's effect, once, whatever happened before."""
-        type_name, key = split_address(cast.to)
-        host = self.hosts.get(type_name)
-        if host is None:
-            self.wait_for_type(type_name, partial(self.deliver, cast, sender, settled))
-            return
-        spec = host.type.deletion if cast.action == DELETE else host.type.actions.get(cast.action)
-        try:
-            if spec is None:
-                raise NoHost(f"{type_name} has no action {cast.action!r} (any more); the effect came from {sender}")
-            kwargs = spec.signature.from_plain(cast.args)
-        except JidoError as error:
-            settled(error)
-            return
-        turn = self._delivery(host, key, spec, kwargs, Origin("from", sender, cast.number, settled))
-        turn.correlation_id, turn.causation_id, turn.traceparent = cast.correlation_id, cast.causation_id, cast.traceparent
-        deliver(host, key, turn)
-
-    def remind(self, address: str, reminder: Reminder, origin: Origin, missed: int) -> None:
-        """Run a reminder's action if the agent's record still says so."""
-        type_name, key = split_address(address)
-        host = self.hosts.get(type_name)
-        if host is None:
-            self.wait_for_type(type_name, partial(self.remind, address, reminder, origin, missed))
-            return
-        spec = host.type.actions.get(reminder.action)
-        try:
-            if spec is None:
-                raise NoHost(f"{type_name} has no action {reminder.action!r} (any more); its reminder {reminder.name!r} can't run")
-            kwargs = spec.signature.from_plain(reminder.args)
-            if spec.wants_missed:
-                kwargs["missed"] = missed
-        except JidoError as error:
-            origin.settled(error)
-            return
-        turn = self._delivery(host, key, spec, kwargs, origin)
-        turn.correlation_id, turn.traceparent = reminder.correlation_id, reminder.traceparent
-        deliver(host, key, turn)
-
-    def _delivery(self, host: Host, key: str, spec: ActionSpec, kwargs: dict[str, Any], origin: Origin) -> Turn:
-        turn = Turn(host.live.get(key) or host.dummy, spec, (), None)
-        turn.kind, turn.kwargs, turn.origin = DELIVERY, kwargs, origin
-        return turn
-
-    async def bury_cast(self, sender: str, cast: CastEffect, attempts: int, error: BaseException) -> None:
-        """An effect that keeps failing goes to the dead letters."""
-        payload = {"sender": sender, "cast": encode(cast)}
-        await self.letters.bury("cast", cast.to, cast.to, payload, series=sender, number=cast.number, attempts=attempts, error=error)
-
-    async def bury_reminder(self, address: str, reminder: Reminder, now_s: float, attempts: int, error: BaseException) -> None:
-        """An occurrence that keeps failing goes to the dead letters, and the series goes on."""
-        payload = {"reminder": encode(reminder)}
-        number = int(reminder.due_s * 1_000_000)
-        await self.letters.bury(
-            "reminder", f"{address}#{reminder.name}", address, payload, series=reminder.name, number=number, attempts=attempts, error=error
-        )
-        await self.control.skip_reminder(address, reminder, now_s)
 
 
 def _has_last_words(activation: Activation) -> bool:

@@ -18,8 +18,10 @@ from ..core.codec import encode
 from ..core.errors import JidoError, describe
 from ..core.records import Row
 from ..core.troubles import is_passing
+from .deliveries import deliver_effect
 from .effects import CastEffect
 from .head import Batch
+from .turn import Origin
 
 if TYPE_CHECKING:
     from .activation import Activation
@@ -110,7 +112,8 @@ class Outbox:
         if self._closed:
             return
         cast, _row = self._lanes[to][0]
-        self._activation.host.node.deliver(cast, self._activation.address, partial(self._settled, to, attempt, tries))
+        origin = Origin("from", self._activation.address, cast.number, partial(self._settled, to, attempt, tries))
+        deliver_effect(self._activation.host.node, to, cast, origin)
 
     def _settled(self, to: str, attempt: int, tries: int, error: BaseException | None) -> None:
         if self._closed:
@@ -131,7 +134,8 @@ class Outbox:
     async def _bury(self, to: str, cast: CastEffect, attempts: int, tries: int, error: BaseException) -> None:
         node, sender = self._activation.host.node, self._activation.address
         try:
-            await node.bury_cast(sender, cast, attempts, error)
+            payload = {"sender": sender, "cast": encode(cast)}
+            await node.letters.bury("cast", to, to, payload, series=sender, number=cast.number, attempts=attempts, error=error)
         except JidoError as refused:  # no room, or no store just now: what comes after it waits, and it is tried again
             node.log.error("a dead letter couldn't be stored yet", agent=sender, to=to, error=describe(refused))
             node.later(min(backoff_s(tries, node.random()), LONGEST_WAIT_S), partial(self._send, to, attempts, tries + 1))

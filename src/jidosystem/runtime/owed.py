@@ -17,11 +17,11 @@ from ..core.errors import Conflict, describe
 from ..core.records import Row, StoredRow
 from .activation import Activation
 from .head import FAILED, decode_head, encode_head
+from .host import Host
 from .loading import casts_of
 from .outbox import Outbox
 
 if TYPE_CHECKING:
-    from .host import Host
     from .node import Node
 
 
@@ -49,7 +49,7 @@ class Owed:
 
         outbox = Outbox(Activation(host, key))
         try:
-            await self._node.read_until_told(read)
+            await self._node.recovery.read_until_told(read)
             if not rows:
                 return
             owed = [(row.name, casts_of(row)) for row in rows]
@@ -57,7 +57,7 @@ class Owed:
             for name, casts in owed:
                 outbox.release(name, casts)
             await outbox.drain(None)
-            await self._node.read_until_told(partial(self._note, address, rows))
+            await self._node.recovery.read_until_told(partial(self._note, address, rows))
         except (msgspec.MsgspecError, ValueError) as error:
             self._node.log.error("what a failed agent owes can't be read", agent=address, error=describe(error))
         finally:

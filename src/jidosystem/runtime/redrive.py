@@ -45,7 +45,7 @@ async def _redrive(node: Node, read: Callable[[DeadLetter], tuple[str, CastEffec
         raise NoHost(f"{host.type.name} has no action {effect.action!r} (any more): the letter {letter.id} stays", agent=address)
     turn = Turn(host.dummy, spec, (), None)
     turn.kwargs = spec.signature.from_plain(effect.args)
-    turn.correlation_id, turn.traceparent = effect.correlation_id, effect.traceparent
+    turn.follow(effect)
     await _run(node, host, key, turn, letter)
 
 

@@ -5,21 +5,20 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Coroutine
 from time import monotonic as clock
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..core.context import current
 from ..core.errors import InvalidArguments, NotAnAction
+from ..core.reply import Reply
 from . import calls
 from .activation import Activation
 from .boundary import IMMUTABLE
 from .commits import commit_at_once, commit_soon
 from .definition import ActionSpec
 from .endings import watch
+from .host import Host
 from .status import Status
 from .turn import CastTurn, RunningTurn, Turn, TurnTask
-
-if TYPE_CHECKING:
-    from .host import Host
 
 LIVE = Status.LIVE
 get_current: Callable[[], Turn | None] = current.get  # type: ignore[assignment]
@@ -107,7 +106,7 @@ def _short_way(host: Host, spec: ActionSpec) -> Callable[..., Coroutine[Any, Any
     """
     function, readonly, copied = spec.function, spec.readonly, spec.copy
     call, live, node = calls.call, host.live, host.node
-    later, new_future, time, expect = not node.records.at_once, node.loop.create_future, node.loop.time, node.committing.add
+    later, loop, time, expect, new_future = not node.records.at_once, node.loop, node.loop.time, node.committing.add, node.loop.create_future
     encode_checked, step, buckets = host.type.codec.encode_checked, host.node.step, host.meter.buckets
 
     @functools.wraps(function)
@@ -163,9 +162,8 @@ def _short_way(host: Host, spec: ActionSpec) -> Callable[..., Coroutine[Any, Any
                     return value
                 if later:
                     if caller is None:
-                        turn.reply = new_future()
                         turn.deadline = time() + node.limits.default_timeout
-                        expect(turn)
+                        turn.reply = Reply(loop=loop) if expect(turn) else new_future()
                     if commit_soon(activation, turn, value, after):
                         buckets[int((clock() - started) * 1e6).bit_length()] += 1
                         return await (turn.reply or calls.answer(turn))

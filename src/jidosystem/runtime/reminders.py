@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from ..core.codec import encode
 from ..core.errors import JidoError, RefusedError, StoreError, TooLarge, describe
 from ..core.records import StoredRow
 from ..core.schedule import follows_wall_clock, next_due
+from .deliveries import deliver_effect
 from .effects import Reminder
 from .outbox import LONGEST_WAIT_S, MAX_ATTEMPTS, backoff_s
 from .turn import DueOrigin
@@ -96,7 +98,7 @@ class Reminders:
                 self._take(row)
 
     def _take(self, row: StoredRow) -> None:
-        if self._node.is_hosted(row.agent):
+        if self._node.recovery.is_hosted(row.agent):
             try:
                 reminder = _decode(row.value)
             except (msgspec.MsgspecError, ValueError) as error:
@@ -158,7 +160,7 @@ class Reminders:
         missed, next_s = next_due(reminder.schedule, reminder.due_s, now_s)
         following = None if next_s is None else msgspec.structs.replace(reminder, due_s=next_s)
         origin = DueOrigin(reminder, following, zero_s, partial(self._settled, address, reminder, now_s, zero_s, attempt, tries))
-        self._node.remind(address, reminder, origin, missed)
+        deliver_effect(self._node, address, reminder, origin, missed)
 
     def _settled(self, address: str, reminder: Reminder, now_s: float, zero_s: float, attempt: int, tries: int, error: BaseException | None) -> None:
         self._firing -= 1  # also while it waits to be tried again: those of failed agents must not hold up the others
@@ -177,7 +179,11 @@ class Reminders:
     async def _bury(self, address: str, reminder: Reminder, now_s: float, zero_s: float, attempts: int, tries: int, error: BaseException) -> None:
         node = self._node
         try:
-            await node.bury_reminder(address, reminder, now_s, attempts, error)
+            payload, number = {"reminder": encode(reminder)}, int(reminder.due_s * 1_000_000)
+            await node.letters.bury(
+                "reminder", f"{address}#{reminder.name}", address, payload, series=reminder.name, number=number, attempts=attempts, error=error
+            )
+            await node.control.skip_reminder(address, reminder, now_s)
         except JidoError as refused:  # no room, or no store just now: the series must not end with it
             node.log.error("a dead letter couldn't be stored yet", agent=address, reminder=reminder.name, error=describe(refused))
             delay_s = min(backoff_s(tries, node.random()), LONGEST_WAIT_S)

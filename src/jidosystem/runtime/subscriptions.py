@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from ..core.dead_letters import DeadLetters
 from ..core.errors import InvalidKey
@@ -21,11 +20,9 @@ from ..core.records import Records
 from ..core.subscriptions import DurableSubscription
 from .definition import ActionSpec, EventOptions
 from .deliveries import deliver, settle
+from .host import Host
+from .node import Node
 from .turn import DELIVERY, Origin, Turn
-
-if TYPE_CHECKING:
-    from .host import Host
-    from .node import Node
 
 MAX_IN_FLIGHT = 1_000
 """How many agents handle events of one subscription at a time."""

@@ -14,7 +14,7 @@ from ..core.eager import EagerTask, FirstSteps, first_steps_on
 from ..core.errors import ActionCancelled, ActionFailed, CallTimeout, JidoError, OutsideTurn, ReadOnlyTurn
 from ..core.tracing import Span
 from .definition import ActionSpec
-from .effects import Effects, Reminder
+from .effects import CastEffect, Effects, Reminder, Timer
 
 if TYPE_CHECKING:
     from .activation import Activation
@@ -197,6 +197,10 @@ class Turn:
             if caller is not None:
                 self.causation_id, self.traceparent = caller.causation_id, self.traceparent or caller.traceparent
         return Causality(self.correlation_id, self.causation_id, self.traceparent, self.activation.address)
+
+    def follow(self, cause: CastEffect | Reminder | Timer | Turn) -> None:
+        """Go on under the ids of what caused this turn."""
+        self.correlation_id, self.causation_id, self.traceparent = cause.correlation_id, cause.causation_id, cause.traceparent
 
     def chain(self) -> list[str]:
         """Addresses from the first caller down to this turn."""

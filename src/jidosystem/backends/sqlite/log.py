@@ -13,7 +13,7 @@ from ...core.errors import StoreUnavailable, TooLarge
 from ...core.events import Event, decode_events, encode_event
 from ...core.log import EventLog
 from .reader import Reader, resolve
-from .writer import Write
+from .statements import Write
 
 FIRST_PAGE, MAX_PAGE, PAGE_BYTES = 200, 8_000, 2 * 1024 * 1024
 SLICE = 1_000
@@ -39,12 +39,12 @@ class SqliteLog(EventLog):
             future.set_exception(StoreUnavailable(f"{self._path} is closed"))
             return future
         encoded = self.encode(events)
-        self._put(Write(partial(resolve, future), "", 0, None, (), encoded, expected, size_bytes=sum(len(blob) for _stream, blob in encoded)))
+        self._put(Write(partial(resolve, future), "", 0, None, (), encoded, expected, sum(len(blob) for _stream, blob in encoded)))
         return future
 
-    def encode(self, events: Sequence[Event]) -> list[tuple[str, bytes]]:
+    def encode(self, events: Sequence[Event]) -> list[tuple[str, bytearray]]:
         """(stream, blob) of each event; `TypeError` or `TooLarge` before anything is queued."""
-        encoded = [(event.stream, encode_event(event)) for event in events]
+        encoded = [(event.stream, bytearray(encode_event(event))) for event in events]
         for stream, blob in encoded:
             if len(blob) > self.max_event_bytes:
                 raise TooLarge(f"an event of stream {stream!r} has {len(blob)} bytes, over {self.max_event_bytes}")

@@ -6,9 +6,10 @@ import asyncio
 import sqlite3
 from asyncio import Future
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Any, Literal
+from zlib import crc32
 
 from ...core.clock import Clock, SystemClock
 from ...core.codec import seal, unseal
@@ -18,9 +19,9 @@ from ...core.records import Committed, Record, Records, Row, Settled, StoredRow,
 from .file import UNLISTED, FileLock, open_file, translate
 from .log import SqliteLog
 from .reader import Reader, resolve, unsealed
-from .writer import PLAIN, Call, Outcome, Write, Writer, remove_rows, size_of
+from .statements import Call, Head, Outcome, SealedRow, Write, make_tuple, remove_rows, size_of
+from .writer import Writer
 
-_make = tuple.__new__
 PAGE = 1_000
 WATCH_BEHIND = 1_000
 EXPIRED = "SELECT agent, kind, name FROM rows WHERE expires <= ? ORDER BY expires LIMIT ?"
@@ -66,7 +67,7 @@ class SqliteRecords(Records):
         self._watchers: dict[str, list[tuple[deque[Record], asyncio.Event]]] = {}
         self._reader = Reader(path, loop, clock)
         try:
-            self._writer = Writer(connection, path, loop, clock, self._settled)
+            self._writer = Writer(connection, path, loop, clock, self._written, self._settled)
         except sqlite3.Error:
             self._reader.close()
             raise
@@ -91,29 +92,49 @@ class SqliteRecords(Records):
         if head is not None:
             if len(head) > self.max_head_bytes:
                 raise TooLarge(f"the record of {agent} has {len(head)} bytes, over {self.max_head_bytes}", agent=agent)
-            head = seal(head)
             if not rows and not events:  # past the Python of NamedTuple's constructor: this runs in every durable turn
-                self._put(_make(Write, (settled, agent, expected + 1, head, (), (), None, True, len(head))))
+                self._put(
+                    make_tuple(Head, (settled, agent, expected + 1, bytearray(crc32(head).to_bytes(4, "big") + head)))
+                )  # `seal`, without a call
                 return
-        sealed = [row if row.value is None else Row(row.kind, row.name, seal(row.value), row.expires_s, row.create) for row in rows]
+        blob = None if head is None else bytearray(seal(head))
+        sealed = [_sealed(row) for row in rows]
         encoded = self._log.encode(events) if events else ()
-        self._put(Write(settled, agent, expected + 1, head, sealed, encoded, size_bytes=size_of(head, sealed, encoded)))
+        self._put(Write(settled, agent, expected + 1, blob, sealed, encoded, size_bytes=size_of(blob, sealed, encoded)))
 
-    def _settled(self, outcomes: Iterable[Outcome]) -> None:
-        grew, watchers = False, self._watchers
-        for item, value, error in outcomes:
-            if (item[PLAIN] is not True or watchers) and error is None and isinstance(item, Write):
-                grew = grew or bool(item.events)
-                if item.agent in watchers:
-                    self._tell(item, value)
+    def _written(self, heads: Sequence[Head]) -> None:
+        watchers = self._watchers
+        for write in heads:
+            settled, agent, revision, _head = write
+            committed = make_tuple(Committed, (revision, ()))
+            if watchers and agent in watchers:
+                self._show(write, committed)
             try:
-                item.settled(value, error)
-            except Exception as failure:  # one commit's owner must not keep the others from hearing of theirs
-                self._loop.call_exception_handler({"message": "what a commit's outcome was told to failed", "exception": failure})
+                settled(committed, None)
+            except Exception as failure:  # see `_tell`, which costs a call
+                self._failed(failure)
+
+    def _settled(self, outcomes: Sequence[Outcome]) -> None:
+        grew = False
+        for item, value, error in outcomes:
+            if error is None and isinstance(item, Head | Write):
+                grew = grew or (isinstance(item, Write) and bool(item.events))
+                if item.agent in self._watchers:
+                    self._show(item, value)
+            self._tell(item.settled, value, error)
         if grew:
             self._log.grew()
 
-    def _tell(self, write: Write, committed: Committed) -> None:
+    def _tell(self, settled: Settled, value: Any, error: BaseException | None) -> None:
+        try:
+            settled(value, error)
+        except Exception as failure:  # one commit's owner must not keep the others from hearing of theirs
+            self._failed(failure)
+
+    def _failed(self, failure: Exception) -> None:
+        self._loop.call_exception_handler({"message": "what a commit's outcome was told to failed", "exception": failure})
+
+    def _show(self, write: Head | Write, committed: Committed) -> None:
         head = None if write.head is None else bytes(unseal(write.head))
         for seen, grown in self._watchers[write.agent]:
             seen.append(Record(write.agent, committed.revision, head))
@@ -228,6 +249,10 @@ class SqliteRecords(Records):
     def _close_threads(self) -> None:
         self._reader.close()
         self._writer.close()
+
+
+def _sealed(row: Row) -> SealedRow:
+    return SealedRow(row.kind, row.name, None if row.value is None else bytearray(seal(row.value)), row.expires_s, row.create)
 
 
 def _query(query: str, values: tuple[Any, ...]) -> Callable[[sqlite3.Connection], list[Any]]:

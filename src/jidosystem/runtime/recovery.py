@@ -1,0 +1,94 @@
+"""What waits in the store is taken up although nobody calls: unreleased effects, due reminders, agents that are always there.
+
+At the start of a node, and for a type that comes to be hosted later from then on. What waits for a type that nobody hosts
+is named once in the log and stays. A store that fails is asked again, without end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..core.errors import StoreError, describe
+from ..core.ids import split_address
+from .host import Host
+from .outbox import backoff_s
+
+if TYPE_CHECKING:
+    from .node import Node
+
+
+class Recovery:
+    """See the module. One a node."""
+
+    __slots__ = ("_node", "_unhosted")
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._unhosted: dict[str, list[Callable[[], None]]] = {}  # what waits for a type, under its name
+
+    async def recover(self) -> None:
+        """The node has started."""
+        await self.read_until_told(self._wake_pending)
+        await self.read_until_told(self._node.reminders.start)
+        for host in tuple(self._node.hosts.values()):
+            await self.read_until_told(partial(self._wake_residents, host))
+
+    async def recover_type(self, host: Host) -> None:
+        """A type was registered after the start: what waits for it in the store."""
+        waiting = self._unhosted.pop(host.type.name, None)
+        if waiting is not None:
+            for call in waiting:
+                call()
+            await self.read_until_told(partial(self._wake_pending, host.type.name))
+            await self.read_until_told(self._node.reminders.rescan)
+        await self.read_until_told(partial(self._wake_residents, host))
+
+    def is_hosted(self, address: str) -> bool:
+        """Whether this node hosts the type of an address; if not, that is said once in the log."""
+        type_name = split_address(address)[0]
+        if type_name in self._node.hosts:
+            return True
+        self.wait_for_type(type_name, None)
+        return False
+
+    def wait_for_type(self, type_name: str, call: Callable[[], None] | None) -> None:
+        """Call when a type comes to be hosted; its name is logged once."""
+        waiting = self._unhosted.get(type_name)
+        if waiting is None:
+            self._node.log.warning("work waits for an agent type that isn't hosted here", agent_type=type_name)
+            waiting = self._unhosted[type_name] = []
+        if call is not None:
+            waiting.append(call)
+
+    async def read_until_told(self, read: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """What waits in the store must be found sooner or later: a store that fails is asked again, and that is said."""
+        attempt = 1
+        while True:
+            try:
+                await read()
+            except StoreError as error:
+                self._node.log.error("what waits in the store can't be read just now", error=describe(error))
+                await asyncio.sleep(backoff_s(attempt, self._node.random()))
+                attempt += 1
+            else:
+                return
+
+    async def _wake_pending(self, type_name: str | None = None) -> None:
+        async for page in self._node.records.scan("pending"):
+            for row in page:
+                if self.is_hosted(row.agent) if type_name is None else split_address(row.agent)[0] == type_name:
+                    self._wake(row.agent)
+
+    async def _wake_residents(self, host: Host) -> None:
+        if host.type.resident:
+            async for page in self._node.records.scan_agents(host.type.name):
+                for record in page:
+                    self._wake(record.agent)
+
+    def _wake(self, address: str) -> None:
+        type_name, key = split_address(address)
+        if not self._node.closing:
+            self._node.hosts[type_name].find(key)
