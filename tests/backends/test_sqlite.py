@@ -321,3 +321,28 @@ async def test_a_question_that_cannot_be_put_to_the_engine_is_refused_and_the_re
         assert found is not None and found.head == b"h"
     finally:
         await records.close()
+
+
+async def test_whoever_gives_up_while_a_store_is_opened_leaves_it_to_the_next(path):
+    for turns in range(0, 60, 3):
+        opening = asyncio.create_task(open_store(path))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        opening.cancel()
+        try:
+            records = await opening
+        except asyncio.CancelledError:
+            records = await open_store(path)
+        await records.close()
+
+
+async def test_a_closed_store_is_free_although_a_process_that_was_forked_has_its_files_open(path):
+    records = await open_store(path)
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", "import sys; sys.stdin.read()", stdin=subprocess.PIPE, pass_fds=[records._lock._fd]
+    )
+    try:
+        await records.close()
+        await (await open_store(path)).close()
+    finally:
+        await child.communicate()

@@ -525,3 +525,21 @@ async def test_a_change_is_seen_through_although_whoever_asked_gives_up() -> Non
     assert config.agents.idle_timeout == 7
     assert told == [("agents.idle_timeout", 7)]
     assert [version.version for version in config.history()] == [1]
+
+
+async def test_a_callback_that_never_ends_doesnt_keep_the_platform_from_closing(records: MemoryRecords) -> None:
+    config = await loaded(records)
+    called = asyncio.Event()
+
+    async def hangs(*_change: Any) -> None:
+        called.set()
+        await asyncio.Event().wait()
+
+    config.on_change("**", hangs)
+    updating = asyncio.create_task(config.update("agents.default_timeout", 7))
+    await called.wait()
+    async with asyncio.timeout(10):
+        await config.close(grace_s=0.01)
+    with pytest.raises(asyncio.CancelledError):
+        await updating
+    assert (await loaded(records)).agents.default_timeout == 7

@@ -93,7 +93,7 @@ def table(page: str, *columns: str) -> list[list[str]]:
         elif not line.startswith("|"):
             inside = False
         elif inside and not set(line) <= set("|- "):
-            rows.append([cell.replace("`", "").replace("\\|", "|") for cell in cells])
+            rows.append([re.sub(r"\[(.+?)\]\(.+?\)", r"\1", cell).replace("`", "").replace("\\|", "|") for cell in cells])
     assert rows, f"{page} has no table {columns}"
     return rows
 
@@ -272,7 +272,7 @@ def test_where_an_errors_fields_are_named_they_are_its_own() -> None:
 
 def fields_of(kind: type) -> list[str]:
     """Annotated facts and properties of an error class itself."""
-    own = [name for name, member in vars(kind).items() if isinstance(member, property)]
+    own = [name for name, member in vars(kind).items() if isinstance(member, property) and not name.startswith("_")]
     return [name for name, hint in inspect.get_annotations(kind).items() if "ClassVar" not in str(hint)] + own
 
 

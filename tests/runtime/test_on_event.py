@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from jidosystem import Agent, Event, Platform, action, on_event
-from tests.runtime.harness import Crashable, settle, until, until_async
+from jidosystem.core.errors import StoreUnavailable
+from jidosystem.core.records import Record
+from tests.runtime.harness import Crashable, PlatformOn, Store, settle, until, until_async
 
 
 class Way:
@@ -215,6 +217,31 @@ async def test_a_paused_agent_holds_up_only_its_own_events(world: Crashable) -> 
     assert "north1" not in Way.attempts
     await platform.agents.resume(north)
     await has_seen(north, 1)
+
+
+class Stumbling(Store):
+    """Can't read the positions of subscriptions for a while."""
+
+    refusals = 3
+
+    def read(self, agent: str) -> asyncio.Future[Record | None]:
+        if agent.startswith("jido.subscription/") and self.refusals:
+            self.refusals -= 1
+            refused: asyncio.Future[Record | None] = asyncio.get_running_loop().create_future()
+            refused.set_exception(StoreUnavailable("the disk is gone for a moment"))
+            return refused
+        return super().read(agent)
+
+
+async def test_a_type_that_is_registered_while_the_store_stumbles_gets_its_events() -> None:
+    async with PlatformOn(Stumbling()) as platform:
+        region = platform.agent(Region, "north")
+        await platform.events.publish("orders.a.placed", {"region": "north", "n": 1})
+
+        async def has_it() -> bool:
+            return await region.get() == (1,)
+
+        await until_async(has_it)
 
 
 class Domino(Agent):

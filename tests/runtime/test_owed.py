@@ -75,6 +75,11 @@ async def pay_and_fail(platform: Platform) -> None:
     payer = platform.agent(Payer, "p")
     for number in range(3):
         await payer.pay(number)
+    await die(platform)
+
+
+async def die(platform: Platform) -> None:
+    payer = platform.agent(Payer, "p")
     with pytest.raises(Fatal):
         await payer.die()
 
@@ -165,3 +170,18 @@ async def test_what_is_still_owed_doesnt_hold_up_the_platforms_end(world: Crasha
     await until(lambda: "t" in platform._node.hosts["Till"].live)
     await world.close()
     assert len(await owed_rows(world.inner)) == 3
+
+
+async def test_what_an_agent_owes_that_failed_again_while_its_first_debts_were_under_way_is_sent_too(world: Crashable, stored: Records) -> None:
+    platform = await world.start([Till, Payer])
+    await pay_and_fail(platform)
+    payer = platform.agent(Payer, "p")
+    await platform.agents.restart(payer)
+    await payer.pay(3)
+    await die(platform)
+    World.gate.set()
+
+    async def all_paid() -> bool:
+        return await seen(platform) == [0, 1, 2, 3] and not await owed_rows(stored)
+
+    await until_async(all_paid)

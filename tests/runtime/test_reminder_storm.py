@@ -1,4 +1,4 @@
-"""Reminders of agents that have failed wait for their restart, and hold up nobody else's."""
+"""Reminders of agents that have failed or are paused wait for their restart or resumption, and hold up nobody else's."""
 
 from __future__ import annotations
 
@@ -73,3 +73,19 @@ async def test_a_storm_of_reminders_of_failed_agents_holds_up_nobody_and_waits_f
             broken["now"] = False
         await platform.agents.restart(frail[7])
         await until_async(lambda: rung(platform, frail[7]))
+
+
+async def test_a_storm_of_reminders_of_paused_agents_holds_up_nobody_and_waits_for_their_resumption(clock: FakeClock) -> None:
+    async with Platform(agents=[Sound], clock=clock) as platform:
+        paused = [platform.agent(Sound, f"p{i}") for i in range(MAX_FIRING + 1)]
+        for ref in paused:
+            await ref.set(10)
+            await platform.agents.pause(ref)
+        awake = platform.agent(Sound, "awake")
+        await awake.set(11)
+        await clock.advance(platform, 12)
+        await until_async(lambda: rung(platform, awake))
+        assert not await rung(platform, paused[0])
+        await platform.agents.resume(paused[0])
+        await until_async(lambda: rung(platform, paused[0]))
+        assert not await rung(platform, paused[1])

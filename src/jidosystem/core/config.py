@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -27,7 +27,6 @@ from .config_schema import (
     Setting,
     built,
     keys_of_model,
-    near,
     refused,
     split,
     value_at,
@@ -35,14 +34,17 @@ from .config_schema import (
 from .config_sources import from_environment, from_file, from_keywords
 from .errors import Conflict, InvalidConfig, RecordUnreadable, describe
 from .events import matcher, set_field
+from .near import near
 from .observability import logger
 from .records import Record, Records
+from .shown import short
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 ADDRESS = "jido.config/cluster"
 MAX_HISTORY = 200
+CLOSE_GRACE_S = 5.0
 MISSPELT = 0.8
 """How like one of the platform's own sections a name is to be a misspelling of it: `agent` is, `payments` isn't."""
 OnChange = Callable[[str, Any, Any], Awaitable[None] | None]
@@ -110,6 +112,19 @@ class Config:
             setattr(self, name, section)
         for name, model in (models or {}).items():
             self.register(name, model)
+
+    def __repr__(self) -> str:
+        # Values of an application's own sections may be secrets.
+        version = self._history[-1].version if self._history else 0
+        changed = (f"{path}={short(value)}" for path, value in self._changed())
+        return f"<Config version {version}, sections {', '.join(self._live)}; not at their default: {', '.join(changed) or 'none'}>"
+
+    def _changed(self) -> Iterator[tuple[str, Any]]:
+        for name, model in SECTIONS.items():
+            usual = model()
+            for key in model.__struct_fields__:
+                if getattr(self._live[name], key) != getattr(usual, key):
+                    yield f"{name}.{key}", getattr(self._live[name], key)
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -201,9 +216,14 @@ class Config:
         for name in sorted({split(setting.path)[0] for setting in self._given} - set(self._models)):
             self._lines.warning("a section of the configuration belongs to nobody until it is registered", section=name)
 
-    async def close(self) -> None:
-        """See changes through that are under way, and forget the callbacks."""
-        await asyncio.gather(*self._changing, return_exceptions=True)
+    async def close(self, grace_s: float = CLOSE_GRACE_S) -> None:
+        """See changes through that are under way, and forget the callbacks; one that doesn't end is cancelled after a while."""
+        if self._changing:
+            _done, late = await asyncio.wait(self._changing, timeout=grace_s)
+            for change in late:
+                self._lines.error("a change of the configuration, or a callback of it, didn't end when the platform closed")
+                change.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
         self._callbacks.clear()
 
     def take(self, record: Record) -> list[Change]:

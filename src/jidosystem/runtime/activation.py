@@ -40,7 +40,7 @@ from .turn import CALL, HOOK, Turn, TurnTask, ended_with, in_span
 if TYPE_CHECKING:
     from .host import Host
 
-LOADING, LIVE, HELD, PAUSED, LEAVING, CRASHING, GONE = Status
+LOADING, LIVE, HELD, PAUSED, LEAVING, CRASHING, DELETING, GONE = Status
 TURNS_A_SLICE = 256
 """How many waiting turns run before the event loop gets to do something else."""
 
@@ -222,6 +222,8 @@ class Activation:
         """Nothing runs, waits or commits."""
         if self.status == LIVE:
             self.idle = True
+        elif self.status is GONE:
+            self.host.node.outliving.discard(self)
         if self.extra is not None and self.extra.at_rest:
             waiting, self.extra.at_rest = self.extra.at_rest, []
             for call in waiting:
@@ -324,7 +326,11 @@ class Activation:
         """A read-only turn ended well: it is answered when what it has seen is durable."""
         if self.host.node.checking and (names := changed_names(self)):
             self.restore()
-            return ReadOnlyTurn(f"{self.address}.{turn.spec.name} is read-only and changed {', '.join(names)} in place", names=names)
+            return ReadOnlyTurn(
+                f"{self.address}.{turn.spec.name} is read-only and changed {', '.join(names)} in place; drop readonly=True",
+                agent=self.address,
+                names=names,
+            )
         self.answer_when_durable(turn, value)
         return None
 
@@ -345,9 +351,9 @@ class Activation:
         try:
             after = codec.encode_checked(self.instance, before)
         except StateMismatch as error:
-            return InvalidResult(f"{self.address}.{turn.spec.name} left state that doesn't fit its type hints: {error}")
+            return InvalidResult(f"{self.address}.{turn.spec.name} left state that doesn't fit its type hints: {error}", agent=self.address)
         except (*NOT_CARRIED, AttributeError) as error:
-            return InvalidResult(f"{self.address}.{turn.spec.name} left state that can't be carried: {error}")
+            return InvalidResult(f"{self.address}.{turn.spec.name} left state that can't be carried: {error}", agent=self.address)
         if after is before and turn.effects is None and turn.origin is None and turn.key is None:
             self.answer_when_durable(turn, value)
             return None
@@ -377,8 +383,8 @@ class Activation:
     # -- coming and going ------------------------------------------------------------------------------------
 
     async def ready(self) -> Activation:
-        """Wait until loading, or what follows a crash, has ended; the activation that lives then. Raises what ended it badly."""
-        if self.status not in (LOADING, CRASHING):
+        """Wait until loading, or what follows a crash or a deletion, has ended; the activation that lives then. Raises what ended it badly."""
+        if self.status not in (LOADING, CRASHING, DELETING):
             return self
         turn = Turn(self, SYSTEM_READ, (), None)
         turn.kind = HOOK
@@ -399,12 +405,11 @@ class Activation:
         await turn.reply
 
     async def at_rest(self) -> None:
-        """Wait until nothing runs, waits or commits."""
-        if self.writer is None and self.readers == 0 and self.inflight is None and self.batch is None and (not self.queue or self.status != LIVE):
-            return
-        future: asyncio.Future[None] = self.host.node.loop.create_future()
-        self.need_extra().at_rest.append(partial(_wake, future))
-        await future
+        """Wait until nothing runs, waits or commits, and still doesn't as this returns."""
+        while self.writer is not None or self.readers or self.inflight is not None or self.batch is not None or (self.queue and self.status == LIVE):
+            future: asyncio.Future[None] = self.host.node.loop.create_future()
+            self.need_extra().at_rest.append(partial(_wake, future))
+            await future
 
     def refuse_waiting(self, error: BaseException) -> None:
         """Tell everybody in the mailbox that it won't be; hooks stay."""
@@ -447,6 +452,11 @@ class Activation:
         self.idle = False
         if self.host.type.sensors:
             self.host.node.sensors.end(self)
+
+    def begin_deletion(self) -> None:
+        """Begin nothing more, no hook either: whatever it wrote would bring a deleted agent back."""
+        self.status = DELETING
+        self.idle = False
 
     def when_committed(self, call: Callable[[], None]) -> None:
         """Call when no commit is in flight or waiting to be; at once if so already."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,9 @@ import msgspec
 
 from ..core.errors import AgentFailed, JidoError, RecordUnreadable
 from ..core.ids import split_address
+from ..core.near import nearest
 from ..core.schedule import next_due
+from ..core.shown import one_line, short, table
 from .effects import Reminder
 from .head import ACTIVE, FAILED, PAUSED, decode_head
 from .loading import check_version, current_state, stored_rows
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from .host import Host
     from .node import Node
 
+NEAR_KEYS = 500
+"""Of how many keys those like one that isn't there are looked for, at each of two places."""
 _STATES = {
     Status.LOADING: "loading",
     Status.LIVE: "live",
@@ -30,12 +34,13 @@ _STATES = {
     Status.PAUSED: "paused",
     Status.LEAVING: "stopping",
     Status.CRASHING: "restarting",
+    Status.DELETING: "stopping",
 }
 
 
 class AgentInfo(msgspec.Struct, frozen=True):
     """What is known of one agent. `state`: "live", "passive", "paused", "failed", "loading", "held", "stopping",
-    "restarting" or "unreadable"."""
+    "restarting" or "unreadable". `near`: of an agent that nothing is stored of, the keys like its own that something is stored of."""
 
     type: str
     key: str
@@ -50,6 +55,19 @@ class AgentInfo(msgspec.Struct, frozen=True):
     pending_effects: int = 0
     cause: str = ""
     fields: dict[str, Any] | None = None
+    near: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        told = [f"{self.type}/{self.key} {self.state}", f"version {self.version}", f"revision {self.revision}", f"{self.turns} turns"]
+        told += [f"{self.queued} queued"] if self.queued else []
+        told += [f"node {self.node}"] if self.node else []
+        told += [short(self.cause)] if self.cause else []
+        told += [f"like {', '.join(self.near)}"] if self.near else []
+        return one_line(f"<AgentInfo {', '.join(told)}>")
+
+    def _repr_html_(self) -> str:
+        rows = [(name, value) for name in self.__struct_fields__[2:-2] if (value := getattr(self, name))]
+        return table(f"{self.type}/{self.key}", [*rows, *(self.fields or {}).items()])
 
 
 def _acting() -> Turn:
@@ -73,11 +91,9 @@ class Control:
 
     async def stop(self, host: Host, key: str) -> None:
         """Let what was accepted run, then `on_terminate`, then passive; children first. No error if it isn't live."""
-        activation = host.live.get(key)
-        while activation is not None and activation.status is Status.HELD:
-            with suppress(JidoError):  # whose turn it was is told; here it only matters that it is known
-                await activation.durable_so_far()
-            activation = host.live.get(key)
+        activation = await self._decided(host, key)
+        if activation is not None and activation.status is Status.DELETING:
+            return
         if activation is None:
             rows = await self._node.records.read_rows(host.prefix + key, "child")
             await self._node.family.stop_all([row.value.decode() for row in rows])
@@ -110,11 +126,11 @@ class Control:
 
     async def restart(self, host: Host, key: str) -> None:
         """Drop the activation, forgive its crashes, end the state "failed", and activate again."""
-        activation = host.live.get(key)
-        if activation is not None and activation.status == Status.CRASHING:
+        activation = await self._decided(host, key)
+        if activation is not None and activation.status in (Status.CRASHING, Status.DELETING):
             with suppress(JidoError):  # whatever becomes of it ends here
                 await activation.ready()
-            activation = host.live.get(key)
+            activation = await self._decided(host, key)
         if activation is not None:
             activation.leave()
             await activation.at_rest()
@@ -153,14 +169,17 @@ class Control:
         activation = await self._mark(activation, ACTIVE)
         if activation.status == Status.PAUSED:
             activation.begin_life()
+            for reminder in tuple(activation.need_extra().reminders.values()):  # what was due meanwhile rings now
+                self._node.reminders.add(activation.address, reminder)
 
     async def _mark(self, activation: Activation, status: int) -> Activation:
         """Write a status in a turn; the activation in which that turn ran, which may be a successor of the one given."""
 
         async def mark(_agent: Any) -> None:
             nonlocal activation
-            activation = _acting().activation
-            activation.need_extra().marks.status = status
+            turn = _acting()
+            turn.new_status = status
+            activation = turn.activation
 
         await activation.system_turn(mark)
         return activation
@@ -175,10 +194,17 @@ class Control:
         async def skip(_agent: Any) -> None:
             turn = _acting()
             present = turn.activation.need_extra().reminders.get(reminder.name)
-            if turn.effects is not None and present is not None and present.due_s == reminder.due_s:
+            if turn.effects is not None and present == reminder:
                 turn.effects.reminders[reminder.name] = None if next_s is None else msgspec.structs.replace(reminder, due_s=next_s)
 
         await activation.system_turn(skip)
+
+    async def _decided(self, host: Host, key: str) -> Activation | None:
+        """The agent's activation, if there is one, once it is known whether its last commit happened."""
+        while (activation := host.live.get(key)) is not None and activation.status is Status.HELD:
+            with suppress(JidoError):  # whose turn it was is told; here it only matters that it is known
+                await activation.durable_so_far()
+        return activation
 
     async def _present(self, host: Host, key: str) -> Activation:
         """The agent's activation, made if there is none. One that goes in the very moment in which it is found has a successor."""
@@ -230,7 +256,8 @@ class Control:
         record = await self._node.records.read(host.prefix + key)
         if record is None or record.head is None:
             revision = 0 if record is None else record.revision
-            return AgentInfo(host.type.name, key, "passive", None, host.type.version, 0, revision, fields=host.type.codec.mapping(host.default_state))
+            fields, near = host.type.codec.mapping(host.default_state), await self._near_keys(host, key)
+            return AgentInfo(host.type.name, key, "passive", None, host.type.version, 0, revision, fields=fields, near=near)
         info = self._of_head(host, key, record.revision, record.head)
         head = decode_head(record.head, record.agent)
         check_version(host.type, head, record.agent)
@@ -238,6 +265,18 @@ class Control:
         reminders, children, pending = await stored_rows(self._node.records, record.agent)
         fields = host.type.codec.mapping(state, record.agent)
         return msgspec.structs.replace(info, fields=fields, reminders=reminders, children=children, pending_effects=pending)
+
+    async def _near_keys(self, host: Host, key: str) -> tuple[str, ...]:
+        """Keys like one that nothing is stored of, from one page of those that begin as it does and one of the first of all."""
+        keys: list[str] = []
+        for begin in (key[: len(key) // 2], ""):
+            pages = self._node.records.scan_agents(host.type.name, host.prefix + begin)
+            async for page in pages:
+                keys += [record.agent.removeprefix(host.prefix) for record in page[:NEAR_KEYS]]
+                break
+            if isinstance(pages, AsyncGenerator):
+                await pages.aclose()
+        return tuple(nearest(key, dict.fromkeys(keys), cutoff=0.7, most=3))
 
     def _of_head(self, host: Host, key: str, revision: int, blob: bytes, damage: str | None = None) -> AgentInfo:
         try:

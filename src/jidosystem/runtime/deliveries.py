@@ -11,11 +11,10 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..core.codec import decode
-from ..core.errors import AgentCrashed, AgentFailed, JidoError, NoHost
+from ..core.errors import AgentCrashed, AgentFailed, JidoError
 from ..core.ids import split_address
 from .definition import DELETE
 from .effects import CastEffect, Reminder
-from .extra import MAX_REMEMBERED
 from .status import Status
 from .turn import DELIVERY, DueOrigin, Origin, SensorOrigin, Turn
 
@@ -35,7 +34,7 @@ def deliver_effect(node: Node, address: str, effect: CastEffect | Reminder, orig
     spec = host.type.deletion if effect.action == DELETE else host.type.actions.get(effect.action)
     try:
         if spec is None:
-            raise NoHost(f"{type_name} has no action {effect.action!r} (any more), which {_asker(origin)} asks for")
+            raise host.type.no_action(effect.action, address, f"{_asker(origin)} asks for it")
         kwargs = spec.signature.from_plain(effect.args)
     except JidoError as error:
         origin.settled(error)
@@ -88,6 +87,9 @@ async def _wake_if_due(host: Host, key: str, turn: Turn, origin: DueOrigin) -> N
 def _deliver(host: Host, key: str, turn: Turn, origin: Origin) -> None:
     try:
         activation = host.find(key)
+        if isinstance(origin, DueOrigin) and activation.status is Status.PAUSED:
+            origin.settled(None)  # it stays in its row, in nobody's way; `resume` reminds the scheduler of it
+            return
         if activation.status != Status.LOADING:
             extra = activation.need_extra()
             if origin.kind == "due" or turn.spec.readonly or activation.revision == 0 or (origin.kind, origin.name) in extra.seen:
@@ -144,15 +146,15 @@ def to_be_done(activation: Activation, turn: Turn) -> bool:
             AgentCrashed(f"{activation.address}: the activation that its sensor {origin.name} ran on has ended", agent=activation.address, cause="")
         )
         return False
-    if origin.kind == "due":
-        present = extra.reminders.get(origin.name) if extra is not None else None
-        if present is not None and int(present.due_s * 1_000_000) == origin.number:
+    if isinstance(origin, DueOrigin):
+        if extra is not None and extra.reminders.get(origin.name) == origin.reminder:  # the very one: it may have been replaced for the same time
             return True
-    elif turn.spec.readonly or extra is None:
+    elif turn.spec.readonly:
         return True
     else:
-        seen = extra.seen.get((origin.kind, origin.name))
-        if seen is None and len(extra.seen) >= MAX_REMEMBERED:  # forgotten while it waited
+        seen = extra.seen.get((origin.kind, origin.name)) if extra is not None else None
+        if seen is None and activation.revision:  # forgotten while it waited, or it came over from an activation that has gone
+            activation.host.guards.release(turn)
             activation.host.node.own(_look_and_deliver(activation.host, activation.key, turn))
             return False
         if seen is None or origin.number > seen:

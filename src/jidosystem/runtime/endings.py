@@ -172,7 +172,7 @@ def _again(activation: Activation, turn: Turn, wait_s: float) -> None:
 
 def crash(activation: Activation, cause: BaseException) -> None:
     """The activation can't go on: what ended well is still committed, then it is dropped and a new one follows."""
-    if activation.status in (Status.GONE, Status.CRASHING):
+    if activation.status in (Status.GONE, Status.CRASHING, Status.DELETING):
         return
     activation.leave(crashing=True)
     activation.host.meter.crashes += 1

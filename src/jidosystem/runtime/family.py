@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 from ..core.codec import encode
 from ..core.errors import AgentFailed, Conflict, JidoError, RecordUnreadable, RefusedError, StoreError, describe
 from ..core.ids import split_address
-from ..core.records import Row
+from ..core.records import Record, Row
 from ..core.restarts import Supervision, record_crash, siblings_to_restart
 from .activation import Activation
 from .definition import DELETE, ActionSpec
 from .effects import CastEffect
 from .head import ACTIVE, FAILED, Marks, decode_head, encode_head
 from .host import Host
+from .loading import effects_after
 from .reference import Ref
 from .status import Status
 from .turn import Turn
@@ -97,8 +98,8 @@ class Family:
             if record is None or record.head is None:
                 if status == ACTIVE:
                     return
-                version, turns, state, marks = host.type.version, 0, None, Marks()
-                expected = record.revision if record is not None else 0
+                version, turns, state = host.type.version, 0, None
+                expected, marks = (record.revision, await self._marks_after_deletion(record)) if record is not None else (0, Marks())
             else:
                 head = decode_head(record.head, address)
                 version, turns, state, marks, expected = head.version, head.turns, head.state, head.marks or Marks(), record.revision
@@ -110,6 +111,11 @@ class Family:
                     raise
             else:
                 return
+
+    async def _marks_after_deletion(self, record: Record) -> Marks:
+        """What a deleted agent goes on with: its receivers remember its effects, and some may still be on their way."""
+        pending = await self._node.records.read_rows(record.agent, "pending")
+        return Marks(effects=effects_after(record.revision), pending=len(pending))
 
     # -- parents and children --------------------------------------------------------------------------------
 

@@ -195,6 +195,8 @@ class Host:
         """Forget an activation at once; its waiting turns are the caller's."""
         activation.status = Status.GONE
         activation.idle = False
+        if activation.writer is not None or activation.readers:
+            self.node.outliving.add(activation)
         if self.live.get(activation.key) is activation:
             del self.live[activation.key]
             self.node.count_out()
@@ -281,6 +283,7 @@ class Host:
                         await activation.system_turn(nothing)
                     except StoreError as error:  # the effects come again, and their receivers know them
                         self.node.log.warning("that effects were taken couldn't be noted", agent=activation.address, error=describe(error))
+            await activation.at_rest()  # a hook that came meanwhile may still be committed: whoever reads the record next must see it
             self._let_go(activation)
 
     def stop_soon(self, activation: Activation) -> None:
@@ -334,7 +337,7 @@ class Host:
 
     def start_timer(self, activation: Activation, timer: Timer) -> None:
         """A turn that set a timer is committed: let it run."""
-        if activation.status not in (Status.LIVE, Status.PAUSED):
+        if activation.status not in (Status.LOADING, Status.LIVE, Status.PAUSED):  # loading: `on_start` sets it
             return
         extra = activation.need_extra()
         handle: asyncio.TimerHandle
@@ -365,4 +368,4 @@ class Host:
     def told_crash(self, key: str, cause: BaseException) -> AgentCrashed:
         """The error for calls that meet a crash."""
         address = f"{self.type.name}/{key}"
-        return AgentCrashed(f"{address} crashed: {describe(cause)}", agent=address, cause=describe(cause))
+        return AgentCrashed(f"{address} crashed: {describe(cause)}. The next call starts it again", agent=address, cause=describe(cause))

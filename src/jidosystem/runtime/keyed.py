@@ -65,6 +65,7 @@ class Keyed(asyncio.Future[Any]):
         if self.accepted is not None and not self.accepted.done():
             if (error := self.exception()) is not None:
                 self.accepted.set_exception(error)
+                self.accepted.exception()
             else:
                 self.accepted.set_result(None)
 
@@ -72,6 +73,22 @@ class Keyed(asyncio.Future[Any]):
     def waiting(self) -> int:
         """How many wait for the answer."""
         return len(self._waiting)
+
+    def extend(self, deadline: float) -> None:
+        """It may take as long as the most patient one waits; a cast as long as it takes."""
+        turn = self.turn
+        while turn.successor is not None:  # rolled back, and to be run again
+            turn = turn.successor
+        turn.deadline = None if self.accepted is not None else max(turn.deadline or 0.0, deadline)
+
+    def keep(self) -> asyncio.Future[None]:
+        """It is a cast now, or too: not taken back although nobody waits for its answer. Done when it is in the mailbox."""
+        if self.accepted is None:
+            self.accepted = self.get_loop().create_future()
+            self.extend(0.0)
+            if self.submitted:
+                self.accepted.set_result(None)
+        return self.accepted
 
     def wait(self) -> Patience:
         """One more who waits."""
@@ -141,7 +158,7 @@ async def keyed_call(
         keyed = _make(host, key, turn, given, hashed)
         _begin(host, key, keyed)
     turn = keyed.turn
-    turn.deadline = max(turn.deadline or 0.0, deadline)  # the most patient one's
+    keyed.extend(deadline)
     if caller is not None:
         caller.waiting_for(turn)
     try:
@@ -156,12 +173,13 @@ async def keyed_cast(host: Host, key: str, turn: Turn, given: str) -> None:
     """Accept a keyed cast, once; returns when it waits in the mailbox, or was accepted before."""
     check_idempotency_key(given)
     hashed = request_hash(turn.spec, turn.args, turn.kwargs or {})
-    if _under_way(host, key, given, hashed) is None:
+    keyed = _under_way(host, key, given, hashed)
+    if keyed is None:
         turn.kind = CAST
         keyed = _make(host, key, turn, given, hashed)
-        keyed.accepted = host.node.loop.create_future()
+        keyed.keep()
         _begin(host, key, keyed)
-        await keyed.accepted
+    await asyncio.shield(keyed.keep())
 
 
 def _under_way(host: Host, key: str, given: str, hashed: bytes) -> Keyed | None:
@@ -293,7 +311,9 @@ def give_up(host: Host) -> None:
 
 
 def _closed_meanwhile(host: Host, key: str) -> OutcomeUnknown:
-    return OutcomeUnknown(f"{host.type.name}/{key}: the platform closed while a keyed call was under way")
+    return OutcomeUnknown(
+        f"{host.type.name}/{key}: the platform closed while a keyed call was under way; repeat it with the same key", agent=f"{host.type.name}/{key}"
+    )
 
 
 async def _look_up(host: Host, key: str, turn: Turn) -> KeyRow | None:
@@ -347,6 +367,7 @@ def check_idempotency_key(key: str) -> None:
 def _check_same(host: Host, key: str, idempotency_key: str, known: bytes, asked: bytes) -> None:
     if known != asked:
         raise IdempotencyConflict(
-            f"{host.type.name}/{key}: the idempotency key {idempotency_key!r} was used before with another action or other arguments",
+            f"{host.type.name}/{key}: the idempotency key {idempotency_key!r} was used before with another action or other arguments;"
+            " make a key for each request",
             agent=host.prefix + key,
         )

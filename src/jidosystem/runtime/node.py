@@ -115,6 +115,7 @@ class Node:
         self.closing = False
         self.hosts: dict[str, Host] = {}
         self.live_count = 0
+        self.outliving: set[Activation] = set()  # gone, while the code of a turn still runs
         self._collector = Collector(lambda: self.live_count)
         self._cleaned = monotonic()
         self.deadlines = Deadlines(loop)
@@ -246,7 +247,7 @@ class Node:
         for handle in self._timers:
             handle.cancel()
         refused = ShuttingDown("the platform is closing and takes no new work")
-        activations = [a for host in self.hosts.values() for a in host.live.values()]
+        activations = [*(a for host in self.hosts.values() for a in host.live.values()), *self.outliving]
         for activation in activations:
             activation.refuse_waiting(refused)
             activation.disown_turns()  # asyncio.run would wait for them at a second Ctrl-C
@@ -254,7 +255,7 @@ class Node:
             for turn in tuple(host.repeating):
                 turn.fail(refused)
         await self.sensors.close(min(max(grace_s, HOOKS_S), SENSORS_STOPPING_S))
-        busy = [a for a in activations if not a.idle and a.status in (Status.LIVE, Status.LOADING, Status.HELD, Status.LEAVING)]
+        busy = [a for a in activations if not a.idle]
         await self._end({asyncio.ensure_future(a.at_rest()): a for a in busy}, grace_s)
         await self._end({asyncio.ensure_future(a.host.go(a)): a for a in activations if _has_last_words(a)}, max(grace_s, HOOKS_S))
         for host in self.hosts.values():
@@ -290,7 +291,7 @@ class Node:
                     self.log.error("an action didn't stop when the platform closed", agent=activation.address, action=turn.spec.name)
             for end in hung:
                 end.cancel()
-            self.threads.close()
+            self.threads.leave_behind()
             for activation in busy:
                 activation.abandon_turns()
         await asyncio.gather(*ends, return_exceptions=True)

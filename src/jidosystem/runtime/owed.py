@@ -7,8 +7,6 @@ written beside the status "failed". If the agent is restarted meanwhile it sends
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -42,41 +40,56 @@ class Owed:
             self._node.own(self._send(host, key, address))
 
     async def _send(self, host: Host, key: str, address: str) -> None:
+        try:
+            while await self._send_rows(host, key, address):
+                pass  # restarted meanwhile and failed again, it owes more
+        except (msgspec.MsgspecError, ValueError) as error:
+            self._node.log.error("what a failed agent owes can't be read", agent=address, error=describe(error))
+        finally:
+            self._sending.discard(address)
+
+    async def _send_rows(self, host: Host, key: str, address: str) -> bool:
+        """Send what is owed now; whether there is more of it."""
         rows: list[StoredRow] = []
+        more = False
 
         async def read() -> None:
             rows[:] = await self._node.records.read_rows(address, "pending")
 
+        async def note() -> None:
+            nonlocal more
+            more = await self._note(address, {row.name for row in rows})
+
+        await self._node.recovery.read_until_told(read)
+        if not rows:
+            return False
         outbox = Outbox(Activation(host, key))
         try:
-            await self._node.recovery.read_until_told(read)
-            if not rows:
-                return
             owed = [(row.name, casts_of(row)) for row in rows]
             outbox.expect(sum(len(casts) for _name, casts in owed))
             for name, casts in owed:
                 outbox.release(name, casts)
             await outbox.drain(None)
-            await self._node.recovery.read_until_told(partial(self._note, address, rows))
-        except (msgspec.MsgspecError, ValueError) as error:
-            self._node.log.error("what a failed agent owes can't be read", agent=address, error=describe(error))
         finally:
             outbox.close()
-            self._sending.discard(address)
+        await self._node.recovery.read_until_told(note)
+        return more
 
-    async def _note(self, address: str, rows: Sequence[StoredRow]) -> None:
-        """Everything was taken: remove the rows, unless the agent is failed no longer and sees to them itself."""
+    async def _note(self, address: str, taken: set[str]) -> bool:
+        """Remove rows whose effects were taken, unless the agent is failed no longer and sees to them itself; whether it owes others."""
+        records = self._node.records
         while True:
-            record = await self._node.records.read(address)
+            record = await records.read(address)
             if record is None or record.head is None:
-                return
+                return False
             head = decode_head(record.head, address)
             if head.marks is None or head.marks.status != FAILED:
-                return
-            head.marks.pending = max(0, head.marks.pending - len(rows))
+                return False
+            present = {row.name for row in await records.read_rows(address, "pending")}
+            head.marks.pending = len(present - taken)
             blob = encode_head(head.version, head.turns, head.state, head.marks)
             try:
-                await self._node.records.commit(address, record.revision, blob, [Row("pending", row.name, None) for row in rows])
+                await records.commit(address, record.revision, blob, [Row("pending", name, None) for name in present & taken])
             except Conflict:
                 continue
-            return
+            return bool(present - taken)

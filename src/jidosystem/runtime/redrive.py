@@ -42,7 +42,7 @@ async def _redrive(node: Node, read: Callable[[DeadLetter], tuple[str, CastEffec
     host, key = _host_of(node, address, letter)
     spec = host.type.deletion if effect.action == DELETE else host.type.actions.get(effect.action)
     if spec is None:
-        raise NoHost(f"{host.type.name} has no action {effect.action!r} (any more): the letter {letter.id} stays", agent=address)
+        raise host.type.no_action(effect.action, address, f"the letter {letter.id} stays")
     turn = Turn(host.dummy, spec, (), None)
     turn.kwargs = spec.signature.from_plain(effect.args)
     turn.follow(effect)

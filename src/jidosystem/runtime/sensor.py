@@ -16,11 +16,11 @@ import msgspec
 
 from ..core.checks import check_number
 from ..core.codec import NOT_CARRIED, decoder_for, encode
-from ..core.config_schema import near
 from ..core.errors import DefinitionError, InvalidArguments, InvalidPattern, OutsideTurn, StateMismatch
 from ..core.events import check_event_type
 from ..core.hooks import KEY, check_path
 from ..core.ids import check_key
+from ..core.near import near
 from ..core.schedule import MAX_TIME_S, MIN_EVERY_S, Cron, make_schedule
 from .state import check_carried
 

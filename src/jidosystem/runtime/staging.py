@@ -46,7 +46,8 @@ def stage(activation: Activation, turn: Turn, value: Any, batch: Batch) -> None:
         pending = (0 if extra.outbox is None else extra.outbox.count) + len(effects.casts)
         if pending > agents.max_pending_effects:
             raise OutboxFull(
-                f"{activation.address} has {pending} effects that nobody has taken yet, over agents.max_pending_effects={agents.max_pending_effects}",
+                f"{activation.address} has {pending} effects that nobody has taken yet, over agents.max_pending_effects={agents.max_pending_effects};"
+                " look at their receivers, or send less",
                 agent=activation.address,
             )
     if turn.origin is not None and not (effects is not None and turn.origin.name in effects.reminders and turn.origin.kind == "due"):
@@ -56,6 +57,8 @@ def stage(activation: Activation, turn: Turn, value: Any, batch: Batch) -> None:
         batch.stage().rows["key", turn.key] = Row("key", turn.key, encode(KeyRow(turn.key_hash, reply)), expires, create=True)
         batch.size_bytes += len(reply)
         extra.marks.keys += 1
+    if turn.new_status is not None:
+        extra.marks.status = turn.new_status
     if effects is not None:
         _stage_effects(activation, extra, effects, batch)
 
@@ -110,7 +113,7 @@ def _stage_deletion(activation: Activation, extra: Extra, batch: Batch) -> None:
         kept.update({("pending", row.name): row for row in extra.outbox.rows()})
     batch.deleted, staged.rows = True, kept
     staged.after.append(partial(activation.host.deleted, activation))
-    activation.leave()
+    activation.begin_deletion()
 
 
 def _stage_casts(activation: Activation, extra: Extra, casts: list[CastEffect], batch: Batch) -> None:

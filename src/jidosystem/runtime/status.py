@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Status(IntEnum):
-    """Only a LIVE activation begins turns; LEAVING begins hooks; HELD waits for the outcome of a commit."""
+    """Only a LIVE activation begins turns; LEAVING begins hooks; HELD waits for the outcome of a commit; after DELETING begins nothing."""
 
     LOADING = 0
     LIVE = 1
@@ -14,4 +14,5 @@ class Status(IntEnum):
     PAUSED = 3
     LEAVING = 4
     CRASHING = 5
-    GONE = 6
+    DELETING = 6
+    GONE = 7

@@ -56,7 +56,7 @@ class Subscriptions:
             if self._waiting is not None:
                 self._waiting.append(host)
             else:
-                self._node.own(self._start_host(host))
+                self._node.own(self._node.recovery.read_until_told(partial(self._start_host, host)))
 
     async def _start_host(self, host: Host) -> None:
         for method, (spec, options) in host.type.events.items():
@@ -70,7 +70,11 @@ class Subscriptions:
                 batch=options.batch or 1, max_in_flight=MAX_IN_FLIGHT, max_attempts=options.max_attempts, start=options.start,
                 dead_letters=self._letters, clock=self._node.clock, agent_of=host.prefix.__add__,
             )  # fmt: skip
-            await subscription.start()
+            try:
+                await subscription.start()
+            except BaseException:
+                del self._running[name]
+                raise
 
     async def _deliver(self, host: Host, spec: ActionSpec, options: EventOptions, name: str, key: str, events: Sequence[Event]) -> None:
         """One turn of one agent; returns when it is durable, or known to have been done before."""

@@ -61,11 +61,16 @@ class Threads:
         with self._lock:
             self.limit += 1
 
+    def leave_behind(self) -> None:
+        """Nobody waits any more for what runs; others take the places of those threads."""
+        for future in tuple(self._waiting):
+            future.cancel()
+            self.lose_one()
+
     def close(self) -> None:
         """Let idle threads end; those at work end after it, and nobody waits for them any more."""
         self._closed = True
-        for future in tuple(self._waiting):
-            future.cancel()
+        self.leave_behind()
         for _ in range(self._threads):
             self._jobs.put(None)
 

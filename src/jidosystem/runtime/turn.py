@@ -47,10 +47,11 @@ class Origin:
 class DueOrigin(Origin):
     """A reminder being fired, and what takes its place in the same commit (None: nothing), counted by the clock of `zero_s`."""
 
-    __slots__ = ("following", "row", "zero_s")
+    __slots__ = ("following", "reminder", "row", "zero_s")
 
     def __init__(self, reminder: Reminder, following: Reminder | None, zero_s: float, settled: Callable[[BaseException | None], None]) -> None:
         super().__init__("due", reminder.name, int(reminder.due_s * 1_000_000), settled)
+        self.reminder = reminder
         self.following = following
         self.row = reminder.row
         self.zero_s = zero_s
@@ -85,6 +86,7 @@ class Turn:
     value: Any = None
     error: BaseException | None = None
     effects: Effects | None = None
+    new_status: int | None = None  # that the agent is to have in its record, of a turn of the platform's own
     task: asyncio.Future[Any] | None = None
     origin: Origin | None = None
     key: str | None = None
@@ -181,9 +183,11 @@ class Turn:
     def collect(self, what: str) -> Effects:
         """The turn's effects, to add to; refused once the turn is over, and in read-only turns."""
         if not self.open:
-            raise OutsideTurn(f"{self.activation.address}: {what} after its turn had ended; await what the action starts before it returns")
+            told = f"{self.activation.address}: {what} after its turn had ended; await what the action starts before it returns"
+            raise OutsideTurn(told, agent=self.activation.address)
         if self.spec.readonly:
-            raise ReadOnlyTurn(f"{self.activation.address}.{self.spec.name} is read-only and can't {what}; drop readonly=True")
+            told = f"{self.activation.address}.{self.spec.name} is read-only and can't {what}; drop readonly=True"
+            raise ReadOnlyTurn(told, agent=self.activation.address)
         effects = self.effects
         if effects is None:
             effects = self.effects = Effects()
@@ -270,7 +274,10 @@ async def in_span(span: Span, coro: Coroutine[Any, Any, Any]) -> Any:
 def ended_with(turn: Turn, task: asyncio.Future[Any]) -> BaseException | None:
     """The error that a finished task stands for; None if it has a result."""
     if task.cancelled():
-        return turn.stop_reason or ActionCancelled(f"{turn.activation.address}.{turn.spec.name} cancelled itself; it was rolled back")
+        return turn.stop_reason or ActionCancelled(
+            f"{turn.activation.address}.{turn.spec.name} cancelled itself; it was rolled back. Catch the cancellation of what it awaits",
+            agent=turn.activation.address,
+        )
     error = task.exception()
     if error is not None and turn.stop_reason is not None and isinstance(error, asyncio.CancelledError | TimeoutError):
         return turn.stop_reason

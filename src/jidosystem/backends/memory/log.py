@@ -37,17 +37,22 @@ class MemoryLog(EventLog):
     def prepare(self, events: Sequence[Event], expected: int | None = None) -> list[bytes]:
         """Encode and check; raises what refuses the append, before anything is changed."""
         if self._closed:
-            raise StoreUnavailable("the log is closed")
+            raise StoreUnavailable("the store is closed; nothing was written")
         if expected is not None and events:
             actual = self._last_of(events[0].stream)
             if actual != expected:
                 raise StreamConflict(
-                    f"stream {events[0].stream!r} ends at {actual}, not at {expected}", stream=events[0].stream, expected=expected, actual=actual
+                    f"stream {events[0].stream!r} ends at {actual}, not at {expected}; nothing was written",
+                    stream=events[0].stream,
+                    expected=expected,
+                    actual=actual,
                 )
         blobs = [encode_event(event) for event in events]
         for event, blob in zip(events, blobs, strict=True):
             if len(blob) > self.max_event_bytes:
-                raise TooLarge(f"event {event.type!r} has {len(blob)} bytes, over {self.max_event_bytes}")
+                raise TooLarge(
+                    f"event {event.type!r} has {len(blob)} bytes, over {self.max_event_bytes}; nothing was written", limit=self.max_event_bytes
+                )
         return blobs
 
     def add(self, events: Sequence[Event], blobs: Sequence[bytes]) -> Sequence[int]:
@@ -89,7 +94,7 @@ class MemoryLog(EventLog):
                     yield page
                 after = max(after, end)
                 if self._closed:
-                    raise StoreUnavailable("the log is closed")
+                    raise StoreUnavailable("the store is closed; nothing was written")
                 if len(self._blobs) == end:
                     await grown.wait()
         finally:

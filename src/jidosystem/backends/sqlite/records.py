@@ -15,6 +15,7 @@ from ...core.clock import Clock, SystemClock
 from ...core.codec import seal, unseal
 from ...core.errors import InvalidConfig, RecordUnreadable, StoreError, StoreUnavailable, TooLarge
 from ...core.events import Event, decode_event
+from ...core.near import one_of
 from ...core.records import Committed, Record, Records, Row, Settled, StoredRow, Told
 from .file import UNLISTED, FileLock, open_file, translate
 from .log import SqliteLog
@@ -37,14 +38,28 @@ async def open_store(
     """
     if durability not in ("full", "relaxed"):
         raise InvalidConfig(
-            f"durability={durability!r}: 'full' or 'relaxed'", path="infrastructure.durability", value=durability, allowed="'full', 'relaxed'"
+            f"durability={durability!r}: {one_of(durability, ('full', 'relaxed'))}",
+            path="infrastructure.durability",
+            value=durability,
+            allowed="'full', 'relaxed'",
         )
     loop = asyncio.get_running_loop()
-    lock = await loop.run_in_executor(None, FileLock, path)
+    opening = loop.run_in_executor(None, _open, path, durability, max_page_count, loop, clock or SystemClock())
     try:
-        connection = await loop.run_in_executor(None, open_file, path, durability, max_page_count)
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:  # a thread can't be stopped: what it has opened is closed again
+        await asyncio.wait([opening])
+        if opening.exception() is None:
+            await opening.result().close()
+        raise
+
+
+def _open(path: str, durability: str, max_page_count: int | None, loop: asyncio.AbstractEventLoop, clock: Clock) -> SqliteRecords:
+    lock = FileLock(path)
+    try:
+        connection = open_file(path, durability, max_page_count)
         try:
-            return await loop.run_in_executor(None, SqliteRecords, path, lock, connection, loop, clock or SystemClock())
+            return SqliteRecords(path, lock, connection, loop, clock)
         except sqlite3.Error as error:
             connection.close()
             raise translate(error, path) from error
@@ -88,10 +103,14 @@ class SqliteRecords(Records):
 
     def submit(self, agent: str, expected: int, head: bytes | None, rows: Sequence[Row], events: Sequence[Event], settled: Settled) -> None:
         if self._closed:
-            raise StoreUnavailable(f"{self._path} is closed")
+            raise StoreUnavailable(f"{self._path} is closed; nothing was written")
         if head is not None:
             if len(head) > self.max_head_bytes:
-                raise TooLarge(f"the record of {agent} has {len(head)} bytes, over {self.max_head_bytes}", agent=agent)
+                raise TooLarge(
+                    f"the record of {agent} has {len(head)} bytes, over {self.max_head_bytes}; nothing was written",
+                    agent=agent,
+                    limit=self.max_head_bytes,
+                )
             if not rows and not events:  # past the Python of NamedTuple's constructor: this runs in every durable turn
                 self._put(
                     make_tuple(Head, (settled, agent, expected + 1, bytearray(crc32(head).to_bytes(4, "big") + head)))
@@ -201,7 +220,7 @@ class SqliteRecords(Records):
                 yield present
             while True:
                 if self._closed and not seen:
-                    raise StoreUnavailable(f"{self._path} is closed")
+                    raise StoreUnavailable(f"{self._path} is closed; nothing was written")
                 if not seen:
                     grown.clear()
                     await grown.wait()
@@ -227,7 +246,7 @@ class SqliteRecords(Records):
 
         future: Future[Any] = self._loop.create_future()
         if self._closed:
-            raise StoreUnavailable(f"{self._path} is closed")
+            raise StoreUnavailable(f"{self._path} is closed; nothing was written")
         self._put(Call(partial(resolve, future), remove))
         removed: int = await future
         return removed
@@ -243,12 +262,13 @@ class SqliteRecords(Records):
         for watchers in self._watchers.values():
             for _seen, grown in watchers:
                 grown.set()
-        await self._loop.run_in_executor(None, self._close_threads)
-        self._lock.release()
+        await self._loop.run_in_executor(None, self._let_go)
 
-    def _close_threads(self) -> None:
+    def _let_go(self) -> None:
+        """In a thread, to its end whoever waits for it: the file is nobody's then."""
         self._reader.close()
         self._writer.close()
+        self._lock.release()
 
 
 def _sealed(row: Row) -> SealedRow:
