@@ -10,9 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
+from ..core.near import near
 from . import node
 from .node import NodeOption
-from .output import Json, near, tell, tell_json, usage
+from .output import Json, tell, tell_json, usage
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
