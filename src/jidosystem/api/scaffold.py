@@ -15,7 +15,7 @@ import secrets
 import shutil
 import sys
 from collections.abc import Mapping
-from importlib.metadata import packages_distributions
+from importlib.machinery import PathFinder
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -46,9 +46,8 @@ def check_project(name: str) -> str:
         raise ScaffoldError(f"{name!r} can't name a project: Python's own module {package!r} would be hidden by it. Try {name}-app")
     if package in TAKEN_FOLDERS:
         raise ScaffoldError(f"{name!r} can't name a project: {package!r} means something else here. Try my-{name}")
-    owners = packages_distributions().get(package, ())
-    if owners:
-        raise ScaffoldError(f"{name!r} can't name a project: the installed library {owners[0]!r} would be hidden by it. Try {name}-app")
+    if PathFinder.find_spec(package, [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]) is not None:
+        raise ScaffoldError(f"{name!r} can't name a project: the installed library {package!r} would be hidden by it. Try {name}-app")
     return package
 
 
