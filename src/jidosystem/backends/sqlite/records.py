@@ -167,6 +167,11 @@ class SqliteRecords(Records):
             if len(found) < PAGE:
                 return
 
+    async def count_agents(self, type_name: str) -> int:
+        query = "SELECT count(*) FROM heads WHERE agent > ? AND agent < ? AND head IS NOT NULL"
+        found = await self._reader.call(_query(query, (f"{type_name}/", f"{type_name}0")))
+        return int(found[0][0])
+
     async def watch(self, agent: str) -> AsyncIterator[Record]:
         seen: deque[Record] = deque(maxlen=WATCH_BEHIND)
         grown = asyncio.Event()
