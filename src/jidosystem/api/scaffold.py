@@ -60,9 +60,9 @@ def check_class(name: str) -> tuple[str, str]:
         title = "".join(part[:1].upper() + part[1:] for part in re.split("[-_]+", name))
     module = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", title).lower()
     if hasattr(builtins, title) or title in TAKEN_CLASSES:
-        raise ScaffoldError(f"{name!r} can't name an agent: its module needs {title!r} for something else. Try {title}Agent")
+        raise ScaffoldError(f"{name!r} can't name an agent: its module needs {title!r} for something else. Try My{title}")
     if module in ("app", "main", "conftest") or keyword.iskeyword(module):
-        raise ScaffoldError(f"{name!r} can't name an agent: {module}.py means something else. Try {title}Agent")
+        raise ScaffoldError(f"{name!r} can't name an agent: {module}.py means something else. Try My{title}")
     return title, module
 
 

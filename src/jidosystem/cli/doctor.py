@@ -13,7 +13,7 @@ from ..api.doctor import Finding, examine
 from . import node as nodes
 from .output import FAILED, Json, Quiet, colour, say, tell, tell_json
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 

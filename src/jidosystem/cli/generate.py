@@ -27,7 +27,11 @@ class Kinds(TyperGroup):
 
 
 app = typer.Typer(
-    cls=Kinds, rich_markup_mode=None, no_args_is_help=True, help="Add an agent or a sensor, with its test, to the project that you are in."
+    cls=Kinds,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    add_completion=False,
+    help="Add an agent or a sensor, with its test, to the project that you are in.",
 )
 
 
@@ -48,6 +52,26 @@ def agent(
     """
     project = find_project(Path.cwd())
     _write(project, agent_files(project, name, fields or (), action or ()), force=force, as_json=as_json)
+
+
+@app.command()
+def sensor(
+    name: Annotated[str, typer.Argument(help="Its class, for example Prices.", show_default=False)],
+    every: Annotated[float | None, typer.Option(help="Look again after so many seconds.", metavar="SECONDS")] = None,
+    cron: Annotated[str | None, typer.Option(help="Look by the clock, in UTC: '0 7 * * *'.", metavar="EXPRESSION")] = None,
+    watch: Annotated[str | None, typer.Option(help="Take files that are new or changed in a folder.", metavar="FOLDER")] = None,
+    http: Annotated[str | None, typer.Option(help="Take what is sent to a path: /hooks/{key}.", metavar="PATH")] = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Write an agent with a sensor, and its test. Each item that the sensor yields is one turn of the agent.
+
+    Exactly one of --every, --cron, --watch and --http says when it runs.
+    """
+    from ..api.scaffold_sensor import sensor_files
+
+    project = find_project(Path.cwd())
+    _write(project, sensor_files(project, name, every=every, cron=cron, watch=watch, http=http), force=force, as_json=as_json)
 
 
 def _write(project: Project, content: dict[str, str], *, force: bool, as_json: bool) -> None:

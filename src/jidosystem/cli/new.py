@@ -10,7 +10,7 @@ import typer
 from ..api.scaffold import project_files, write_project
 from .output import Json, say, tell, tell_json
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command()
