@@ -1,4 +1,4 @@
-"""What keeps failing: one list for events, casts and reminders, to look at, to run again and to clear.
+"""What keeps failing: one list for events, casts, reminders and items of sensors, to look at, to run again and to clear.
 
 A letter is a record of its own (`jido.dead_letter/<id>`), its id made from where it comes from, so that moving the same
 thing twice stores it once. The list is bounded: at the limit nothing is lost, the source keeps what it has and says so.
@@ -21,8 +21,8 @@ from .observability import logger
 from .records import Record, Records
 
 TYPE = "jido.dead_letter"
-Source = Literal["event", "cast", "reminder"]
-SOURCES: tuple[Source, ...] = ("event", "cast", "reminder")
+Source = Literal["event", "cast", "reminder", "sensor"]
+SOURCES: tuple[Source, ...] = ("event", "cast", "reminder", "sensor")
 TOGETHER = 1_000
 Redriver = Callable[["DeadLetter"], Awaitable[None]]
 
@@ -30,7 +30,7 @@ Redriver = Callable[["DeadLetter"], Awaitable[None]]
 class DeadLetter(msgspec.Struct, frozen=True):
     """Something that was given up.
 
-    `name`: the subscription, the receiver of a cast or the reminder. `agent`: the address that it was for, if it was for
+    `name`: the subscription, the receiver of a cast, the reminder or the sensor. `agent`: the address that it was for, if it was for
     an agent. `error`: type and message of its last failure. `time_s`: when, seconds since the epoch. `series` and
     `number`: its place where it comes from. `payload`: what it was, plain builtins.
     """
@@ -102,7 +102,7 @@ class DeadLetters:
     # -- for people ------------------------------------------------------------------------------------------------
 
     async def list(self, source: Source | None = None, *, name: str | None = None, limit: int | None = None) -> list[DeadLetter]:
-        """The letters, the oldest first: of one source ("event", "cast", "reminder") or all, of one name or all.
+        """The letters, the oldest first: of one source ("event", "cast", "reminder", "sensor") or all, of one name or all.
 
         One that can't be read is named in the log and left out.
         """
