@@ -61,7 +61,7 @@ def test_an_agent_is_added_and_hosted(tmp_path: Path) -> None:
         (["generate", "agnet", "X"], 2, "did you mean 'agent'"),
         (["generate", "agent"], 2, "missing argument"),
         (["generate", "agent", "Invoice"], 1, "there is no project"),
-        (["generate", "sensor", "Feed", "--every", "x"], 2, "valid float"),
+        (["generate", "sensor", "Feed", "--every", "x"], 2, "valid number"),
     ],
 )
 def test_what_cannot_be_is_refused_with_what_could(tmp_path: Path, arguments: list[str], code: int, told: str) -> None:
@@ -95,6 +95,49 @@ def test_whatever_is_typed_ends_with_a_code_and_words(command: list[str], rest: 
             assert "mistake in jido" not in err.getvalue(), err.getvalue()
             assert code == 0 or err.getvalue()
             assert not [name for name in os.listdir(folder) if name.startswith(".")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "when"),
+    [
+        (["--every", "60"], "every=60"),
+        (["--every", "0.5"], "every=0.5"),
+        (["--cron", "0 7 * * *"], 'cron="0 7 * * *"'),
+        (["--watch", "in box"], 'watch="in box"'),
+        (["--http", "/hooks/{key}"], 'http="/hooks/{key}"'),
+        (["--http", "/hooks"], 'http="/hooks", key="main"'),
+    ],
+)
+def test_a_sensor_is_added_and_hosted(tmp_path: Path, arguments: list[str], when: str) -> None:
+    jido("new", "shop", cwd=tmp_path)
+    jido("generate", "sensor", "Feed", *arguments, cwd=tmp_path / "shop")
+    assert f'@sensor({when}, action="take")' in (tmp_path / "shop/shop/feed.py").read_text()
+    assert "from shop.feed import Feed" in (tmp_path / "shop/shop/app.py").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ([], "exactly one of"),
+        (["--every", "1", "--http", "/x"], "--every and --http given"),
+        (["--every", "0"], "every"),
+        (["--every", "nan"], "every"),
+        (["--every", "-1"], "every"),
+        (["--every", "1e400"], "every"),
+        (["--cron", "soon"], "cron"),
+        (["--cron", ""], "printable"),
+        (["--watch", ""], "printable"),
+        (["--http", "hooks"], "begins with"),
+        (["--http", "/a b"], "path"),
+        (["--http", "/{key}/{key}"], "path"),
+        (["--watch", 'a"b'], "without quotes"),
+    ],
+)
+def test_a_sensor_that_cannot_be_is_refused(tmp_path: Path, arguments: list[str], told: str) -> None:
+    jido("new", "shop", cwd=tmp_path)
+    before = sorted(path.name for path in (tmp_path / "shop").rglob("*"))
+    assert told in jido("generate", "sensor", "Feed", *arguments, cwd=tmp_path / "shop", check=1).stderr
+    assert sorted(path.name for path in (tmp_path / "shop").rglob("*")) == before
 
 
 def test_names_that_are_no_text_are_refused(tmp_path: Path) -> None:
