@@ -18,10 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jidosystem import Agent
-from jidosystem.api.scaffold import ScaffoldError, app_module, check_class, check_member, check_project, project_files, write_modules, write_project
+from jidosystem.api.scaffold import app_module, check_class, check_member, check_project, project_files, write_modules, write_project
 from jidosystem.api.scaffold_agent import Project, agent_files, find_project, hosted
 from jidosystem.api.scaffold_sensor import sensor_files
 from jidosystem.api.scaffold_types import TYPES, parse_member
+from jidosystem.core.errors import ScaffoldError
 
 TOOLS = Path(sys.executable).parent
 
@@ -310,7 +311,8 @@ def in_a_child(code: str, folder: Path, *arguments: str) -> subprocess.Completed
 FULL = """
 import errno, resource, signal, sys
 from pathlib import Path
-from jidosystem.api.scaffold import ScaffoldError, project_files, write_project
+from jidosystem.api.scaffold import project_files, write_project
+from jidosystem.core.errors import ScaffoldError
 content = project_files("shop")
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
