@@ -75,7 +75,7 @@ def test_the_action_must_be_there_and_take_one_item() -> None:
 
     with pytest.raises(DefinitionError, match="no such action; its actions are none"):
 
-        class None_(Agent):
+        class Deaf(Agent):
             @sensor(every=1, action="poll")
             async def poll(self) -> AsyncIterator[int]:
                 yield 1
@@ -199,7 +199,7 @@ async def test_two_types_cant_take_requests_of_one_path() -> None:
             yield 1
 
     async with Platform(agents=[One]) as platform:
-        with pytest.raises(DefinitionError, match="Two.hook: http='/hooks/{key}' is taken by One.hook"):
+        with pytest.raises(DefinitionError, match=r"Two.hook: http='/hooks/\{key\}' is taken by One.hook"):
             platform.agent(Two, "a")
         assert not One.__jido_type__.resident  # a request finds its agent by itself
 

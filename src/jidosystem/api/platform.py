@@ -32,6 +32,7 @@ from ..runtime.sender import Sender, durable_cast
 from ..runtime.subscriptions import Subscriptions
 from . import assembly
 from .agents import Agents
+from .hooks import AsgiApp, Hooks
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -242,6 +243,13 @@ class Platform:
     def name(self) -> str:
         """The node's name."""
         return self._name
+
+    def hooks(self, otherwise: AsgiApp | None = None) -> Hooks:
+        """An ASGI application that hands requests to the sensors with `http=`, for any ASGI server or framework.
+
+        `otherwise`: the application that gets all other requests; without one they are answered with 404.
+        """
+        return Hooks(self._running().sensors.receivers, otherwise)
 
     def metrics(self) -> str:
         """Everything counted so far, as Prometheus text."""
