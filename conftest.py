@@ -5,6 +5,7 @@
 - A block of python or toml whose first line is a comment with nothing but a file's name, `# shop.py`, is that file.
 - A block of console is typed into a shell: what stands behind `$ ` are commands, what follows is what they print, `...` being
   anything. A command that ends in `&` goes on; what stands below it is waited for. One that fails must show what it prints.
+- `<!-- goes on from: other.md -->` writes the files of another page, and of those that it goes on from.
 - `<!-- skip: next -->` leaves out a block.
 """
 
@@ -25,11 +26,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from sybil import Sybil
+from sybil import Region, Sybil
 from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
 if TYPE_CHECKING:
-    from sybil import Example
+    from collections.abc import Iterator
+
+    from sybil import Document, Example
 
 BLOCK_TIMEOUT_S = 30
 COMMAND_TIMEOUT_S = 60
@@ -94,13 +97,35 @@ class ConsoleBlock(CodeBlockParser):
         return None
 
 
+def goes_on(document: Document) -> Iterator[Region]:
+    """The comments by which a page takes over the files of another."""
+    for match in re.finditer(r"<!-- goes on from: (\S+) -->", document.text):
+        yield Region(match.start(), match.end(), parsed=Path(document.path).parent / match[1], evaluator=take_over)
+
+
+def take_over(example: Example) -> None:
+    """Write the files of the page that is gone on from."""
+    for name, text in files_of(example.parsed).items():
+        write(example.namespace["__page__"], name, text)
+
+
+def files_of(path: Path) -> dict[str, str]:
+    """The files that a page leaves behind."""
+    text = path.read_text()
+    files: dict[str, str] = {}
+    for before in re.findall(r"<!-- goes on from: (\S+) -->", text):
+        files |= files_of(path.parent / before)
+    blocks = re.findall(r"^```(?:python|toml)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+    return files | {name: block for block in blocks if (name := file_named_by(block)) is not None}
+
+
 def fits(expected: str, printed: str) -> bool:
     """Whether that was printed, `...` being anything; spaces at the ends of lines don't count."""
 
     def stripped(text: str) -> str:
         return "\n".join(line.rstrip() for line in text.strip().splitlines())
 
-    pattern = ".*?".join(re.escape(part) for part in stripped(expected).split("..."))
+    pattern = ".*?".join(re.escape(part) for part in re.split(r"(?<!\.)\.{3}(?!\.)", stripped(expected)))
     return re.fullmatch(pattern, stripped(printed), flags=re.DOTALL) is not None
 
 
@@ -110,7 +135,7 @@ class Shell:
     def __init__(self, directory: Path) -> None:
         here = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "JIDO_", "COV_"))}
         bins = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
-        self._env = {**here, "PATH": bins, "HOME": str(directory), "NO_COLOR": "1", "COLUMNS": "100", "PYTHONUNBUFFERED": "1"}
+        self._env = {**here, "PATH": bins, "HOME": str(directory), "NO_COLOR": "1", "COLUMNS": "80", "PYTHONUNBUFFERED": "1"}
         self._output = tempfile.TemporaryDirectory()
         self._count = 0
         self._process = subprocess.Popen(
@@ -122,13 +147,13 @@ class Shell:
         """What it prints, and its status; of one in the background, what it has printed when that fits or time is up."""
         self._count += 1
         out, done = (Path(self._output.name) / f"{self._count}.{what}" for what in ("out", "status"))
-        goes_on = command.rstrip().endswith("&")
+        stays = command.rstrip().endswith("&")
         body = f"{{ {command.rstrip().removesuffix('&')}\n}} >{out} 2>&1"
-        self._send(f"{body} </dev/null &\n" if goes_on else f"{body} </dev/null; echo $? >{done}.new; mv {done}.new {done}\n")
+        self._send(f"{body} </dev/null &\n" if stays else f"{body} </dev/null; echo $? >{done}.new; mv {done}.new {done}\n")
         deadline = time.monotonic() + COMMAND_TIMEOUT_S
-        while time.monotonic() < deadline and not (goes_on and fits(expected, read(out))) and not done.exists():
+        while time.monotonic() < deadline and not (stays and fits(expected, read(out))) and not done.exists():
             time.sleep(0.02)
-        status = int(read(done) or 0) if goes_on or done.exists() else 124
+        status = int(read(done) or 0) if stays or done.exists() else 124
         return re.sub(r"^bash: line \d+: +(?:\d+ (Killed|Terminated) .*)?", r"\1", read(out), flags=re.MULTILINE), status
 
     def _send(self, line: str) -> None:
@@ -188,7 +213,7 @@ def _close_page(namespace: dict[str, Any]) -> None:
 
 
 pytest_collect_file = Sybil(
-    parsers=[PythonBlock(), TomlBlock(), ConsoleBlock(), SkipParser()],
+    parsers=[goes_on, PythonBlock(), TomlBlock(), ConsoleBlock(), SkipParser()],
     patterns=["README.md", "docs/**/*.md", "docs/*.md"],
     setup=_open_page,
     teardown=_close_page,
