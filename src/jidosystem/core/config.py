@@ -127,6 +127,10 @@ class Config:
         section, key, rest = self._known(path)
         return self._found(path, self._live[section], key, rest)
 
+    def names(self) -> list[str]:
+        """The sections, the application's own among them."""
+        return list(self._models)
+
     def section(self, name: str) -> Any:
         """A whole section as it is now; your own come as their pydantic model."""
         self._known_section(name, name, "")

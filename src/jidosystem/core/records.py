@@ -160,6 +160,10 @@ class Records(Protocol):
         one is listed with its `damage` and an empty head."""
         ...
 
+    async def count_agents(self, type_name: str) -> int:
+        """How many records (no tombstones) there are of an agent type; their heads stay unread where the engine can do without."""
+        return sum([len(page) async for page in self.scan_agents(type_name)])
+
     def watch(self, agent: str) -> AsyncIterator[Record]:
         """The present record (if any), then every later one as it is committed, in order. A watcher that is more
         than 1,000 records behind skips to the newest; it never misses the last one."""

@@ -227,6 +227,34 @@ class Control:
                 if state is None or info.state == state:
                     yield info
 
+    async def page(self, host: Host, after: str, limit: int, state: str | None) -> list[AgentInfo]:
+        """The first agents of a type by key, those with a record and live ones without, after a key: at most `limit` of them."""
+        unstored = sorted(key for key, activation in host.live.items() if activation.revision == 0 and key > after)
+        found: list[AgentInfo] = []
+
+        def add(info: AgentInfo) -> None:
+            if state is None or info.state == state:
+                found.append(info)
+
+        def add_unstored_before(key: str | None) -> None:
+            while unstored and (key is None or unstored[0] <= key) and len(found) < limit:
+                first = unstored.pop(0)
+                live = host.live.get(first)
+                if live is not None and first != key:
+                    add(self._of_live(host, live))
+
+        async for records in self._node.records.scan_agents(host.type.name, host.prefix + after):
+            for record in records:
+                key = record.agent.partition("/")[2]
+                add_unstored_before(key)
+                if len(found) >= limit:
+                    return found
+                live = host.live.get(key)
+                stored = self._of_live(host, live) if live is not None else None
+                add(stored or self._of_head(host, key, record.revision, record.head or b"", record.damage))
+        add_unstored_before(None)
+        return found[:limit]
+
     def _of_live(self, host: Host, activation: Activation, *, fields: bool = False) -> AgentInfo:
         extra = activation.extra
         outbox: Outbox | None = extra.outbox if extra is not None else None

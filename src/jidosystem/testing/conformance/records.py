@@ -321,6 +321,7 @@ class RecordsConformance(ABC):
             found = [record.agent async for page in records.scan_agents("A") for record in page]
             assert found == ["A/1", "A/3"]
             assert [r.agent async for page in records.scan_agents("A", after="A/1") for r in page] == ["A/3"]
+            assert [await records.count_agents(name) for name in ("A", "AB", "B")] == [2, 1, 0]
 
     async def test_a_watcher_sees_the_present_and_then_each_change(self) -> None:
         async with self.open(HandClock()) as records:
