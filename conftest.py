@@ -45,8 +45,8 @@ def file_named_by(text: str) -> str | None:
 
 
 def write(page: Page, name: str, text: str) -> None:
-    """Put a file into the page's directory."""
-    path = page.path / name
+    """Put a file where the page's shell is."""
+    path = page.here / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
 
@@ -90,9 +90,12 @@ class ConsoleBlock(CodeBlockParser):
         page = example.namespace["__page__"]
         commands = re.findall(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", example.parsed.rstrip("\n") + "\n", flags=re.MULTILINE)
         assert commands, "no line begins with `$ `"
+        if page.went_wrong:
+            return "not typed: a command of this page has gone wrong before"
         for command, expected in commands:
             printed, status = page.shell.type(command, expected)
             if not fits(expected, printed) or (status and not expected.strip()):
+                page.went_wrong = True
                 return f"$ {command}\nexpected:\n{expected}\nprinted (status {status}):\n{printed}"
         return None
 
@@ -148,8 +151,10 @@ class Shell:
         self._count += 1
         out, done = (Path(self._output.name) / f"{self._count}.{what}" for what in ("out", "status"))
         stays = command.rstrip().endswith("&")
-        body = f"{{ {command.rstrip().removesuffix('&')}\n}} >{out} 2>&1"
-        self._send(f"{body} </dev/null &\n" if stays else f"{body} </dev/null; echo $? >{done}.new; mv {done}.new {done}\n")
+        if stays:
+            self._send(f"{command.rstrip().removesuffix('&')} >{out} 2>&1 </dev/null &\n")
+        else:
+            self._send(f"{{ {command}\n}} >{out} 2>&1 </dev/null; echo $? >{done}.new; mv {done}.new {done}\n")
         deadline = time.monotonic() + COMMAND_TIMEOUT_S
         while time.monotonic() < deadline and not (stays and fits(expected, read(out))) and not done.exists():
             time.sleep(0.02)
@@ -183,6 +188,7 @@ class Page:
         self.directory = tempfile.TemporaryDirectory()
         self.path = Path(self.directory.name)
         self.came_from = os.getcwd()
+        self.went_wrong = False
         self._shell: Shell | None = None
         sys.modules[self.module.__name__] = self.module
         os.chdir(self.directory.name)
@@ -193,6 +199,11 @@ class Page:
         if self._shell is None:
             self._shell = Shell(self.path)
         return self._shell
+
+    @property
+    def here(self) -> Path:
+        """Where somebody who follows the page is: in its directory, or where its shell went."""
+        return self.path if self._shell is None else Path(self._shell.type("pwd", "...")[0].strip())
 
     def close(self) -> None:
         """End the loop with all its tasks, and the shell; back to where the tests run."""
