@@ -1,4 +1,4 @@
-"""What keeps failing: one list for events, casts and reminders, to look at, to run again and to clear.
+"""What keeps failing: one list for events, casts, reminders and items of sensors, to look at, to run again and to clear.
 
 A letter is a record of its own (`jido.dead_letter/<id>`), its id made from where it comes from, so that moving the same
 thing twice stores it once. The list is bounded: at the limit nothing is lost, the source keeps what it has and says so.
@@ -21,8 +21,8 @@ from .observability import logger
 from .records import Record, Records
 
 TYPE = "jido.dead_letter"
-Source = Literal["event", "cast", "reminder"]
-SOURCES: tuple[Source, ...] = ("event", "cast", "reminder")
+Source = Literal["event", "cast", "reminder", "sensor"]
+SOURCES: tuple[Source, ...] = ("event", "cast", "reminder", "sensor")
 TOGETHER = 1_000
 Redriver = Callable[["DeadLetter"], Awaitable[None]]
 
@@ -32,9 +32,9 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
     Attributes:
         id: what `redrive` takes
-        source: "event", "cast" or "reminder"
+        source: "event", "cast", "reminder" or "sensor"
         name: the subscription (`durable/…`, `group/…`, `forward/…`, `type.method`), the receiver's address of a cast, `type/key#name` of a
-            reminder
+            reminder, `type.method` of a sensor
         agent: address that it was for, if it was for an agent
         error: type and message of its last failure
         attempts: how often it was tried
@@ -111,8 +111,8 @@ class DeadLetters:
     # -- for people ------------------------------------------------------------------------------------------------
 
     async def list(self, source: Source | None = None, *, name: str | None = None, limit: int | None = None) -> list[DeadLetter]:
-        """The letters, the oldest first: of one source ("event", "cast", "reminder") or all, of one `name` or all, at most `limit`. One that can't
-        be read is named in the log and left out. Raises `InvalidArguments`.
+        """The letters, the oldest first: of one source ("event", "cast", "reminder", "sensor") or all, of one `name` or all, at most
+        `limit`. One that can't be read is named in the log and left out. Raises `InvalidArguments`.
         """
         _check_source(source)
         found: list[DeadLetter] = []

@@ -508,6 +508,8 @@ class Activation:
         """Begin no further turn but hooks; what ended well is still committed."""
         self.status = CRASHING if crashing else LEAVING
         self.idle = False
+        if self.host.type.sensors:
+            self.host.node.sensors.end(self)
 
     def when_committed(self, call: Callable[[], None]) -> None:
         """Call when no commit is in flight or waiting to be; at once if so already."""
@@ -525,6 +527,8 @@ class Activation:
             self.idle = True
         else:
             self.proceed()
+        if self.host.type.senses:
+            self.host.node.sensors.begin(self)
 
     # -- state -----------------------------------------------------------------------------------------------
 

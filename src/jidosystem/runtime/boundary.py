@@ -102,6 +102,10 @@ class Signature:
         self._result_hint = hints["return"]
         self._result: msgspec.msgpack.Decoder[Any] | None = None
 
+    def hint(self, name: str) -> Any:
+        """The type hint of a parameter."""
+        return self._hints[name]
+
     def check_arity(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """`InvalidArguments` if arguments don't match parameters."""
         if kwargs or len(args) not in self.arities:

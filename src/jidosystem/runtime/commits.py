@@ -209,7 +209,7 @@ def undo(activation: Activation, batch: Batch, error: BaseException) -> None:
         _lost(activation, error)
     elif extra.has_rows or batch.staged is not None or activation.writer is not None or activation.readers:
         # What is in memory of its rows may be wrong now, or is still being used by those who have seen too much: read it again.
-        activation.host.drop_and_requeue(activation)
+        activation.host.renew(activation)
     else:
         activation.restore()
     for failed in failing:
@@ -229,7 +229,7 @@ def leave_in_doubt(activation: Activation) -> None:
 def _lost(activation: Activation, error: Conflict) -> None:
     """Somebody else wrote the record: this copy is worthless, the next call reads the new one."""
     activation.host.node.log.error("an agent's record was written by somebody else", agent=activation.address, error=describe(error))
-    activation.host.drop_and_requeue(activation)
+    activation.host.renew(activation)
 
 
 def _what_grew(activation: Activation, error: TooLarge) -> TooLarge:

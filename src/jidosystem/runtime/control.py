@@ -158,6 +158,8 @@ class Control:
         if activation.status == Status.LIVE:
             activation.status = Status.PAUSED
             activation.idle = False
+            self._node.sensors.end(activation)
+            await self._node.sensors.ended(activation)
 
     async def resume(self, host: Host, key: str) -> None:
         """Let a paused agent go on."""

@@ -22,6 +22,7 @@ from ..core.restarts import Supervision
 from .blocks import LATER, Lifecycle, Mailbox, Resilience
 from .boundary import Signature
 from .effects import refuse_assignment
+from .sensor import SensorSpec
 from .state import Field, StateCodec, check_carried, check_default, collect_fields, setter_of_defaults
 
 S = TypeVar("S")
@@ -240,14 +241,13 @@ class AgentType:
     __slots__ = (
         "actions", "cls", "codec", "deletion", "description", "events", "hook_change", "hook_child_failed", "hook_load", "hook_start",
         "hook_terminate", "lifecycle", "mailbox", "migrations", "name", "reader", "reset_transients", "resident", "resilience",
-        "supervision", "transients", "version",
+        "senses", "sensors", "supervision", "transients", "version",
     )  # fmt: skip
 
     def __init__(self, cls: type, name: str, version: int, resident: bool, members: frozenset[str], fields: Mapping[str, Field]) -> None:
         self.cls = cls
         self.name = name
         self.version = version
-        self.resident = resident
         self.description = inspect.cleandoc(cls.__doc__ or "")
         self.codec = StateCodec(name, version, fields)
         self.transients = tuple(f for f in fields.values() if f.name.startswith("_") and f.has_default)
@@ -258,6 +258,7 @@ class AgentType:
         self.supervision: Supervision | None = getattr(cls, "supervision", None)
         self.actions: dict[str, ActionSpec] = {}
         self.events: dict[str, tuple[ActionSpec, EventOptions]] = {}
+        self.sensors: dict[str, SensorSpec] = {}
         self.migrations: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
         self.deletion = self._internal(DELETE, _delete)
         self.hook_start: ActionSpec | None = None
@@ -266,6 +267,10 @@ class AgentType:
         self.hook_change: Callable[..., Coroutine[Any, Any, None]] | None = None
         self.hook_child_failed: ActionSpec | None = None
         self._collect_members(members)
+        self._collect_sensors(members)
+        self.senses = any(sensor.options.http is None for sensor in self.sensors.values())
+        """Whether its agents have work that nobody brings them: they live uncalled. A request finds its agent by itself."""
+        self.resident = resident or self.senses
         self._check_migrations()
         self.reader = _make_reader(cls, self.codec.names)
 
@@ -290,6 +295,15 @@ class AgentType:
                     raise DefinitionError(f"{where}: a second @migrate_state(from_version={from_version})")
                 self.migrations[from_version] = function
             self._collect_hook(name, function)
+
+    def _collect_sensors(self, members: frozenset[str]) -> None:
+        for name in dir(self.cls):
+            function = inspect.getattr_static(self.cls, name)
+            if inspect.isfunction(function) and (options := getattr(function, "__jido_sensor__", None)) is not None:
+                where = f"{self.cls.__name__}.{name}"
+                if name in members:
+                    raise DefinitionError(f"{where}: a sensor can't be named {name!r}: every agent has a member `Agent.{name}`")
+                self.sensors[name] = SensorSpec(self, name, function, options, _hints_of(function, where, self.cls))
 
     def _collect_hook(self, name: str, function: Any) -> None:
         for mark, attribute, takes in (

@@ -10,10 +10,10 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from ..core.codec import decode
-from ..core.errors import AgentFailed, JidoError
+from ..core.errors import AgentCrashed, AgentFailed, JidoError
 from .extra import MAX_REMEMBERED
 from .status import Status
-from .turn import DueOrigin, Origin, Turn
+from .turn import DueOrigin, Origin, SensorOrigin, Turn
 
 if TYPE_CHECKING:
     from .activation import Activation
@@ -104,6 +104,14 @@ def to_be_done(activation: Activation, turn: Turn) -> bool:
     """
     origin, extra = turn.origin, activation.extra
     assert origin is not None
+    if isinstance(origin, SensorOrigin):
+        if origin.activation is activation:
+            return True
+        activation.host.guards.release(turn)
+        turn.fail(
+            AgentCrashed(f"{activation.address}: the activation that its sensor {origin.name} ran on has ended", agent=activation.address, cause="")
+        )
+        return False
     if origin.kind == "due":
         present = extra.reminders.get(origin.name) if extra is not None else None
         if present is not None and int(present.due_s * 1_000_000) == origin.number:
