@@ -172,6 +172,11 @@ async def test_a_turn_with_too_many_changes_nothing_and_smaller_ones_go_on(url: 
         assert await sent(platform) == [1, 2, 4]
         World.gate.set()
         await got(platform, "blocked", [1, 2])
+
+        async def room() -> bool:
+            return (await platform.agents.describe(source)).pending_effects == 0
+
+        await until_async(room, "the sender's hearing of it")
         await source.send(to=["x", "y", "blocked"], numbers=[5])
         await got(platform, "blocked", [1, 2, 5])
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import random as random_module
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -86,7 +87,11 @@ class Subscription:
 class EventBus:
     """What `platform.events` is. Publishing stores; every subscriber follows the log, so all see the same, in the same order."""
 
-    def __init__(self, log: EventLog, records: Records, *, dead_letters: DeadLetters, ids: Ids, clock: Clock, source: str = "platform") -> None:
+    def __init__(
+        self, log: EventLog, records: Records, *, dead_letters: DeadLetters, ids: Ids, clock: Clock, source: str = "platform",
+        random: Callable[[], float] = random_module.random,
+    ) -> None:  # fmt: skip
+        self._random = random
         self._log, self._records, self._letters, self._ids, self._clock, self._source = log, records, dead_letters, ids, clock, source
         self._live = LiveDispatch(log, logger("jidosystem.events"))
         self._groups = Groups()
@@ -231,7 +236,7 @@ class EventBus:
             present.subscription = DurableSubscription(
                 name, self._log, self._records, lane_of=_stream_of, deliver=present.deliver, matches=matcher(options["pattern"]),
                 max_in_flight=options["max_in_flight"], max_attempts=options["max_attempts"], start=options["start"],
-                dead_letters=self._letters, clock=self._clock,
+                dead_letters=self._letters, clock=self._clock, random=self._random,
             )  # fmt: skip
             await self._groups.start(name, present)
         elif group is None:
@@ -258,7 +263,7 @@ class EventBus:
         group = Group({})
         group.subscription = DurableSubscription(
             name, self._log, self._records, lane_of=_one_lane, deliver=deliver, matches=matcher(forwarder.pattern), batch=FORWARD_BATCH,
-            max_attempts=FORWARD_ATTEMPTS, start="new", dead_letters=self._letters, clock=self._clock,
+            max_attempts=FORWARD_ATTEMPTS, start="new", dead_letters=self._letters, clock=self._clock, random=self._random,
         )  # fmt: skip
         await self._groups.start(name, group)
         self._forwarders.append(forwarder)

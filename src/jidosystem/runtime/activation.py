@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Generator, Iterable
 from functools import partial
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ..core.codec import NOT_CARRIED
@@ -231,7 +230,7 @@ class Activation:
         if turn.origin is not None and not to_be_done(self, turn):
             return
         turn.begun = True
-        turn.started = self.last_used = monotonic()
+        turn.started = self.last_used = host.node.monotonic()
         spec = turn.spec
         if host.node.checking and not unchanged_between_turns(self, turn):
             return
@@ -279,7 +278,7 @@ class Activation:
             steps.close()
 
     def _take_plain_turns(self, queue: Queue, limit: int, steps: Generator[Any, tuple[Any, Turn], None]) -> int:
-        turns, instance, step = queue.turns, self.instance, steps.send
+        turns, instance, step, monotonic, loop = queue.turns, self.instance, steps.send, self.host.node.monotonic, self.host.node.loop
         encode_checked, buckets, join, new_batch = self.host.type.codec.encode_checked, self.host.meter.buckets, commits.join, commits.new_batch
         started = self.last_used = monotonic()
         for ran in range(limit):
@@ -288,7 +287,7 @@ class Activation:
             turn, batch = turns[0], self.batch
             if turn.withdrawn or (batch is not None and batch.full):
                 return ran
-            if turn.special and (turn.is_special() or (turn.deadline is not None and turn.deadline < started)):
+            if turn.special and (turn.is_special() or (turn.deadline is not None and turn.deadline < loop.time())):
                 return ran
             try:
                 coro = turn.spec.function(instance, *turn.args)
@@ -375,7 +374,7 @@ class Activation:
                     error = invalid
         if error is None:
             error = self._read(turn, value) if spec.readonly else self._wrote(turn, value)
-        host.meter.observe(monotonic() - turn.started)
+        host.meter.observe(host.node.monotonic() - turn.started)
         if turn.span is not None:
             turn.span.end(error)
         if error is not None:

@@ -266,4 +266,6 @@ async def _resolve_unknown(activation: Activation, batch: Batch, error: CommitUn
         undo(activation, batch, error)
     else:
         undo(activation, batch, Conflict(f"{activation.address} was written by somebody else", expected=activation.revision, actual=record.revision))
+    if activation.batch is not None and activation.inflight is None and not activation.pumping:  # what ended while nobody knew
+        flush(activation)
     activation.proceed()

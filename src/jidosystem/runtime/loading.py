@@ -124,7 +124,7 @@ async def _load_marks(activation: Activation, marks: Marks) -> None:
             for row in await records.read_rows(address, "pending"):
                 casts = casts_of(row)
                 extra.outbox.expect(len(casts))
-                activation.host.node.loop.call_soon(extra.outbox.release, row.name, casts)
+                extra.outbox.release(row.name, casts)  # before anything that the agent casts from now on
     except (msgspec.MsgspecError, ValueError) as error:
         raise RecordUnreadable(f"a row of {address} can't be read: {error}; nothing was changed", agent=address) from error
 

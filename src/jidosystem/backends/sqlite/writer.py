@@ -10,6 +10,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import chain, groupby, repeat
 from operator import itemgetter
 from queue import Empty, SimpleQueue
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 
 from ...core.clock import Clock
 from ...core.errors import CommitUnknown, Conflict, RowExists, StoreError, StreamConflict
+from ...core.outside import Outside, outside_of
 from ...core.records import Committed, Row
 from .file import UNLISTED, VERSION, LogSpace, translate
 
@@ -26,6 +28,7 @@ DOUBT_S = 0.1
 MAX_BATCH = 2_000
 MAX_BATCH_BYTES = 16 * 1024 * 1024
 CROWD = 16
+WRITER = "the writer of the SQLite file"
 SIZES = (1, 4, 16, 32, 64, 128, 256, 512, 1024)
 """Rows a statement carries: few sizes, so that all of them stay prepared; what is missing is filled with NULLs that do nothing."""
 
@@ -86,11 +89,12 @@ class Writer:
         self._path = path
         self._loop = loop
         self._clock = clock
-        self._settled = settled
+        outside = outside_of(loop)
+        self._settled = settled if outside is None else partial(_end, outside, settled)
         self._log_space = LogSpace(path)
         self._queue: SimpleQueue[Item | None] = SimpleQueue()
         self._doubtful: list[tuple[Sequence[Item], int, sqlite3.Error]] = []
-        self.put = self._queue.put
+        self.put = self._queue.put if outside is None else partial(_begin, outside, self._queue.put)
         self._last_position: int = connection.execute("SELECT coalesce(max(position), 0) FROM events").fetchone()[0]
         self._thread = threading.Thread(target=self._run, name="jido-sqlite-writer", daemon=True)
         self._thread.start()
@@ -383,6 +387,17 @@ class Writer:
             self._last_position += 1
             self._connection.execute(_EVENT[1], (self._last_position, stream, blob))
         return range(first, self._last_position + 1)
+
+
+def _begin(outside: Outside, put: Callable[[Item], None], item: Item) -> None:
+    outside.began(WRITER)
+    put(item)
+
+
+def _end(outside: Outside, settled: Callable[[Iterable[Outcome]], None], outcomes: Iterable[Outcome]) -> None:
+    told = [*outcomes]
+    settled(told)
+    outside.ended(WRITER, len(told))
 
 
 def _is_full(error: sqlite3.Error) -> bool:
