@@ -159,7 +159,8 @@ class Shell:
         while time.monotonic() < deadline and not (stays and fits(expected, read(out))) and not done.exists():
             time.sleep(0.02)
         status = int(read(done) or 0) if stays or done.exists() else 124
-        return re.sub(r"^bash: line \d+: +(?:\d+ (Killed|Terminated) .*)?", r"\1", read(out), flags=re.MULTILINE), status
+        printed = re.sub(r"^bash: line \d+: (?: *\d+ (?:Killed|Terminated).*\n)?", "", read(out), flags=re.MULTILINE)  # of jobs that ended
+        return printed + ("Killed\n" if status == 128 + signal.SIGKILL else ""), status
 
     def _send(self, line: str) -> None:
         assert self._process.stdin is not None
