@@ -8,7 +8,7 @@ What an agent has answered survives `kill -9` of the server. A request may be re
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Annotated
 
@@ -21,7 +21,7 @@ from jidosystem import CallTimeout, IdempotencyConflict, InvalidKey, JidoError, 
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Platform]]:
+async def lifespan(app: FastAPI) -> AsyncGenerator[dict[str, Platform]]:
     """The platform lives as long as the application serves."""
     async with Platform(os.environ.get("VOTES_STORE", "sqlite:///votes.db"), agents=[Poll]) as platform:
         yield {"platform": platform}

@@ -18,9 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jidosystem import Agent
-from jidosystem.api.scaffold import ScaffoldError, app_module, check_class, check_member, check_project, project_files, write_modules, write_project
+from jidosystem.api.scaffold import app_module, check_class, check_member, check_project, project_files, write_modules, write_project
 from jidosystem.api.scaffold_agent import Project, agent_files, find_project, hosted
+from jidosystem.api.scaffold_sensor import sensor_files
 from jidosystem.api.scaffold_types import TYPES, parse_member
+from jidosystem.core.errors import ScaffoldError
 
 TOOLS = Path(sys.executable).parent
 
@@ -309,7 +311,8 @@ def in_a_child(code: str, folder: Path, *arguments: str) -> subprocess.Completed
 FULL = """
 import errno, resource, signal, sys
 from pathlib import Path
-from jidosystem.api.scaffold import ScaffoldError, project_files, write_project
+from jidosystem.api.scaffold import project_files, write_project
+from jidosystem.core.errors import ScaffoldError
 content = project_files("shop")
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
@@ -404,6 +407,23 @@ def test_a_folder_without_a_project_says_what_is_missing(tmp_path: Path, content
         find_project(tmp_path)
 
 
+RUNS = '''"""A generated sensor at work."""
+
+from jidosystem import Platform
+
+from my_shop.load import Load
+
+
+async def test_it_looks_by_itself() -> None:
+    """As soon as its agent lives."""
+    async with Platform() as platform:
+        await platform.agents.start(Load, "main")
+        async for fields, _revision in platform.agents.watch(platform.agent(Load, "main")):
+            if fields is not None and fields["taken"] == 1:
+                break
+'''
+
+
 def test_what_is_written_passes_checkers_and_its_own_tests(tmp_path: Path) -> None:
     project = new_project(tmp_path)
     generate(
@@ -421,6 +441,16 @@ def test_what_is_written_passes_checkers_and_its_own_tests(tmp_path: Path) -> No
     )
     generate(project, "InvoiceLine", "total:Decimal", actions=("pay(total, note:str, at:datetime)", "close", "tag(tags:list[UUID])"))
     generate(project, "store")
+    for name, kind, value in (
+        ("Load", "every", 60.0),
+        ("Daily", "cron", "0 7 * * *"),
+        ("Inbox", "watch", "inbox"),
+        ("Hook", "http", "/hooks/{key}"),
+        ("Fixed", "http", "/hooks/fixed"),
+    ):
+        content = sensor_files(project, name, **{kind: value})  # type: ignore[arg-type]
+        write_modules(project.root, content, replace=frozenset({"my_shop/app.py"}))
+    (project.root / "tests" / "test_load_runs.py").write_text(RUNS)
     for command in (
         ["ruff", "check", "."],
         ["ruff", "format", "--check", "."],

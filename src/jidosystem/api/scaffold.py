@@ -20,18 +20,12 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from ..core.errors import UsageError
+from ..core.errors import ScaffoldError
 
 MAX_NAME = 40
 TAKEN_FOLDERS = frozenset({"jido", "jidosystem", "test", "tests", "src", "dist", "build", "docs"})
 
 TAKEN_CLASSES = frozenset({"Agent", "AsyncIterator", "Decimal", "Item", "Path", "Platform", "TypedDict", "UTC", "UUID"})
-
-
-class ScaffoldError(UsageError):
-    """A project or a module that can't be made as asked; nothing was left behind."""
-
-    code = "SCAFFOLD"
 
 
 # -- names ---------------------------------------------------------------------------------------------------------

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ..core.errors import ScaffoldError
 from ..runtime.agent import Agent
-from .scaffold import ScaffoldError, app_module, check_class, check_member
+from .scaffold import app_module, check_class, check_member
 from .scaffold_types import RESERVED, Member, imports, parse_member
 
 MAX_MEMBERS = 50

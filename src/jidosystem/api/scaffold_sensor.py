@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..core.errors import DefinitionError, JidoError
+from ..core.errors import DefinitionError, JidoError, ScaffoldError
 from ..core.hooks import KEY
 from ..runtime.sensor import sensor
-from .scaffold import ScaffoldError, check_class, template
+from .scaffold import check_class, template
 from .scaffold_agent import Project, hosted
 from .scaffold_types import MAX_TEXT, quoted
 

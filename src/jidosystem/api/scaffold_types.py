@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from ..core.config_schema import near
-from .scaffold import ScaffoldError, check_member
+from ..core.errors import ScaffoldError
+from .scaffold import check_member
 
 MAX_TEXT = 80
 MAX_DEPTH = 3

@@ -16,9 +16,8 @@ from .output import Json, near, tell, tell_json, usage
 
 app = typer.Typer(rich_markup_mode=None)
 
-DEFAULT_PATIENCE_S = 3600.0
-"""The node answers when its own `agents.default_timeout` is over, whatever that is."""
 ANSWER_LATE_S = 5.0
+"""How much longer than its patience a caller listens: the node knows better what became of a call that ran out of time."""
 
 
 @app.command()
@@ -41,10 +40,10 @@ def call(
         raise usage(f"--timeout {timeout:g}: seconds, 0 or more")
     given, pairs = _given(arguments or [], args)
     found = node.find(node_name)
-    if pairs:
-        given |= _typed(pairs, _parameters(found, type_name, action))
+    kind = node.ask(found, "GET", node.path_of("types", type_name))  # it also shows, soon, whether the node hangs
+    given |= _typed(pairs, _parameters(kind, action))
     headers = {"Idempotency-Key": key} if key is not None else None
-    patience_s = DEFAULT_PATIENCE_S if timeout is None else timeout + ANSWER_LATE_S
+    patience_s = (kind["call_timeout"] if timeout is None else timeout) + ANSWER_LATE_S
     path = node.path_of("agents", type_name, agent_key, action)
     result = node.ask(found, "POST", path, query={"timeout": timeout}, body=given, headers=headers, patience_s=patience_s)
     if as_json:
@@ -99,9 +98,9 @@ def parse(text: str) -> Any:
     return json.loads(text, parse_constant=refuse)
 
 
-def _parameters(found: node.NodeFile, type_name: str, action: str) -> Mapping[str, Any]:
+def _parameters(kind: Mapping[str, Any], action: str) -> Mapping[str, Any]:
     """The JSON schemas of an action's parameters."""
-    actions = node.ask(found, "GET", node.path_of("types", type_name))["actions"]
+    type_name, actions = kind["name"], kind["actions"]
     if action not in actions:
         there = near(action, actions) or f"; it has {', '.join(actions) or 'none'}"
         raise usage(f"{type_name} has no action {action!r}{there}", f"`jido describe {type_name}` shows them")
@@ -145,5 +144,5 @@ def _kinds(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> set[str
 
 
 def _kind(value: object) -> str:
-    names = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
+    names: dict[type, str] = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object"}
     return names.get(type(value), "null")

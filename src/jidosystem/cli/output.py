@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, TextIO
 
 import typer
+from typer.exceptions import TyperException
 
 OK, FAILED, USAGE, NO_NODE, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes: done; the operation failed; the command line is wrong; no node was reached; Ctrl-C."""
@@ -79,7 +80,7 @@ def _in_other_words(error: UnicodeError) -> tuple[str, int]:
 
 def colour(text: str, name: str, stream: TextIO | None = None) -> str:
     """The text in a colour, if the stream (by default standard output) is a terminal that wants any."""
-    stream = stream or sys.stdout
+    stream = sys.stdout if stream is None else stream
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
         return text
     return f"\x1b[{_COLOURS[name]}m{text}\x1b[0m"
@@ -132,7 +133,7 @@ def shape(error: BaseException) -> Failure:
     """Any error in the one shape."""
     if isinstance(error, Failure):
         return error
-    if hasattr(error, "format_message"):  # the command line's library says it
+    if isinstance(error, TyperException):
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "jido"
         message = error.format_message()
@@ -146,7 +147,7 @@ def shape(error: BaseException) -> Failure:
 
 def told(error: BaseException, *, as_json: bool = False) -> int:
     """Tell an error and return its exit code."""
-    if os.environ.get("JIDO_DEBUG") and not hasattr(error, "format_message"):
+    if os.environ.get("JIDO_DEBUG"):
         import traceback
 
         traceback.print_exception(error)

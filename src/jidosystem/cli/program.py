@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..runtime.agent import Agent
 
 OURS = str(Path(__file__).parents[1])
+IMPORTING = importlib.__file__ or "importlib"
 
 
 class Program(NamedTuple):
@@ -96,7 +97,7 @@ def own_lines(error: BaseException) -> str:
 
 
 def _is_authors(filename: str) -> bool:
-    return not filename.startswith((OURS, "<frozen"))
+    return not filename.startswith((OURS, IMPORTING, "<frozen"))
 
 
 def _agents_of(module: ModuleType) -> dict[str, type[Agent]]:

@@ -84,7 +84,10 @@ async def _run(place: Place, program: Program, listening: socket.socket, as_json
 
     ending = Ending(place.name)
     async with AsyncExitStack() as stack:
-        await serve(place, program, listening, stack)
+        await stack.enter_async_context(await serve(place, program, listening))
+        written = node.NodeFile(place.name, url_of(listening), os.getpid(), place.target, place.token)
+        await asyncio.to_thread(node.write, written)
+        stack.push_async_callback(asyncio.to_thread, node.remove, written)
         names = [cls.__jido_type__.name for cls in program.agents]
         if as_json:
             tell_json({"name": place.name, "url": url_of(listening), "pid": os.getpid(), "store": place.store, "agents": names})

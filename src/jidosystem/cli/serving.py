@@ -1,19 +1,22 @@
-"""A node at work: a platform with a program's agents, its HTTP API, and the file by which commands find it."""
+"""A node at work: a platform with a program's agents, and its HTTP API."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
+import tempfile
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from typing import Any, NamedTuple
 
 from ..api.http.gateway import gateway
-from ..api.http.loopback import url_of
+from ..api.http.loopback import listen
 from ..api.http.server import HttpServer
 from ..api.platform import Platform
-from . import node
+from ..core.records import Records
+from ..runtime.definition import AgentType
+from ..runtime.head import decode_head
+from ..runtime.loading import check_version, current_state
 from .program import Program
 
 
@@ -26,28 +29,85 @@ class Place(NamedTuple):
     token: str
 
 
-async def serve(place: Place, program: Program, listening: socket.socket, stack: AsyncExitStack, *, checking: bool | None = None) -> Platform:
-    """Open everything; closing the stack closes it in an order in which nobody who is being served is cut off."""
-    platform = Platform(place.store, agents=program.agents, name=place.name, checking=checking)
+class Node:
+    """A platform being served. Closed in two steps, in which nobody who is being served is cut off."""
+
+    def __init__(self, platform: Platform, server: HttpServer, closing: asyncio.Event) -> None:
+        self._platform, self._server, self._closing = platform, server, closing
+
+    async def close(self) -> None:
+        """Accept nothing more and close the platform: its store is free when this returns."""
+        self._closing.set()
+        self._server.accept_no_more()
+        await self._platform.__aexit__(None, None, None)
+
+    async def close_connections(self) -> None:
+        """Let the last answers go out; after `close`."""
+        await self._server.stop()
+
+    async def __aenter__(self) -> Node:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        try:
+            await self.close()
+        finally:
+            await self.close_connections()
+
+
+class _Checked(Platform):
+    """A platform for `jido dev`: before it touches the store it looks whether its classes can read what is there."""
+
+    async def _open_records(self, config: Any) -> Records:
+        records = await super()._open_records(config)
+        try:
+            for cls in self._classes:
+                await _check_stored(records, cls.__jido_type__)
+        except BaseException:
+            await records.close()
+            raise
+        return records
+
+
+async def _check_stored(records: Records, kind: AgentType) -> None:
+    """`StateMismatch`, or whatever else keeps an agent of the first page from being activated: a migration that is missing, say."""
+    async for page in records.scan_agents(kind.name):
+        for record in page:
+            if record.head is not None and record.damage is None:
+                head = decode_head(record.head, record.agent)
+                check_version(kind, head, record.agent)
+                if head.state is not None:
+                    kind.codec.mapping(current_state(kind, head, record.agent), record.agent)
+        return
+
+
+async def serve(place: Place, program: Program, listening: socket.socket, *, developing: bool = False) -> Node:
+    """Open everything."""
+    platform_class = _Checked if developing else Platform
+    platform = platform_class(place.store, agents=program.agents, name=place.name, checking=True if developing else None)
     closing = asyncio.Event()
     async with AsyncExitStack() as opening:
         await opening.enter_async_context(platform)
         server = HttpServer(gateway(platform, place.token, closing=closing, program=place.target), listening)
         await server.start()
-        opening.push_async_callback(server.stop)
-        stack.push_async_exit(opening.pop_all())
-    written = node.NodeFile(place.name, url_of(listening), os.getpid(), place.target, place.token)
+        opening.pop_all()
+    return Node(platform, server, closing)
 
-    async def close() -> None:
-        closing.set()
-        server.accept_no_more()
-        await platform.__aexit__(None, None, None)
-        await server.stop()
 
-    stack.push_async_callback(close)
-    await asyncio.to_thread(node.write, written)
-    stack.push_async_callback(asyncio.to_thread, node.remove, written)
-    return platform
+def rehearse() -> None:
+    """Import and compile what opening a node needs, by opening one that nobody sees: the next one is there at once."""
+
+    async def once(folder: str) -> int:
+        async with Platform(f"sqlite:///{folder}/rehearsal.db") as platform:
+            with listen(port=0) as listening:
+                server = HttpServer(gateway(platform, "", closing=asyncio.Event()), listening)
+                await server.start()
+                server.accept_no_more()
+                await server.stop()
+        return 0
+
+    with tempfile.TemporaryDirectory() as folder:
+        run_loop(once(folder))
 
 
 def run_loop(main: Coroutine[Any, Any, int]) -> int:

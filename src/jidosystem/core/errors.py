@@ -147,6 +147,12 @@ class InvalidPattern(UsageError, ValueError):
     code = "INVALID_PATTERN"
 
 
+class ScaffoldError(UsageError):
+    """`jido new` or `jido generate` can't make what it was asked for; nothing was left behind."""
+
+    code = "scaffold"
+
+
 # -- refused for now, nothing has happened ---------------------------------------------------------------------
 
 

@@ -151,7 +151,8 @@ class AgentRoutes:
 def _type_of(host: Host) -> dict[str, Any]:
     kind = host.type
     return {
-        "name": kind.name, "version": kind.version, "description": kind.description, "resident": kind.resident,
+        "call_timeout": host.node.limits.default_timeout, "name": kind.name, "version": kind.version, "description": kind.description,
+        "resident": kind.resident,
         "fields": {field.name: inspect.formatannotation(field.hint) for field in kind.codec.fields},
         "actions": {
             name: {
