@@ -181,6 +181,30 @@ def ask(platform: Platform, key: str) -> asyncio.Task[HttpResponse | None]:
     return asyncio.create_task(platform._node.sensors.receivers.receive(HttpRequest(method="POST", path=f"/slow/{key}")))
 
 
+async def test_while_the_platform_closes_a_request_is_to_be_sent_again(slow: Platform) -> None:
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    class Held(Slow):
+        @action
+        async def hold(self) -> None:
+            entered.set()
+            await go_on.wait()
+
+        @sensor(http="/held/{key}", action="add")
+        async def hook(self, request: HttpRequest) -> AsyncIterator[int]:
+            yield 1
+
+    holding = asyncio.ensure_future(slow.agent(Held, "a").hold())
+    await entered.wait()
+    closing = asyncio.ensure_future(slow.__aexit__(None, None, None))
+    await until(lambda: slow._node.closing)
+    answer = await slow._node.sensors.receivers.receive(HttpRequest(method="POST", path="/held/a"))
+    assert answer is not None and answer.status == 503
+    go_on.set()
+    await asyncio.wait([holding])
+    await closing
+
+
 async def test_requests_of_one_agent_come_one_after_another_and_others_dont_wait(slow: Platform) -> None:
     asked = [ask(slow, key) for key in ("a", "a", "b", "a")]
     await until(lambda: len(began) == 2)

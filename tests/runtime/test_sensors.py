@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from jidosystem import Agent, DeadLetter, Event, Item, Lifecycle, Platform, action, field, on_event, sensor
+from jidosystem import Agent, DeadLetter, Event, HttpRequest, Item, Lifecycle, Platform, action, field, on_event, sensor
 from jidosystem.core.errors import OutsideTurn, StoreUnavailable
 from jidosystem.runtime import sensors
 from tests.runtime.harness import Crashable, FakeClock, PlatformOn, Store, settle, until, until_async
@@ -329,6 +329,31 @@ async def test_what_keeps_failing_is_put_aside_and_the_source_goes_on_behind_it(
         assert await platform.dead_letters.list() == []
 
 
+async def test_where_there_is_no_room_for_a_dead_letter_the_item_waits_and_nothing_is_lost() -> None:
+    source.failing = lambda row: OSError("bad") if row in (1, 2) else None
+    async with Platform(config={"events.max_dead_letters": 1}) as platform:
+        feed = platform.agent(Feed, "a")
+        await feed.seen()
+        await until_async(lambda: platform.dead_letters.list("sensor"))
+        source.failing = lambda row: OSError("bad") if row == 1 else None
+        await has_taken(feed, 2, 3)
+        source.failing = lambda _row: None
+        assert len(await platform.dead_letters.list("sensor")) == 1
+
+
+async def test_an_item_doesnt_become_two_letters_if_its_position_couldnt_be_stored(on_store: Platform, store: Store) -> None:
+    source.rows = [1]
+    source.failing = lambda _row: OSError("bad")
+    feed = on_store.agent(Feed, "a")
+    await feed.seen()
+    await until(lambda: store.commits_of("Feed/a"))
+    store.fail_all()
+    await until_async(lambda: on_store.dead_letters.list("sensor"))
+    store.heal()
+    await until(lambda: ("a", 1) in source.asked)
+    assert len(await on_store.dead_letters.list("sensor")) == 1
+
+
 async def test_an_item_that_doesnt_fit_its_action_is_put_aside_at_once(platform: Platform) -> None:
     class Untyped(Agent):
         count: int = 0
@@ -456,6 +481,7 @@ async def test_a_store_that_fails_stops_nothing_for_good(on_store: Platform, sto
     asked = len(source.asked)
     await until(lambda: len(source.asked) > asked + 2)
     store.heal()
+    await until(lambda: ("a", 4) in source.asked)  # until then a call may share the fate of a turn that fails
     await has_taken(feed, 1, 2, 3, 4)
     assert source.most_running == 1
 
@@ -739,3 +765,27 @@ async def test_a_run_of_the_calendar_that_failed_is_had_again_after_a_restart(ti
         return await platform.agent(Nightly, "a").get() == 1
 
     await until_async(ran_once)
+
+
+async def test_a_turn_of_an_item_is_traced_and_a_request_brings_its_trace() -> None:
+    sdk = pytest.importorskip("opentelemetry.sdk.trace", reason="the extra `otel` isn't installed")
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    class Hook(Agent):
+        @sensor(http="/hook", key="a", event="hook.called")
+        async def hook(self, request: HttpRequest) -> AsyncIterator[str]:
+            yield request.path
+
+    provider, spans = sdk.TracerProvider(), InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    async with Platform(tracer_provider=provider, agents=[Hook]) as platform:
+        await has_taken(platform.agent(Feed, "a"), 1, 2, 3)
+        traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+        request = HttpRequest(method="POST", path="/hook", headers={"traceparent": traceparent})
+        answer = await platform._node.sensors.receivers.receive(request)
+        assert answer is not None and answer.status == 204
+    finished = spans.get_finished_spans()
+    assert [span.name for span in finished].count("Feed.take") == 3
+    (hooked,) = [span for span in finished if span.name == "Hook.hook"]
+    assert f"{hooked.context.trace_id:032x}" == "0af7651916cd43dd8448eb211c80319c"

@@ -33,6 +33,7 @@ from ..runtime.sender import Sender, durable_cast
 from ..runtime.subscriptions import Subscriptions
 from . import assembly
 from .agents import Agents
+from .hooks import AsgiApp, Hooks
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -272,6 +273,13 @@ class Platform:
     def name(self) -> str:
         """The node's name. It can be read before the platform is entered and after it was left."""
         return self._name
+
+    def hooks(self, otherwise: AsgiApp | None = None) -> Hooks:
+        """An ASGI application that hands requests to the sensors with `http=`: uvicorn serves it as it is, FastAPI and Starlette mount it, and
+        `otherwise` is the application that all other requests go to (without one they are answered with 404). Bodies may have 4 MB, else 413.
+        Who may send is for what stands in front of it, and for the sensor.
+        """
+        return Hooks(self._running().sensors.receivers, otherwise)
 
     def metrics(self) -> str:
         """Everything counted so far, as Prometheus text."""

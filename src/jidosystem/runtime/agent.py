@@ -35,7 +35,8 @@ class Agent:
     - `name=`: the agent type's name, by default the class's: letters, digits, `_`, `.`, `-`, at most 128. It is part of every address:
       renaming the class without it makes other agents
     - `version=1`: of the state; see `migrate_state`
-    - `resident=False`: True: activated when the platform starts, and not passivated
+    - `resident=False`: True: activated when the platform starts, and not passivated. So is every type with a `sensor` that doesn't wait for
+      requests
 
     Annotated class attributes are *durable fields*, by the rules of dataclasses; each needs a default. Names that begin with `_` are
     *transient*: never stored, at their defaults in a new activation. A field, parameter or result may be of any type that the codec

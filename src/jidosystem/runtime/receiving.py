@@ -57,6 +57,8 @@ class Reception:
 
     async def _take(self, request: HttpRequest, key: str) -> HttpResponse:
         activation = await self._host.find(key).ready()
+        if self._host.node.closing:
+            raise self._host.shutting_down(key)
         if activation.status is not Status.LIVE:
             return _text(503, f"{activation.address} takes nothing just now; send it again later")
         task = self._sensors.start(activation, self._spec, partial(self._run, activation, request))

@@ -73,6 +73,8 @@ class Sensors:
 
     def begin(self, activation: Activation) -> None:
         """The agent lives: its sensors run, but those that wait for requests."""
+        if self._node.closing:
+            return
         for spec in activation.host.type.sensors.values():
             if spec.options.http is None:
                 self.start(activation, spec, Sensing(self, activation, spec).go_on)
