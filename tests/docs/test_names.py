@@ -20,7 +20,7 @@ NEIGHBOURS = {
     "jido_ai", "max_concurrency", "patched", "start_time_skipping", "thaw", "whereis", "workflow",
 }  # fmt: skip
 """What the systems call so that the pages under `coming-from` speak of."""
-CODE = set(re.findall(r"\w+", " ".join(path.read_text() for path in Path(jidosystem.__file__).parent.rglob("*.py"))))
+CODE = set(re.findall(r"\w+", " ".join(path.read_text() for path in Path(jidosystem.__file__).parents[1].glob("*jidosystem/**/*.py"))))
 CODE |= set(re.findall(r"\w+", (ROOT / "pyproject.toml").read_text() + (ROOT / "Makefile").read_text()))
 ROOMS = {"platform": Platform, "agents": Agents, "events": EventBus, "infrastructure": object}
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from itertools import count
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -100,6 +101,30 @@ def test_every_order_counts_once_whatever_the_store_does(url: str, seed: int) ->
             clients = (keep_ordering(platform, "ab"[number % 2], number) for number in range(20))
             await asyncio.gather(*clients)
             assert platform.faults.journal
+            assert await books(platform) == exactly(10)
+
+    run(main())
+
+
+@pytest.mark.parametrize("seed", [1, 49, 63, 95])
+def test_every_order_counts_once_in_a_storm_with_crashes(seed: int) -> None:
+    """At these seeds casts were once lost or applied twice."""
+
+    async def main() -> None:
+        async with TestPlatform(agents=[Shop, Warehouse], seed=seed, store=STORMY) as platform:
+            chance = Random(seed)
+
+            async def crash() -> None:
+                for _ in range(3):
+                    await asyncio.sleep(chance.random() * 6)
+                    if chance.random() < 0.5:
+                        await platform.crash()
+                        await platform.restart()
+
+            async with asyncio.TaskGroup() as group:
+                group.create_task(crash())
+                for number in range(20):
+                    group.create_task(keep_ordering(platform, "ab"[number % 2], number))
             assert await books(platform) == exactly(10)
 
     run(main())

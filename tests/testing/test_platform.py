@@ -256,7 +256,7 @@ def test_what_never_rests_is_named(url: str) -> None:
 def test_who_hangs_on_an_agent_is_told_which(url: str) -> None:
     async def main(platform: TestPlatform) -> None:
         await platform.agents.pause(platform.agent(Membership, "ann"))
-        with pytest.raises(Stuck, match="test_platform.py"):
+        with pytest.raises(Stuck, match=r"test_platform\.py"):
             await asyncio.Event().wait()
 
     on_platform(url, main)
@@ -295,3 +295,14 @@ def test_a_file_of_the_tests_own_is_kept(tmp_path: Any) -> None:
 
     on_platform(f"sqlite:///{tmp_path}/t.db", main)
     on_platform(f"sqlite:///{tmp_path}/t.db", look)
+
+
+def test_looking_at_the_wall_clock_leaves_no_timers_behind() -> None:
+    async def main(platform: TestPlatform) -> None:
+        await platform.agent(Membership, "ann").join()
+        for _ in range(20):
+            await platform.advance(seconds=30)
+        timers = [handle for handle in asyncio.get_running_loop()._scheduled if "Reminders" in repr(handle) and not handle.cancelled()]
+        assert len(timers) == 1
+
+    on_platform("memory://", main)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from ..core.codec import decode
 from ..core.errors import AgentCrashed, AgentFailed, JidoError
-from .extra import MAX_REMEMBERED
 from .status import Status
 from .turn import DueOrigin, Origin, SensorOrigin, Turn
 
@@ -116,11 +115,12 @@ def to_be_done(activation: Activation, turn: Turn) -> bool:
         present = extra.reminders.get(origin.name) if extra is not None else None
         if present is not None and int(present.due_s * 1_000_000) == origin.number:
             return True
-    elif turn.spec.readonly or extra is None:
+    elif turn.spec.readonly:
         return True
     else:
-        seen = extra.seen.get((origin.kind, origin.name))
-        if seen is None and len(extra.seen) >= MAX_REMEMBERED:  # forgotten while it waited
+        seen = extra.seen.get((origin.kind, origin.name)) if extra is not None else None
+        if seen is None and activation.revision:  # forgotten while it waited, or it comes from the mailbox of an activation that is no more
+            activation.host.guards.release(turn)
             activation.host.node.own(_look_and_deliver(activation.host, activation.key, turn))
             return False
         if seen is None or origin.number > seen:

@@ -167,7 +167,9 @@ class Reminders:
         self._handle = self._node.loop.call_at(when, self._tick)
 
     def _tick(self) -> None:
-        self._handle = None
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
         clock = self._node.clock
         wall_s, mono_s = clock.time_s(), clock.monotonic_s()
         while self._relative and self._relative[0][0] <= mono_s and self._firing < MAX_FIRING:

@@ -18,23 +18,14 @@ T = TypeVar("T")
 Heard = Callable[[Sequence[Event], Sequence[int]], None]
 
 
-def _nobody() -> None:
-    """Nobody is there to crash."""
-
-
-def _deaf(_events: Sequence[Event], _positions: Sequence[int]) -> None:
-    """Nobody wants to hear of events."""
-
-
 class FaultyRecords(Records):
-    """A store, and what `faults` says becomes of what is asked of it.
-
-    `crash` is called where a crash is scheduled. `heard` is told of events that have become durable, with their positions.
-    `owns`: closing this closes what is inside. Once `die` was called nothing is answered any more and nothing reaches the inside.
+    """Any store, and its log, with what `faults` says. A real adapter of `Records`: without faults it passes the conformance suite. `crash` is
+    called where a crash is scheduled, `heard` with events that have become durable and their positions. `owns`: closing it closes what is
+    inside, `inner`.
     """
 
     def __init__(
-        self, inner: Records, faults: Faults, *, crash: Callable[[], None] = _nobody, heard: Heard = _deaf, owns: bool = True
+        self, inner: Records, faults: Faults, *, crash: Callable[[], None] | None = None, heard: Heard | None = None, owns: bool = True
     ) -> None:  # fmt: skip
         self.inner = inner
         self.max_head_bytes = inner.max_head_bytes
@@ -48,26 +39,31 @@ class FaultyRecords(Records):
         return self._log
 
     def die(self) -> None:
-        """The process is gone, as far as the store can tell."""
+        """From now on nothing is answered and nothing reaches the inside: the process is gone, as far as the store can tell. `dead` says so."""
         self.dead = True
+
+    def _end(self) -> None:
+        self.die()
+        if self._crash is not None:
+            self._crash()
 
     # -- writing ---------------------------------------------------------------------------------------------
 
     def commit(self, agent: str, expected: int, head: bytes | None, rows: Sequence[Row] = (), events: Sequence[Event] = ()) -> Future[Committed]:
         """See `Records.commit`."""
-        return self.write(agent, partial(self._commit, agent, expected, head, rows, events))
+        return self._write(agent, partial(self._commit, agent, expected, head, rows, events))
 
     def _commit(self, agent: str, expected: int, head: bytes | None, rows: Sequence[Row], events: Sequence[Event]) -> Future[Committed]:
         done = self.inner.commit(agent, expected, head, rows, events)
         if events:
-            self.hear(done, events, lambda committed: committed.positions)
+            self._hear_of(done, events, lambda committed: committed.positions)
         return done
 
-    def hear(self, done: Future[T], events: Sequence[Event], positions: Callable[[T], Sequence[int]]) -> None:
+    def _hear_of(self, done: Future[T], events: Sequence[Event], positions: Callable[[T], Sequence[int]]) -> None:
         """Tell of events once they are durable."""
 
         def tell(ended: Future[T]) -> None:
-            if not ended.cancelled() and ended.exception() is None:
+            if self._heard is not None and not ended.cancelled() and ended.exception() is None:
                 self._heard(events, positions(ended.result()))
 
         if done.done():
@@ -75,7 +71,7 @@ class FaultyRecords(Records):
         else:
             done.add_done_callback(tell)
 
-    def write(self, agent: str, go: Callable[[], Future[T]]) -> Future[T]:
+    def _write(self, agent: str, go: Callable[[], Future[T]]) -> Future[T]:
         """Do what changes the store as its fate says."""
         loop = asyncio.get_running_loop()
         future: Future[T] = loop.create_future()
@@ -87,7 +83,7 @@ class FaultyRecords(Records):
         elif fate.kind == "slow":
             loop.call_later(fate.delay_s, self._go, go, future, None)
         elif fate.kind == "crash-before":
-            self._crash()
+            self._end()
         elif fate.kind == "fail":
             future.set_exception(StoreUnavailable(f"the store doesn't work just now; the commit of {agent} didn't happen (a fault of the test)"))
         elif fate.kind == "lost":
@@ -99,7 +95,7 @@ class FaultyRecords(Records):
     def _after(self, agent: str, fate: Fate, future: Future[Any]) -> None:
         """It has happened, and its caller isn't to know."""
         if fate.kind == "crash-after":
-            self._crash()
+            self._end()
         else:
             future.set_exception(_unknown(agent))
 
@@ -154,7 +150,7 @@ class FaultyRecords(Records):
             future.set_exception(_unreadable(agent))
         return future
 
-    async def reading(self, what: str) -> None:
+    async def _reading(self, what: str) -> None:
         """Wait, raise or hang, as the fate of a longer read says."""
         loop = asyncio.get_running_loop()
         if self.dead:
@@ -165,9 +161,9 @@ class FaultyRecords(Records):
         elif fate is not None:
             raise _unreadable(what)
 
-    async def pages(self, what: str, inner: AsyncIterator[T]) -> AsyncIterator[T]:
+    async def _pages(self, what: str, inner: AsyncIterator[T]) -> AsyncIterator[T]:
         """The pages of a longer read, none of them after the end of the process."""
-        await self.reading(what)
+        await self._reading(what)
         try:
             async for page in inner:
                 if self.dead:
@@ -179,26 +175,26 @@ class FaultyRecords(Records):
 
     async def read_rows(self, agent: str, kind: str) -> Sequence[StoredRow]:
         """See `Records.read_rows`."""
-        await self.reading(agent)
+        await self._reading(agent)
         return await self.inner.read_rows(agent, kind)
 
     def scan(self, kind: str, start: str = "", end: str | None = None) -> AsyncIterator[Sequence[StoredRow]]:
         """See `Records.scan`."""
-        return self.pages(f"rows of kind {kind}", self.inner.scan(kind, start, end))
+        return self._pages(f"rows of kind {kind}", self.inner.scan(kind, start, end))
 
     def scan_agents(self, type_name: str, after: str = "") -> AsyncIterator[Sequence[Record]]:
         """See `Records.scan_agents`."""
-        return self.pages(f"agents of type {type_name}", self.inner.scan_agents(type_name, after))
+        return self._pages(f"agents of type {type_name}", self.inner.scan_agents(type_name, after))
 
     def watch(self, agent: str) -> AsyncIterator[Record]:
         """See `Records.watch`."""
-        return self.pages(agent, self.inner.watch(agent))
+        return self._pages(agent, self.inner.watch(agent))
 
     # -- keeping house ---------------------------------------------------------------------------------------
 
     async def remove_expired(self, now_s: float, limit: int = 1_000) -> int:
         """See `Records.remove_expired`."""
-        await self.reading("expired rows")
+        await self._reading("expired rows")
         return await self.inner.remove_expired(now_s, limit)
 
     async def verify(self) -> Sequence[str]:
@@ -220,24 +216,24 @@ class FaultyLog(EventLog):
 
     def append(self, events: Sequence[Event], expected: int | None = None) -> Future[Sequence[int]]:
         """See `EventLog.append`."""
-        return self._records.write(f"log/{events[0].stream if events else ''}", partial(self._append, events, expected))
+        return self._records._write(f"log/{events[0].stream if events else ''}", partial(self._append, events, expected))
 
     def _append(self, events: Sequence[Event], expected: int | None) -> Future[Sequence[int]]:
         done = self._inner.append(events, expected)
-        self._records.hear(done, events, lambda positions: positions)
+        self._records._hear_of(done, events, lambda positions: positions)
         return done
 
     def read(self, after: int = 0, *, stream: str | None = None) -> AsyncIterator[Sequence[Event]]:
         """See `EventLog.read`."""
-        return self._records.pages("the log", self._inner.read(after, stream=stream))
+        return self._records._pages("the log", self._inner.read(after, stream=stream))
 
     def follow(self, after: int = 0, *, stream: str | None = None) -> AsyncIterator[Sequence[Event]]:
         """See `EventLog.follow`."""
-        return self._records.pages("the log", self._inner.follow(after, stream=stream))
+        return self._records._pages("the log", self._inner.follow(after, stream=stream))
 
     async def last(self, stream: str | None = None) -> int:
         """See `EventLog.last`."""
-        await self._records.reading("the log")
+        await self._records._reading("the log")
         return await self._inner.last(stream)
 
 
