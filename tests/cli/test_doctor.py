@@ -95,6 +95,33 @@ def test_nodes_that_run_and_nodes_that_are_gone_are_told_apart(tmp_path: Path) -
     assert len(list(place.iterdir())) == 3, "the doctor tidies nothing up"
 
 
+def test_it_fits_a_terminal_of_40_columns_without_colour(tmp_path: Path) -> None:
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 40, 0, 0))
+    env = {**os.environ, "NO_COLOR": "1", "XDG_RUNTIME_DIR": "", "XDG_STATE_HOME": str(tmp_path)}
+    env.pop("COLUMNS", None)
+    process = subprocess.Popen(
+        [JIDO, "doctor", "--store", "sqlite:///no-such-folder/app.db"], cwd=tmp_path, env=env, stdout=theirs, stderr=subprocess.DEVNULL
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while more := os.read(ours, 65_536):
+            shown += more
+    except OSError:  # the other end is closed
+        pass
+    os.close(ours)
+    assert process.wait() == 1
+    lines = shown.decode().splitlines()
+    assert "\x1b" not in shown.decode() and any(line.startswith("problem") for line in lines)
+    assert [line for line in lines if len(line) > 40 and " " in line.strip()[9:]] == []
+
+
 def test_ctrl_c_and_a_closed_pipe_end_it_in_silence(tmp_path: Path) -> None:
     read, write = os.pipe()
     os.close(read)
@@ -105,4 +132,4 @@ def test_ctrl_c_and_a_closed_pipe_end_it_in_silence(tmp_path: Path) -> None:
     assert process.stdout is not None and process.stdout.readline()
     process.send_signal(signal.SIGINT)
     _out, err = process.communicate()
-    assert process.returncode in (0, 1, 130) and "Traceback" not in err
+    assert process.returncode in (0, 1, 130, -signal.SIGINT) and "Traceback" not in err, err

@@ -197,6 +197,7 @@ def test_an_interruption_at_any_moment_leaves_all_or_nothing(tmp_path: Path) -> 
             (tmp_path / "shop").rename(tmp_path.parent / f"{tmp_path.name}-{number}")
 
 
+@pytest.mark.timeout(900)
 def test_a_new_project_is_green_at_once_with_a_wheel_of_this_release(tmp_path: Path) -> None:
     """Everything that its README says: made, installed into a new environment, tested, run, called."""
     subprocess.run(

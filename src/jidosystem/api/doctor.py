@@ -183,9 +183,9 @@ def file_system(folder: Path, mounts: str = "/proc/self/mounts") -> str:
         return ""
     best, kind = "", ""
     for line in lines:
-        _device, point, name, *_rest = line.split(" ")
+        _device, point, name, *_rest = [*line.split(" "), "", ""]
         where = point.encode("latin-1", "replace").decode("unicode_escape") if "\\" in point else point
-        if (real == where or real.startswith(where.rstrip("/") + "/")) and len(where) >= len(best):
+        if where and (real == where or real.startswith(where.rstrip("/") + "/")) and len(where) >= len(best):
             best, kind = where, name
     return kind
 

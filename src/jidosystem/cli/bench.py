@@ -28,8 +28,8 @@ def bench(
     Each figure stands beside the limit that was measured by turns with it. What is written is removed at the end, after Ctrl-C too.
     """
     place = Path(folder)
-    if not place.is_dir():
-        raise usage(f"--folder {folder}: there is no such folder")
+    if not folder or not place.is_dir():
+        raise usage(f"--folder {folder!r}: there is no such folder")
     free = shutil.disk_usage(place).free
     if free < NEEDED_BYTES:
         raise Failure(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
 import sys
+import textwrap
 from collections.abc import Iterator
 from typing import Annotated
 
@@ -15,6 +17,7 @@ from .output import FAILED, Json, Quiet, colour, say, tell, tell_json
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
+_INDENT = " " * 9
 
 
 @app.command()
@@ -45,10 +48,12 @@ def doctor(
 
 
 def show(finding: Finding) -> None:
-    """One finding: a line, and what to do below it."""
-    tell(f"{colour(f'{finding.level:<8}', _COLOURS[finding.level])} {finding.check}: {finding.found}")
-    if finding.advice:
-        tell(f"         {finding.advice}")
+    """One finding: a line, and what to do below it, as wide as the terminal."""
+    room = max(20, shutil.get_terminal_size().columns - len(_INDENT)) if sys.stdout.isatty() else 100_000
+    lines = [line for text in (f"{finding.check}: {finding.found}", finding.advice) for line in textwrap.wrap(text, room, break_on_hyphens=False)]
+    tell(f"{colour(f'{finding.level:<8}', _COLOURS[finding.level])} {lines[0]}")
+    for line in lines[1:]:
+        tell(f"{_INDENT}{line}")
 
 
 def node_files() -> Iterator[Finding]:

@@ -106,7 +106,7 @@ def _read(path: Path) -> NodeFile | str | None:
             return node
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         pass
     return f"{path} can't be read as a node's file and is left aside"
 

@@ -10,6 +10,7 @@ import codecs
 import difflib
 import json
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -25,7 +26,8 @@ OK, FAILED, USAGE, NO_NODE, INTERRUPTED = 0, 1, 2, 3, 130
 Json = Annotated[bool, typer.Option("--json", help="Write JSON: one value, or one a line.")]
 
 _PLAIN = {"…": "...", "→": "->", "·": "-", "\u2013": "-", "—": "-", "\u00d7": "x", "✓": "ok", "\u2019": "'", "│": "|", "─": "-", "“": '"', "”": '"'}
-_COLOURS = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "dim": "2", "bold": "1"}
+_COLOURS = {"red": "31", "cyan": "36", "dim": "2", "bold": "1"}
+_OURS = re.compile(f"(\x1b\\[(?:0|{'|'.join(_COLOURS.values())})m)")
 
 
 class Failure(Exception):
@@ -80,15 +82,18 @@ def _in_other_words(error: UnicodeError) -> tuple[str, int]:
 
 def colour(text: str, name: str, stream: TextIO | None = None) -> str:
     """The text in a colour, if the stream (by default standard output) is a terminal that wants any."""
-    stream = sys.stdout if stream is None else stream
-    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not stream.isatty():
+    written_to: TextIO = sys.stdout if stream is None else stream
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not written_to.isatty():
         return text
     return f"\x1b[{_COLOURS[name]}m{text}\x1b[0m"
 
 
 def printable(text: str) -> str:
-    """Without control characters, which could make a terminal do things."""
-    return "".join(char if char.isprintable() or char in "\n\t" else char.encode("unicode_escape").decode() for char in text)
+    """Without control characters, which could make a terminal do things, but for our own colours."""
+    return "".join(
+        part if _OURS.fullmatch(part) else "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in part)
+        for part in _OURS.split(text)
+    )
 
 
 def tell(text: str) -> None:

@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Header, Query, Request, Response
 
 from ...core.config_schema import near
-from ...core.errors import InvalidArguments, JidoError, NoHost, NotAnAction
+from ...core.errors import InvalidArguments, NoHost, NotAnAction
 from ...core.ids import check_key
-from ...distribution.frames import error_of, frame_of
 from ...runtime import calls
 from ...runtime.control import AgentInfo
 from ...runtime.definition import ActionSpec
 from ...runtime.host import Host
 from ...runtime.keyed import check_idempotency_key
 from ..agents import STATES
-from .answers import answer
+from .answers import answer, as_from_afar
 
 if TYPE_CHECKING:
     from ..platform import Platform
@@ -64,12 +63,8 @@ class AgentRoutes:
             check_idempotency_key(idempotency_key)
         check_key(key)
         arguments = spec.signature.from_json(await request.body())
-        try:
+        with as_from_afar():
             value = await calls.call(host, key, spec, (), arguments, timeout, idempotency_key)
-        except JidoError:
-            raise
-        except Exception as error:  # the agent's own: told as on the way from another node
-            raise error_of(frame_of(error)) from error
         return Response(spec.signature.result_to_json(value), media_type="application/json")
 
     def _host(self, name: str) -> Host:
@@ -144,7 +139,8 @@ class AgentRoutes:
             raise InvalidArguments(f"there is no operation {operation!r}{near(operation, OPERATIONS)}; there are {', '.join(OPERATIONS)}", path="$")
         control = self._node.control
         chosen = {"start": control.start, "stop": control.stop, "restart": control.restart, "pause": control.pause, "resume": control.resume}
-        await self._node.see_through(chosen[operation](host, check_key(key)))
+        with as_from_afar():
+            await self._node.see_through(chosen[operation](host, check_key(key)))
         return answer(await control.describe(host, key))
 
 

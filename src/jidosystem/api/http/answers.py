@@ -7,7 +7,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ from starlette.responses import Response
 from ...core import errors
 from ...core.codec import NOT_CARRIED, to_builtins
 from ...core.errors import InvalidArguments, InvalidResult, JidoError
-from ...distribution.frames import frame_of
+from ...distribution.frames import error_of, frame_of
 
 _encode = msgspec.json.Encoder(enc_hook=to_builtins, decimal_format="string").encode
 
@@ -44,7 +45,7 @@ def answer(value: Any, status: int = 200) -> Response:
 
 
 def refusal(error: BaseException) -> Response:
-    """An error as the answer to a request. One that isn't ours has gone through an agent's code: it is told as from another node."""
+    """An error as the answer to a request."""
     frame = frame_of(error)
     status = next((status for kind, status in STATUS if isinstance(error, kind)), 500)
     fields = dict(frame.fields)
@@ -55,6 +56,17 @@ def refusal(error: BaseException) -> Response:
     if status == 503 and isinstance(retry_after_s, int | float) and math.isfinite(retry_after_s):
         response.headers["Retry-After"] = str(math.ceil(retry_after_s))
     return response
+
+
+@contextmanager
+def as_from_afar() -> Generator[None]:
+    """What an agent's own code raises is told as it is on the way from another node."""
+    try:
+        yield
+    except JidoError:
+        raise
+    except Exception as error:
+        raise error_of(frame_of(error)) from error
 
 
 def plain_refusal(code: str, message: str, status: int, headers: Mapping[str, str] | None = None) -> Response:

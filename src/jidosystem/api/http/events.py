@@ -13,7 +13,7 @@ from fastapi.responses import StreamingResponse
 from ...core.dead_letters import SOURCES, Source
 from ...core.errors import InvalidArguments, StoreUnavailable
 from ...core.events import MAX_STREAM_CHARS, Event, matcher
-from .answers import answer, json_of, object_of
+from .answers import answer, as_from_afar, json_of, object_of
 
 if TYPE_CHECKING:
     from ..platform import Platform
@@ -142,7 +142,8 @@ class EventRoutes:
 
     async def redrive(self, id: str) -> Response:  # noqa: A002
         """Run a dead letter again; it is removed once that has worked."""
-        await self._letters.redrive(id)
+        with as_from_afar():
+            await self._letters.redrive(id)
         return answer({"redriven": id})
 
     async def clear(self, source: str | None = Query(None)) -> Response:
