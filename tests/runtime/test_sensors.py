@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
@@ -209,7 +210,7 @@ async def test_the_next_item_isnt_asked_for_before_the_turn_of_this_one_is_durab
     await until(lambda: store.held)
     await settle()
     assert asked == [0]
-    assert "jido_sensor_lag_seconds 0.0" not in on_store.metrics()
+    assert "jido_sensor_lag_seconds 0.0\n" not in on_store.metrics()
     store.release()
     await until(lambda: asked == [0, 1, 2])
 
@@ -666,6 +667,30 @@ async def test_two_activations_never_sense_at_once_and_the_old_one_gets_its_time
     await until(lambda: order == ["begins", "ends", "begins"])
 
 
+async def test_a_generator_that_swallows_its_cancellation_and_ends_is_at_its_end(platform: Platform) -> None:
+    runs: list[int] = []
+
+    class Swallowing(Agent):
+        @sensor(every=0.001, event="x")
+        async def poll(self) -> AsyncIterator[int]:
+            runs.append(1)
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(3600)
+            if len(runs) > 1:
+                yield 1
+
+    agent = await platform.agents.start(Swallowing, "a")
+    await until(lambda: runs)
+    await platform.agents.stop(agent)
+    await settle()
+    assert platform._node.sensors._tasks == {} and runs == [1]
+    await platform.agents.start(Swallowing, "a")
+    await until(lambda: runs == [1, 1])
+    await platform.agents.stop(agent)
+    assert platform._node.sensors._tasks == {} and runs == [1, 1]
+    assert [event async for event in platform.events.read_all("x")] == []
+
+
 @pytest.mark.timeout(30)
 async def test_a_generator_that_ignores_its_cancellation_is_given_up_and_holds_up_nobody(caplog: pytest.LogCaptureFixture) -> None:
     source.stubborn = True
@@ -675,6 +700,9 @@ async def test_a_generator_that_ignores_its_cancellation_is_given_up_and_holds_u
     assert {*asyncio.all_tasks()} == {asyncio.current_task()}  # what `asyncio.run` would wait for
     source.yielding.set()
     await until(lambda: not source.running)
+    tidied = source.tidied
+    await asyncio.sleep(2 * SOON_S)
+    assert source.tidied == tidied  # nothing of it goes on
 
 
 async def test_a_crash_of_the_agent_begins_its_sensor_again_and_nothing_is_had_twice(platform: Platform) -> None:

@@ -139,6 +139,7 @@ class Sensing:
                 try:
                     yielded = await (anext(items) if mistake is None else items.athrow(mistake))
                 except StopAsyncIteration:
+                    stop_if_cancelled()
                     return
                 stop_if_cancelled()
                 try:

@@ -22,6 +22,7 @@ from ..core.events import check_event_type
 from ..core.hooks import KEY, check_path
 from ..core.ids import check_key
 from ..core.schedule import MAX_TIME_S, MIN_EVERY_S, Cron, make_schedule
+from .state import check_carried
 
 if TYPE_CHECKING:
     from .activation import Activation
@@ -230,8 +231,6 @@ def _checked_parameters(where: str, parameters: list[inspect.Parameter], kind: s
 
 
 def _position_decoder(where: str, hint: Any) -> msgspec.msgpack.Decoder[Any]:
-    from .state import check_carried
-
     check_carried(f"{where}: parameter 'position'", hint)
     return decoder_for(hint)
 
