@@ -11,7 +11,7 @@ import asyncio
 import selectors
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from heapq import heappop, heappush
@@ -193,10 +193,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def run_until_complete(self, future: Any) -> Any:
         """As asyncio's; what it runs is the test."""
-        before, self._main = self._main, asyncio.ensure_future(future, loop=self)
+        main: asyncio.Future[Any] = asyncio.ensure_future(future, loop=self)
+        before, self._main = self._main, main
         self._last_look = (None, 0.0)
         try:
-            return super().run_until_complete(self._main)
+            return super().run_until_complete(main)
         finally:
             self._main = before
 
@@ -228,7 +229,7 @@ def virtual_loop() -> VirtualLoop:
 
 
 @contextmanager
-def outside(what: str = "something outside") -> Iterator[None]:
+def outside(what: str = "something outside") -> Generator[None]:
     """Let time stand still within, for as long as it really takes: for sockets, subprocesses and threads of your own.
 
     `what` names it in the message of `Stuck`. On a loop of real time nothing changes.
