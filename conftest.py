@@ -136,7 +136,7 @@ class Shell:
     """One shell for the console blocks of a page, with the commands of this environment."""
 
     def __init__(self, directory: Path) -> None:
-        here = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "JIDO_", "COV_"))}
+        here = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "JIDO_", "COV_", "XDG_"))}
         bins = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
         self._env = {**here, "PATH": bins, "HOME": str(directory), "NO_COLOR": "1", "COLUMNS": "80", "PYTHONUNBUFFERED": "1"}
         self._output = tempfile.TemporaryDirectory()

@@ -208,15 +208,12 @@ def test_a_new_project_is_green_at_once_with_a_wheel_of_this_release(tmp_path: P
     jido("new", "my-shop", "--source", str(wheel), cwd=tmp_path)
     project, binaries = tmp_path / "my-shop", tmp_path / "my-shop/.venv/bin"
     subprocess.run([sys.executable, "-m", "venv", ".venv"], cwd=project, check=True)
-    installing = [binaries / "python", "-m", "pip", "install", "-q", "--no-compile", "-c", ROOT / "constraints.txt", "-e", ".[dev]"]
+    installing = [binaries / "python", "-m", "pip", "install", "-q", "--no-compile", "-c", ROOT / "constraints.txt", "-e", ".[test]"]
     installed = subprocess.run(installing, cwd=project, capture_output=True, text=True, check=False)
     assert installed.returncode == 0, installed.stderr
     tested = subprocess.run([binaries / "pytest", "-q"], cwd=project, capture_output=True, text=True, check=False)
     assert tested.returncode == 0 and "5 passed" in tested.stdout, tested.stdout
     sys.stderr.write(f"jido new to its own green test: {time.monotonic() - began:.0f} s\n")
-    for command in (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]):
-        checked = subprocess.run([binaries / command[0], *command[1:]], cwd=project, capture_output=True, text=True, check=False)
-        assert checked.returncode == 0, checked.stdout
     env = {**os.environ, "XDG_RUNTIME_DIR": "", "XDG_STATE_HOME": str(tmp_path / "state")}
     for balance in (500, 1000):
         running = [binaries / "jido", "run", "my_shop/app.py", "--port", "0", "--json"]

@@ -14,7 +14,7 @@ from . import node
 from .node import NodeOption
 from .output import Json, near, tell, tell_json, usage
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 ANSWER_LATE_S = 5.0
 """How much longer than its patience a caller listens: the node knows better what became of a call that ran out of time."""
@@ -24,7 +24,7 @@ ANSWER_LATE_S = 5.0
 def call(
     agent: Annotated[str, typer.Argument(help="type/key, for example Counter/home.")],
     action: Annotated[str, typer.Argument(help="The action's name.")],
-    arguments: Annotated[list[str] | None, typer.Argument(metavar="[NAME=VALUE]...", help="Arguments; - reads a JSON object from stdin.")] = None,
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="NAME=VALUE", help="Arguments; - reads a JSON object from stdin.")] = None,
     args: Annotated[str | None, typer.Option("--args", help="Arguments as a JSON object.")] = None,
     timeout: Annotated[float | None, typer.Option("--timeout", help="Patience in seconds.")] = None,
     key: Annotated[str | None, typer.Option("--key", help="Idempotency key: a repetition takes effect once.")] = None,

@@ -12,7 +12,7 @@ from .call import parse
 from .node import NodeOption
 from .output import Json, table, tell, tell_json
 
-app = typer.Typer(rich_markup_mode=None, no_args_is_help=False, help="Read and change the configuration.")
+app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=False, help="Read and change the configuration.")
 
 
 @app.command()

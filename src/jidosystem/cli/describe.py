@@ -13,7 +13,7 @@ from .call import address
 from .node import NodeOption
 from .output import Json, colour, tell, tell_json
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command()

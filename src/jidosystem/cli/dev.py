@@ -26,9 +26,9 @@ import typer
 from . import node
 from .output import FAILED, INTERRUPTED, OK, Failure, Json, Quiet, say, tell_json, told
 from .program import place_of
-from .run import AgentsOption, HostOption, NameOption, PathArgument, PortOption, StoreOption, default_store, free_name
+from .run import AgentsOption, HostOption, NameOption, PathArgument, PortOption, StoreOption, free_name, store_of
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 LAST_S = 30.0
 """How long a worker may take to end; a platform closes within its `platform.shutdown_timeout`."""
@@ -51,9 +51,10 @@ def dev(
 
     module, root = place_of(target)
     program = module.rpartition(".")[2]
+    store_url = store_of(store, program)
     with listen(host, port) as listening:
         written = node.NodeFile(free_name(name, program), url_of(listening), os.getpid(), target, secrets.token_urlsafe(32))
-        place = [written.name, target, store or default_store(program), written.token]
+        place = [written.name, target, store_url, written.token]
         told_to = _Told(as_json)
         code = asyncio.run(Supervisor(written, place, [target, agents], listening, root, told_to).run())
     raise Quiet(code)

@@ -13,8 +13,10 @@ from . import node
 from .node import NodeFile, NodeOption
 from .output import NO_NODE, Failure, Json, colour, say, table, tell, tell_json
 
-app = typer.Typer(rich_markup_mode=None, no_args_is_help=False, help="Follow, list and replay events; dead letters.")
-letters_app = typer.Typer(rich_markup_mode=None, no_args_is_help=False, help="What kept failing: list it, run it again, clear it.")
+app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=False, help="Follow, list and replay events; dead letters.")
+letters_app = typer.Typer(
+    rich_markup_mode=None, add_completion=False, no_args_is_help=False, help="What kept failing: list it, run it again, clear it."
+)
 app.add_typer(letters_app, name="dead-letters")
 
 COME_BACK_S = 10.0

@@ -30,4 +30,4 @@ def new(
         return
     for path in sorted(content):
         tell(f"{name}/{path}")
-    say(f"\n{name} is made. Next:\n\n  cd {name}\n  pip install -e '.[dev]'\n  pytest\n\nREADME.md says how to run it and how to call it.")
+    say(f"\n{name} is made. Next:\n\n  cd {name}\n  pip install -e '.[test]'\n  pytest\n\nREADME.md says how to run it and how to call it.")

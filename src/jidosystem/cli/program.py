@@ -79,8 +79,9 @@ def _imported(name: str, root: Path, target: str) -> ModuleType:
     except BaseException as error:
         if isinstance(error, ModuleNotFoundError) and error.name is not None and f"{name}.".startswith(f"{error.name}."):
             raise usage(f"there is no module {error.name!r} here", f"it was looked for in {root} and among what is installed") from None
-        told = traceback.format_exception_only(error)[-1].strip()
-        raise Failure(f"{target} can't be imported: {told}", code=getattr(error, "code", "PROGRAM"), lines=own_lines(error)) from error
+        code = getattr(error, "code", None)
+        told = str(error) if isinstance(code, str) else traceback.format_exception_only(error)[-1].strip()
+        raise Failure(f"{target} can't be imported: {told}", code=code if isinstance(code, str) else "PROGRAM", lines=own_lines(error)) from error
 
 
 def own_lines(error: BaseException) -> str:

@@ -10,7 +10,7 @@ from . import node
 from .node import NodeOption
 from .output import Json, say, table, tell, tell_json
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
 @app.command()

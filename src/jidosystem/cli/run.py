@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .serving import Place
 
-app = typer.Typer(rich_markup_mode=None)
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 PathArgument = Annotated[str, typer.Argument(metavar="PROGRAM", help="A file (counter.py) or a module's dotted name.")]
 StoreOption = Annotated[
@@ -48,22 +48,26 @@ def run(
     for option, value in (("--workers", workers), ("--cluster", cluster)):
         if value is not None:
             raise Failure(f"{option} comes with the cluster; leave it out for now", code="NOT_YET_AVAILABLE", exit_code=USAGE)
-    place_of(target)
-    program = load(target, agents)
-    node_name = free_name(name, program.name)
     from ..api.http.loopback import listen
 
+    program_name = place_of(target)[0].rpartition(".")[2]
+    node_name, store_url = free_name(name, program_name), store_of(store, program_name)
     with listen(host, port) as listening:
+        program = load(target, agents)
         from .serving import Place, run_loop
 
-        place = Place(node_name, target, store or default_store(program.name), secrets.token_urlsafe(32))
+        place = Place(node_name, target, store_url, secrets.token_urlsafe(32))
         code = run_loop(_run(place, program, listening, as_json))
     raise Quiet(code)
 
 
-def default_store(program: str) -> str:
-    """Beside whoever runs it: a file named after the program."""
-    return f"sqlite:///{program}.db"
+def store_of(wanted: str | None, program: str) -> str:
+    """The store's URL: as wanted, which must be one, or a file named after the program in the working directory."""
+    from ..api.assembly import check_url
+
+    url = wanted or f"sqlite:///{program}.db"
+    check_url(url)
+    return url
 
 
 def free_name(wanted: str | None, program: str) -> str:

@@ -38,7 +38,7 @@ class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
         stream: what it is ordered in
         metadata: the publisher's own
         correlation_id: the same for everything that one request caused
-        causation_id: id of the event in whose handling it was emitted; None if a call or reminder began it
+        causation_id: id of the event that led to it, through calls, casts, reminders and timers too; None if a call from outside began it
         traceparent: W3C trace context
         position: in the log; 0 until it is stored
     """
