@@ -44,7 +44,10 @@ class Project:
         told = subprocess.run(
             [sys.executable, "-m", "pytest", *arguments], cwd=self.folder, env=environment, capture_output=True, text=True, check=False
         )
-        counts = {word: int(number) for number, word in re.findall(r"(\d+) (passed|failed|skipped|errors?|warnings?)", told.stdout.splitlines()[-1])}
+        counts = {
+            word: int(number)
+            for number, word in re.findall(r"(\d+) (passed|failed|skipped|errors?|warnings?)", (told.stdout.splitlines() or [""])[-1])
+        }
         return counts, told.stdout + told.stderr
 
 
@@ -213,6 +216,7 @@ def test_the_page_about_testing_is_a_file_of_tests_that_pass(tmp_path: Path) -> 
 
 def test_without_pytest_asyncio_the_fixture_says_what_is_missing(tmp_path: Path) -> None:
     project = Project(tmp_path, "\ndef test_it(jido_platform):\n    pass\n\ndef test_plain():\n    pass\n")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\n")
     (tmp_path / "pytest_asyncio.py").write_text("raise ImportError('not installed')\n")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     told = subprocess.run(

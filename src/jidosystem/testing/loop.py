@@ -92,7 +92,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._ready: Any
         self._scheduled: Any
         super().__init__(_Selector(self._wait))
-        self._clock_resolution = 1e-6  # a nanosecond, asyncio's own, is lost beside the seconds of a year
+        self._clock_resolution = 1e-6  # the clock's own; asyncio's nanosecond is lost beside the seconds of a year
 
     # -- time ------------------------------------------------------------------------------------------------
 
@@ -108,9 +108,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return handle
 
     def _jump(self) -> None:
-        when = self._scheduled[0]._when
-        now_us = round(when * 1e6)
-        self._now_us = max(now_us if now_us / 1e6 >= when - 1e-9 else now_us + 1, self._now_us + 1)
+        self._now_us = max(round(self._scheduled[0]._when * 1e6), self._now_us + 1)
         now = self.time()
         while self._passing and self._passing[0][0] <= now:
             handle = heappop(self._passing)[2]
