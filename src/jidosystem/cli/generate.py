@@ -43,9 +43,9 @@ def agent(
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Write an agent and its test, for example
+    """Write an agent and its test.
 
-    jido generate agent Invoice total:Decimal paid:bool=false tags:list[str] --action 'pay(paid, note:str)'
+    For example: jido generate agent Invoice total:Decimal paid:bool=false tags:list[str] --action 'pay(paid, note:str)'
 
     An argument that is named like a field has its type and sets it; each action tells of itself by an event. Without --action there is
     one, change, that sets every field.
