@@ -10,7 +10,8 @@ from typer.core import TyperGroup
 
 from ..api.scaffold import write_modules
 from ..api.scaffold_agent import Project, agent_files, find_project
-from .output import Json, near, say, tell, tell_json
+from ..core.near import near
+from .output import Json, say, tell, tell_json
 
 Force = Annotated[bool, typer.Option("--force", help="Write over what is there.")]
 
