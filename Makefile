@@ -31,9 +31,10 @@ lint: $(VENV)/.pins-dev ## style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/.pins-dev ## two type checkers, strict
+types: $(VENV)/.pins-dev ## two type checkers, strict, and all that is public is typed
 	$(BIN)/mypy
 	$(BIN)/basedpyright
+	$(BIN)/python .ci/typed
 
 layers: $(VENV)/.pins-dev ## imports point down
 	$(BIN)/lint-imports --no-logo --no-cache

@@ -83,13 +83,17 @@ __all__ = [
 ]  # fmt: skip
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("LogFileForwarder", "WebhookForwarder"):  # they bring what few programs need
-        from .infrastructure import forwarders
+if not TYPE_CHECKING:  # a type checker knows every name that there is
 
-        return getattr(forwarders, name)
-    from .api.later import NAMES, not_yet
+    def __getattr__(name: str) -> Any:
+        if name in ("LogFileForwarder", "WebhookForwarder"):  # they bring what few programs need
+            from .infrastructure import forwarders
 
-    if name in NAMES:
-        raise not_yet(f"jidosystem.{name}", NAMES[name])
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            return getattr(forwarders, name)
+        from .api.later import NAMES, not_yet
+
+        if name in NAMES:
+            raise not_yet(f"jidosystem.{name}", NAMES[name])
+        from .core.near import near
+
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{near(name, __all__)}")

@@ -395,7 +395,7 @@ async def test_list_by_type_state_and_node(platform: Platform) -> None:
     assert sorted(await keys(node=platform.name)) == ["b", "c", "x"]
     assert await keys(node="elsewhere") == []
     assert sorted(await keys()) == ["a", "b", "c", "f", "x"]  # nothing of the platform's own
-    with pytest.raises(InvalidArguments, match="state='dead': one of live, passive"):
+    with pytest.raises(InvalidArguments, match="state='dead': one of 'live', 'passive'"):
         await platform.agents.list(state="dead")
     with pytest.raises(NoHost):
         await platform.agents.list(type="Plane")

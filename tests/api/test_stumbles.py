@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
+import jidosystem
 from jidosystem import Agent, Event, Platform, action, errors, on_event
 from tests.runtime.harness import until_async
 
@@ -90,7 +92,7 @@ async def test_a_dataclass_decorator_on_an_agent() -> None:
 
 async def test_a_type_name_with_a_slip() -> None:
     async with Platform(agents=[Counter]) as platform:
-        with pytest.raises(errors.NoHost, match="no agent type 'Countr' is hosted here; hosted are Counter"):
+        with pytest.raises(errors.NoHost, match=r"no agent type 'Countr' is hosted here: name it .*; did you mean 'Counter'\?"):
             await platform.agents.list(type="Countr")
 
 
@@ -220,3 +222,102 @@ async def test_a_record_that_is_too_large_names_the_field_that_grew(store: str, 
             await hoard.keep(64 * 1024 * 1024)
         assert (await platform.agents.describe(hoard)).fields == {"name": "", "things": b""}
         assert await hoard.keep(3) == 3
+
+
+async def _attribute(platform: Platform) -> object:
+    return platform.agent(Counter, "a").ad
+
+
+async def _field_of_a_reference(platform: Platform) -> object:
+    return platform.agent(Counter, "a").value
+
+
+async def _action_by_name(platform: Platform) -> object:
+    return await platform.call(platform.agent(Counter, "a").add, args={"amuont": 2})
+
+
+async def _keyword(platform: Platform) -> object:
+    return await platform.agent(Counter, "a").add(amuont=2)  # type: ignore[call-arg]
+
+
+async def _constructor(_platform: Platform) -> object:
+    return Counter(vlue=3)
+
+
+async def _type(platform: Platform) -> object:
+    return await platform.agents.list(type="countr")
+
+
+async def _state(platform: Platform) -> object:
+    return await platform.agents.list(state="faild")
+
+
+async def _config(platform: Platform) -> object:
+    return platform.config.get("agents.default_timeuot")
+
+
+async def _word_of_the_config(platform: Platform) -> object:
+    return await platform.config.update("agents.supervision_strategy", "one_for_al")
+
+
+async def _durability(_platform: Platform) -> object:
+    return await Platform(config={"infrastructure.durability": "relaxd"}).__aenter__()
+
+
+async def _part(platform: Platform) -> object:
+    return platform.event  # type: ignore[attr-defined]
+
+
+async def _name(_platform: Platform) -> object:
+    return jidosystem.Agnet  # type: ignore[attr-defined]
+
+
+async def _start(platform: Platform) -> object:
+    return await platform.events.subscribe("a", print, start="begining")  # type: ignore[call-overload]
+
+
+async def _source(platform: Platform) -> object:
+    return await platform.dead_letters.list("evnt")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("slip", "meant"),
+    [
+        (_attribute, "add"), (_action_by_name, "amount"), (_keyword, "amount"), (_constructor, "value"), (_type, "Counter"),
+        (_state, "failed"), (_config, "default_timeout"), (_word_of_the_config, "one_for_all"), (_durability, "relaxed"), (_part, "events"),
+        (_name, "Agent"), (_start, "beginning"), (_source, "event"),
+    ],
+)  # fmt: skip
+async def test_the_name_that_was_meant_is_said(slip: Callable[[Platform], Awaitable[object]], meant: str) -> None:
+    async with Platform(agents=[Counter]) as platform:
+        with pytest.raises((errors.JidoError, AttributeError)) as raised:
+            await slip(platform)
+        assert f"did you mean '{meant}'?" in str(raised.value)
+
+
+async def test_a_field_of_a_reference_is_known_as_one() -> None:
+    async with Platform() as platform:
+        with pytest.raises(errors.NotAnAction, match=r"Counter\.value is a field: through a reference only actions can be reached"):
+            await _field_of_a_reference(platform)
+
+
+async def test_a_stored_field_that_was_renamed_is_told_with_the_new_name(tmp_path: Path) -> None:
+    class Old(Agent, name="renamed"):
+        amount: int = 0
+
+        @action
+        async def set(self) -> None:
+            self.amount = 1
+
+    class New(Agent, name="renamed"):
+        amounts: int = 0
+
+        @action
+        async def get(self) -> int:
+            return self.amounts
+
+    async with Platform(f"sqlite:///{tmp_path}/a.db") as platform:
+        await platform.agent(Old, "a").set()
+    async with Platform(f"sqlite:///{tmp_path}/a.db") as platform:
+        with pytest.raises(errors.StateMismatch, match="field 'amount'; did you mean 'amounts'"):
+            await platform.agent(New, "a").get()

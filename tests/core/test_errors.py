@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -79,3 +82,53 @@ def test_those_who_do_not_know_us_may_catch_what_they_know(kind: type[JidoError]
 def test_an_error_is_told_by_type_and_message() -> None:
     assert errors.describe(ValueError("boom")) == "ValueError: boom"
     assert errors.describe(TimeoutError()) == "TimeoutError"
+
+
+def test_a_note_is_made_when_somebody_prints_the_error_and_leaves_room_for_others() -> None:
+    error = errors.MailboxFull("full", limit=3)
+    assert not hasattr(error, "_notes"), "making an error costs no note"
+    error.add_note("while doing inventory")
+    error.node = "shop-1"
+    assert error.__notes__ == ["mailbox-full on node shop-1: see docs/errors/mailbox-full.md", "while doing inventory"]
+
+
+def test_a_node_travels() -> None:
+    error = errors.MailboxFull("full")
+    error.node = "shop-1"
+    assert pickle.loads(pickle.dumps(error)).node == "shop-1"
+    assert errors.MailboxFull("full").node == ""
+
+
+class Hostile:
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Hostile(), "\ud800", b"\xff", float("nan"), 2**80, {1: {2, 3}}, [[]], object(), datetime.now(UTC), Path("x"), "x" * 10_000_000],
+    ids=lambda value: type(value).__name__,
+)
+def test_details_are_json_whatever_the_facts_are(value: object) -> None:
+    error = errors.InvalidConfig("\ud800 is refused", path="a", value=value, allowed="")
+    details = error.details()
+    told = json.loads(json.dumps(details))
+    assert (told["code"], told["type"], told["fields"]["path"]) == ("invalid-config", "InvalidConfig", "a")
+    assert (told["node"], told["page"], told["outcome_known"]) == ("", "docs/errors/invalid-config.md", True)
+    json.dumps(details).encode()
+    assert "\n" not in repr(error)
+    assert len(repr(error)) < 1_000
+
+
+def test_a_value_that_contains_itself_is_told_too() -> None:
+    loop: list[object] = []
+    loop.append(loop)
+    assert "[[...]]" in errors.JidoError("x", value=loop).details()["fields"]["value"]
+
+
+def test_an_error_shows_its_facts() -> None:
+    assert repr(errors.CallTimeout("no answer\n", agent="Counter/a", uncertain=True)) == (
+        r"CallTimeout('no answer\n', agent='Counter/a', uncertain=True)"
+    )

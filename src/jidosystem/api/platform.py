@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import socket
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, TypeVarTuple, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypeVar, TypeVarTuple, Unpack, overload
 
 from ..core.bus import EventBus, Forwarder
 from ..core.clock import Clock, SystemClock
@@ -20,8 +21,10 @@ from ..core.dead_letters import DeadLetters
 from ..core.errors import InvalidArguments, InvalidConfig, ShuttingDown
 from ..core.ids import Ids
 from ..core.logs import logger
+from ..core.near import near
 from ..core.observability import Meters
 from ..core.records import Records
+from ..core.traces import leave
 from ..core.tracing import Tracing
 from ..runtime import calls
 from ..runtime.agent import Agent
@@ -91,6 +94,8 @@ class Platform:
         self._letters: DeadLetters | None = None
         self._agents: Agents | None = None
         self._records: Any = None
+        self._subscriptions: Subscriptions | None = None
+        self._random: Callable[[], float] = random.random
         assembly.check_url(url)
 
     # -- life ------------------------------------------------------------------------------------------------
@@ -98,9 +103,13 @@ class Platform:
     async def __aenter__(self) -> Self:
         if self._node is not None or self._stack is not None:
             raise InvalidConfig("a Platform is entered once; make another one", path="", value=None, allowed="")
-        async with AsyncExitStack() as stack:
-            await self._open(stack)
-            self._stack = stack.pop_all()
+        try:
+            async with AsyncExitStack() as stack:
+                await self._open(stack)
+                self._stack = stack.pop_all()
+        except Exception as error:
+            leave(error, self._name)
+            raise
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -112,7 +121,7 @@ class Platform:
 
     async def _open(self, stack: AsyncExitStack) -> None:
         loop = asyncio.get_running_loop()
-        ids = Ids()
+        ids = self._new_ids()
         config = await asyncio.to_thread(Config, self._given, url=self._url)  # it reads jido.toml
         log = logger("jidosystem").bind(node=self._name, cluster=config.platform.cluster_name, environment=config.platform.environment)
         records = self._records = await self._open_records(config)
@@ -121,18 +130,18 @@ class Platform:
         assert log_of_events is not None
         await config.load(records, self._clock)
         stack.push_async_callback(config.close)
-        letters = self._letters = DeadLetters(records, clock=self._clock, limit=config.events.max_dead_letters)
-        bus = self._events = EventBus(log_of_events, records, dead_letters=letters, ids=ids, clock=self._clock)
+        letters = self._letters = DeadLetters(records, clock=self._clock, limit=config.events.max_dead_letters, node=self._name)
+        bus = self._events = EventBus(log_of_events, records, dead_letters=letters, ids=ids, clock=self._clock, node=self._name, random=self._random)
         checking = config.agents.checking_mode if self._checking is None else self._checking
         node = self._node = Node(
             loop, name=self._name, records=records, limits=config.agents, clock=self._clock, ids=ids, meters=self._meters, log=log,
             letters=letters, checking=checking, tracing=Tracing(self._tracer_provider),
-            breaker_threshold=lambda: config.infrastructure.circuit_breaker_threshold,
+            breaker_threshold=lambda: config.infrastructure.circuit_breaker_threshold, random=self._random,
         )  # fmt: skip
-        self._config, self._agents = config, Agents(node)
+        self._config, self._agents = config, Agents._on(node)
         stack.push_async_callback(self._close_node, node, config)
         take_letters(node, letters)
-        subscriptions = Subscriptions(node, log_of_events, records, letters)
+        subscriptions = self._subscriptions = Subscriptions(node, log_of_events, records, letters)
         classes: tuple[type[Agent], ...] = (Sender, *self._classes)
         for cls in classes:
             node.host_of(cls)
@@ -152,6 +161,10 @@ class Platform:
         """The store that the URL names; what is derived from this class may bring another."""
         return await assembly.open_records(self._url, config, self._clock)
 
+    def _new_ids(self) -> Ids:
+        """Where identifiers of events and runs come from."""
+        return Ids()
+
     async def _close_node(self, node: Node, config: Config) -> None:
         graces = [host.type.lifecycle.shutdown_grace_period for host in node.hosts.values()]
         await node.close(min(config.platform.shutdown_timeout, max(graces, default=0.0)))
@@ -164,7 +177,27 @@ class Platform:
         ref: A = node.ref_to(cls, key)
         return ref
 
+    @overload
     async def call(
+        self,
+        action: Callable[[Unpack[Ts]], Coroutine[Any, Any, R]],
+        /,
+        *arguments: *Ts,
+        args: None = None,
+        timeout: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> R: ...
+    @overload
+    async def call(
+        self,
+        action: Callable[..., Coroutine[Any, Any, R]],
+        /,
+        *,
+        args: Mapping[str, Any],
+        timeout: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> R: ...
+    async def call(  # type: ignore[misc]  # by name nothing is known of the parameters
         self,
         action: Callable[[Unpack[Ts]], Coroutine[Any, Any, R]],
         /,
@@ -179,12 +212,36 @@ class Platform:
         whose `uncertain` tells whether it may still take effect; refusals (`MailboxFull`, `CircuitOpen`, …), after which nothing has
         happened; `CallCycle`, `InvalidArguments`, `IdempotencyConflict`; errors of the store. With a key a repetition takes effect once.
         """
-        self._running()
-        ref, spec = target_of(action)
-        result: R = await calls.call(ref._host, ref._key, spec, arguments, by_name(spec, arguments, args), timeout, idempotency_key)
+        try:
+            self._running()
+            ref, spec = target_of(action)
+            result: R = await calls.call(ref._host, ref._key, spec, arguments, by_name(spec, arguments, args), timeout, idempotency_key)
+        except Exception as error:
+            leave(error, self._name)
+            raise
         return result
 
+    @overload
     async def cast(
+        self,
+        action: Callable[[Unpack[Ts]], Coroutine[Any, Any, Any]],
+        /,
+        *arguments: *Ts,
+        args: None = None,
+        idempotency_key: str | None = None,
+        durable: bool = False,
+    ) -> None: ...
+    @overload
+    async def cast(
+        self,
+        action: Callable[..., Coroutine[Any, Any, Any]],
+        /,
+        *,
+        args: Mapping[str, Any],
+        idempotency_key: str | None = None,
+        durable: bool = False,
+    ) -> None: ...
+    async def cast(  # type: ignore[misc]  # by name nothing is known of the parameters
         self,
         action: Callable[[Unpack[Ts]], Coroutine[Any, Any, Any]],
         /,
@@ -198,15 +255,19 @@ class Platform:
         It is lost with the node; `durable=True` stores it before this returns, to be delivered at least once and applied once.
         Raises `InvalidArguments` and refusals (`MailboxFull`, `CircuitOpen`, …); what the action raises is logged.
         """
-        node = self._node or self._running()
-        if args is None and idempotency_key is None and not durable and cast_at_once(action, arguments):
-            return
-        ref, spec = target_of(action)
-        named = by_name(spec, arguments, args)
-        if durable:
-            await durable_cast(node.host_of(Sender), ref._host, ref._key, spec, arguments, named, idempotency_key)
-        else:
-            await calls.cast(ref._host, ref._key, spec, arguments, named, idempotency_key)
+        try:
+            node = self._node or self._running()
+            if args is None and idempotency_key is None and not durable and cast_at_once(action, arguments):
+                return
+            ref, spec = target_of(action)
+            named = by_name(spec, arguments, args)
+            if durable:
+                await durable_cast(node.host_of(Sender), ref._host, ref._key, spec, arguments, named, idempotency_key)
+            else:
+                await calls.cast(ref._host, ref._key, spec, arguments, named, idempotency_key)
+        except Exception as error:
+            leave(error, self._name)
+            raise
 
     # -- the rest --------------------------------------------------------------------------------------------
 
@@ -259,7 +320,8 @@ class Platform:
 
             if name in ROOMS:
                 raise not_yet(f"platform.{name}", ROOMS[name])
-            raise AttributeError(f"a Platform has no attribute {name!r}", name=name, obj=self)
+            public = {known for known in dir(Platform) if not known.startswith("_")}
+            raise AttributeError(f"a Platform has no attribute {name!r}{near(name, public)}")
 
     def _running(self) -> Node:
         node = self._node

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import random as random_module
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -23,9 +24,12 @@ from .groups import Group, Groups, Handler, Member, durable_name
 from .ids import Ids, check_key
 from .live import Live, LiveDispatch
 from .log import EventLog
+from .near import near
 from .observability import logger
 from .records import Records
+from .shown import one_line
 from .subscriptions import CLOSE_GRACE_S, DurableSubscription
+from .traces import leaves
 from .tracing import ambient_traceparent
 
 MAX_ATTEMPTS = 5
@@ -60,11 +64,15 @@ class Subscription:
     __slots__ = ("_close", "_closing", "_live", "name", "pattern")
 
     def __init__(self, pattern: str, name: str | None, close: Callable[[], Awaitable[None]], live: Live | None = None) -> None:
-        self.pattern = pattern
-        self.name = name
+        self.pattern: str = pattern
+        self.name: str | None = name
         self._close = close
         self._live = live
         self._closing = False
+
+    def __repr__(self) -> str:
+        counts = "" if self._live is None else f", {self.dropped} dropped, {self.failed} failed"
+        return one_line(f"<Subscription {self.pattern}, {self.name or 'live'}{counts}{', closed' if self._closing else ''}>")
 
     @property
     def dropped(self) -> int:
@@ -86,7 +94,11 @@ class Subscription:
 class EventBus:
     """See the module."""
 
-    def __init__(self, log: EventLog, records: Records, *, dead_letters: DeadLetters, ids: Ids, clock: Clock, source: str = "platform") -> None:
+    def __init__(
+        self, log: EventLog, records: Records, *, dead_letters: DeadLetters, ids: Ids, clock: Clock, source: str = "platform", node: str = "",
+        random: Callable[[], float] = random_module.random,
+    ) -> None:  # fmt: skip
+        self._node_name, self._random = node, random
         self._log, self._records, self._letters, self._ids, self._clock, self._source = log, records, dead_letters, ids, clock, source
         self._live = LiveDispatch(log, logger("jidosystem.events"))
         self._groups = Groups()
@@ -95,6 +107,7 @@ class EventBus:
 
     # -- publishing ------------------------------------------------------------------------------------------------
 
+    @leaves
     async def publish(
         self,
         type: str,  # noqa: A002 - the contract's name
@@ -161,6 +174,7 @@ class EventBus:
             for event in [event for event in page if fits(event.type)]:
                 yield event
 
+    @leaves
     async def replay(self, stream: str, after: int = 0, *, to: Handler) -> int:
         """Hand a stream's events after a position to a handler, one after another; how many. What it raises ends the replay and is raised."""
         count = 0
@@ -174,6 +188,7 @@ class EventBus:
 
     # -- subscribing -----------------------------------------------------------------------------------------------
 
+    @leaves
     async def subscribe(
         self,
         pattern: str,
@@ -220,7 +235,7 @@ class EventBus:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InvalidArguments(f"{name}={value!r}: a whole number, at least 1", path=f"$.{name}")
         if not (start in ("new", "beginning") or (isinstance(start, int) and not isinstance(start, bool) and start >= 0)):
-            raise InvalidArguments(f'start={start!r}: "new", "beginning" or a position', path="$.start")
+            raise InvalidArguments(f'start={start!r}: "new", "beginning" or a position{near(start, ("new", "beginning"))}', path="$.start")
 
     async def _subscribe_durable(self, handler: Handler, durable: str | None, group: str | None, options: dict[str, Any]) -> Subscription:
         name = durable_name(durable, group)
@@ -232,7 +247,7 @@ class EventBus:
             present.subscription = DurableSubscription(
                 name, self._log, self._records, lane_of=_stream_of, deliver=present.deliver, matches=matcher(options["pattern"]),
                 max_in_flight=options["max_in_flight"], max_attempts=options["max_attempts"], start=options["start"],
-                dead_letters=self._letters, clock=self._clock,
+                dead_letters=self._letters, clock=self._clock, random=self._random,
             )  # fmt: skip
             await self._groups.start(name, present)
         elif group is None:
@@ -241,6 +256,7 @@ class EventBus:
             await self._groups.join(present, member, options)
         return Subscription(options["pattern"], name, lambda: self._groups.leave(name, present, member))
 
+    @leaves
     async def forward(self, forwarder: Forwarder) -> Subscription:
         """Send matching events to the outside, in the order of the log; the position is kept under `forward/<name>`, a new name begins now.
 
@@ -260,7 +276,7 @@ class EventBus:
         group = Group({})
         group.subscription = DurableSubscription(
             name, self._log, self._records, lane_of=_one_lane, deliver=deliver, matches=matcher(forwarder.pattern), batch=FORWARD_BATCH,
-            max_attempts=FORWARD_ATTEMPTS, start="new", dead_letters=self._letters, clock=self._clock,
+            max_attempts=FORWARD_ATTEMPTS, start="new", dead_letters=self._letters, clock=self._clock, random=self._random,
         )  # fmt: skip
         await self._groups.start(name, group)
         self._forwarders.append(forwarder)

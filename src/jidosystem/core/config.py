@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -27,7 +27,6 @@ from .config_schema import (
     Setting,
     built,
     keys_of_model,
-    near,
     refused,
     split,
     value_at,
@@ -35,8 +34,10 @@ from .config_schema import (
 from .config_sources import from_environment, from_file, from_keywords
 from .errors import Conflict, InvalidConfig, RecordUnreadable, describe
 from .events import matcher, set_field
+from .near import near
 from .observability import logger
 from .records import Record, Records
+from .shown import short
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,6 +112,19 @@ class Config:
             setattr(self, name, section)
         for name, model in (models or {}).items():
             self.register(name, model)
+
+    def __repr__(self) -> str:
+        # Values of an application's own sections may be secrets.
+        version = self._history[-1].version if self._history else 0
+        changed = (f"{path}={short(value)}" for path, value in self._changed())
+        return f"<Config version {version}, sections {', '.join(self._live)}; not at their default: {', '.join(changed) or 'none'}>"
+
+    def _changed(self) -> Iterator[tuple[str, Any]]:
+        for name, model in SECTIONS.items():
+            usual = model()
+            for key in model.__struct_fields__:
+                if getattr(self._live[name], key) != getattr(usual, key):
+                    yield f"{name}.{key}", getattr(self._live[name], key)
 
     # -- reading ---------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 
 from .errors import InvalidConfig
+from .near import near
 
 _Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 _MaybeSeconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
@@ -127,14 +128,6 @@ def value_at(section: Any, key: str, rest: list[str]) -> Any:
     return value
 
 
-def near(name: str, names: Iterable[str], cutoff: float = 0.6) -> str:
-    """`; did you mean …?` if there is a name like it, as like as `cutoff` says."""
-    import difflib  # a mistake may take its time, a start may not
-
-    close = difflib.get_close_matches(name, list(names), 1, cutoff)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
 def _is_struct(model: Any) -> bool:
     return isinstance(model, type) and issubclass(model, msgspec.Struct)
 
@@ -145,13 +138,15 @@ def _converted(model: Any, key: str, setting: Setting) -> Any:
         return msgspec.convert(setting.value, hint, strict=not setting.is_text)
     except msgspec.ValidationError as error:
         words = get_args(hint) if get_origin(hint) is Literal else ()
-        raise refused(setting.path, setting, f"one of {', '.join(map(repr, words))}" if words else str(error)) from None
+        if words:
+            raise refused(setting.path, setting, f"one of {', '.join(map(repr, words))}", near(setting.value, words)) from None
+        raise refused(setting.path, setting, str(error)) from None
 
 
-def refused(path: str, setting: Setting, allowed: str) -> InvalidConfig:
-    """The error for a value that isn't allowed; it says where the value came from."""
+def refused(path: str, setting: Setting, allowed: str, meant: str = "") -> InvalidConfig:
+    """The error for a value that isn't allowed; it says where the value came from, and what was probably meant."""
     source = f" ({setting.source})" if setting.source else ""
-    return InvalidConfig(f"{path} = {setting.value!r}{source}: {allowed}", path=path, value=setting.value, allowed=allowed)
+    return InvalidConfig(f"{path} = {setting.value!r}{source}: {allowed}{meant}", path=path, value=setting.value, allowed=allowed)
 
 
 def _put(values: dict[str, Any], steps: list[str], value: Any, setting: Setting) -> None:

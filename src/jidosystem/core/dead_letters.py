@@ -13,12 +13,15 @@ from typing import Any, Literal
 
 import msgspec
 
-from .clock import Clock
+from .clock import Clock, utc_from
 from .codec import decode, encode
 from .errors import Conflict, DeadLettersFull, InvalidArguments, RecordUnreadable, describe
 from .events import Event
+from .near import one_of
 from .observability import logger
 from .records import Record, Records
+from .shown import MAX_CHARS, cut, one_line, table
+from .traces import leaves
 
 TYPE = "jido.dead_letter"
 Source = Literal["event", "cast", "reminder"]
@@ -46,6 +49,14 @@ class DeadLetter(msgspec.Struct, frozen=True):
     number: int
     payload: dict[str, Any]
 
+    def __repr__(self) -> str:
+        whose = f" for {self.agent}" if self.agent else ""
+        return one_line(f"<DeadLetter {self.id}: {self.source} {self.name}{whose}, {self.attempts} attempts, {cut(self.error, MAX_CHARS)}>")
+
+    def _repr_html_(self) -> str:
+        rows = [(name, value) for name in self.__struct_fields__ if name not in ("id", "time_s") and (value := getattr(self, name)) is not None]
+        return table(f"dead letter {self.id}", [("time", utc_from(self.time_s).isoformat()), *rows])
+
     @property
     def event(self) -> Event | None:
         """The event, if it was one."""
@@ -56,7 +67,8 @@ class DeadLetter(msgspec.Struct, frozen=True):
 class DeadLetters:
     """See the module. `limit`: how many letters there may be; a function of no arguments is asked each time."""
 
-    def __init__(self, records: Records, *, clock: Clock, limit: int | Callable[[], int] = 100_000) -> None:
+    def __init__(self, records: Records, *, clock: Clock, limit: int | Callable[[], int] = 100_000, node: str = "") -> None:
+        self._node_name = node
         self._records = records
         self._clock = clock
         self._limit = limit
@@ -101,6 +113,7 @@ class DeadLetters:
 
     # -- for people ------------------------------------------------------------------------------------------------
 
+    @leaves
     async def list(self, source: Source | None = None, *, name: str | None = None, limit: int | None = None) -> list[DeadLetter]:
         """The letters, the oldest first: of one source ("event", "cast", "reminder") or all, of one name or all.
 
@@ -115,6 +128,7 @@ class DeadLetters:
         found.sort(key=lambda letter: (letter.time_s, letter.number, letter.id))
         return found if limit is None else found[: max(0, limit)]
 
+    @leaves
     async def redrive(self, id: str) -> None:  # noqa: A002 - the contract's name
         """Run a letter again; it is removed once that has worked, else its error is raised and it stays.
 
@@ -126,6 +140,7 @@ class DeadLetters:
             going = self._redriving[id] = asyncio.create_task(self._redrive(id))
         await asyncio.shield(going)
 
+    @leaves
     async def clear(self, source: Source | None = None) -> int:
         """Remove letters for good, of one source or all (those that can't be read are among all); how many."""
         _check_source(source)
@@ -209,4 +224,4 @@ def _letter(address: str, head: bytes) -> DeadLetter:
 
 def _check_source(source: object) -> None:
     if source is not None and source not in SOURCES:
-        raise InvalidArguments(f"source={source!r}: one of {', '.join(map(repr, SOURCES))}, or None for all", path="$.source")
+        raise InvalidArguments(f"source={source!r}: {one_of(source, SOURCES)}, or None for all", path="$.source")

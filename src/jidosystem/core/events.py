@@ -18,6 +18,7 @@ import msgspec
 from .clock import utc_from
 from .codec import from_bytes, seal, to_builtins, unseal
 from .errors import InvalidPattern, RecordUnreadable
+from .shown import one_line, short, table
 
 MAX_TYPE_CHARS = 255
 MAX_STREAM_CHARS = 1_000
@@ -44,6 +45,18 @@ class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
     causation_id: str | None = None
     traceparent: str | None = None
     position: int = 0
+
+    def __repr__(self) -> str:
+        where = f" at {self.position}" if self.position else ""
+        return one_line(f"<Event {self.type}{where} from {self.source}, stream {self.stream}: {short(self.data)}>")
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (name, value)
+            for name in self.__struct_fields__
+            if name not in ("type", "time_s") and (value := getattr(self, name)) not in (None, {}, "")
+        ]
+        return table(self.type, [("time", self.time), *rows])
 
     @property
     def time(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from .errors import InvalidArguments, describe
 from .events import Event
+from .near import near_or_all
 
 MAX_KEYS = 10_000
 """The most keys that one event may have."""
@@ -44,7 +45,8 @@ def lane_path(path: str) -> Callable[[Event], str | None]:
     """
     first, *rest = path.split(".")
     if first not in (*Event.__struct_fields__, "time") or not all(rest):
-        raise InvalidArguments(f"{path!r} is no path into an event; it starts with one of {', '.join(Event.__struct_fields__)}", path="$.key")
+        fields = (*Event.__struct_fields__, "time")
+        raise InvalidArguments(f"{path!r} is no path into an event{near_or_all(first, fields, 'it starts with one of')}", path="$.key")
 
     def follow(event: Event) -> str | None:
         value: Any = getattr(event, first)

@@ -47,14 +47,17 @@ class Live:
     __slots__ = ("buffer", "dropped", "failed", "handler", "kind", "matches", "max_in_flight", "pattern", "room", "waiting")
 
     def __init__(self, handler: Handler, pattern: str, matches: Callable[[str], bool], max_in_flight: int) -> None:
-        self.handler, self.pattern, self.matches, self.max_in_flight = handler, pattern, matches, max_in_flight
+        self.handler: Handler = handler
+        self.pattern: str = pattern
+        self.matches: Callable[[str], bool] = matches
+        self.max_in_flight: int = max_in_flight
         called = getattr(handler, "__call__", None)  # noqa: B004 - an object whose class defines it as a coroutine function
-        self.kind = "coroutine" if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(called) else "plain"
+        self.kind: str = "coroutine" if inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(called) else "plain"
         self.waiting: set[asyncio.Future[Any]] = set()
         self.buffer: deque[Event] = deque()
         self.room: asyncio.Event | None = None  # told when a handler has ended, if somebody waits for it
-        self.dropped = 0
-        self.failed = 0
+        self.dropped: int = 0
+        self.failed: int = 0
 
     @property
     def is_full(self) -> bool:

@@ -13,8 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
+from .blame import block
 from .checks import check_exceptions, check_seconds, check_whole
 from .errors import DefinitionError, Rejected
+from .near import one_of
 
 Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
 
@@ -23,6 +25,7 @@ MAX_DELAY_S = 30.0
 MAX_RESTARTS = 10_000
 
 
+@block
 @dataclass(frozen=True, slots=True)
 class Supervision:
     """How an agent is started again after a crash.
@@ -40,7 +43,7 @@ class Supervision:
 
     def __post_init__(self) -> None:
         if self.strategy not in get_args(Strategy):
-            raise DefinitionError(f"Supervision(strategy={self.strategy!r}): one of {', '.join(map(repr, get_args(Strategy)))}")
+            raise DefinitionError(f"Supervision(strategy={self.strategy!r}): {one_of(self.strategy, get_args(Strategy))}")
         check_whole("Supervision", "max_restarts", self.max_restarts, 0, MAX_RESTARTS)
         check_seconds("Supervision", "within", self.within)
         check_exceptions("Supervision", "crash_on", self.crash_on, BaseException)

@@ -6,21 +6,21 @@ what is wrong with it; nothing is guessed, nothing is done. Pure: bytes in, valu
 
 from __future__ import annotations
 
-import traceback
 from typing import Any, TypeAlias
 
 import msgspec
 
 from ..core import errors
-from ..core.codec import NOT_CARRIED, encode, plain, seal, unseal
+from ..core.codec import NOT_CARRIED, encode, seal, unseal
 from ..core.errors import ActionFailed, InvalidFrame, JidoError, TooLarge
+from ..core.shown import plain_or_text, text_of
+from ..core.traces import remote_text
 
 VERSION = 1
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 MAX_CHAIN = 1_000
 """Agents that a chain of calls may pass through."""
 MAX_TRACEBACK_CHARS = 16_000
-MAX_MESSAGE_CHARS = 16_000
 
 
 class CallFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="call"):
@@ -45,11 +45,12 @@ class ReplyFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
 
 
 class ErrorFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="error"):
-    """Why there is no answer: an error of ours by its code and fields."""
+    """Why there is no answer: an error of ours by its code and fields, and the node that tells it."""
 
     code: str
     message: str
     fields: dict[str, Any] = {}
+    node: str = ""
 
 
 Frame: TypeAlias = CallFrame | ReplyFrame | ErrorFrame
@@ -94,15 +95,21 @@ def _check_call(frame: CallFrame) -> None:
 # -- errors ------------------------------------------------------------------------------------------------------
 
 
-def frame_of(error: BaseException) -> ErrorFrame:
-    """An error as it travels: ours by code and fields, anybody else's as `ActionFailed` with type, message and traceback."""
+def frame_of(error: BaseException, node: str = "", where: str = "") -> ErrorFrame:
+    """An error as it travels: ours by code and fields, anybody else's as `ActionFailed` with type, message and traceback.
+
+    `node` tells it, `where` (`type/key.action`) is what failed.
+    """
     if isinstance(error, JidoError):
-        told = str(error.args[0]) if error.args else ""
-        return ErrorFrame(error.code, _cut(told, MAX_MESSAGE_CHARS), {name: _carried(value) for name, value in error.fields.items()})
-    kind, message = type(error).__qualname__, _cut(_text(error), MAX_MESSAGE_CHARS)
-    trace = "".join(traceback.format_exception(error))
-    fields = {"type": kind, "message": message, "remote_traceback": _cut_front(trace, MAX_TRACEBACK_CHARS)}
-    return ErrorFrame(ActionFailed.code, f"{kind}: {message}" if message else kind, {name: _carried(value) for name, value in fields.items()})
+        fields = {text_of(name): plain_or_text(value) for name, value in error.fields.items()}
+        return ErrorFrame(error.code, text_of(error.args[0] if error.args else ""), fields, error.node or node)
+    kind, message = text_of(type(error).__qualname__), text_of(error)
+    trace = text_of(_cut_front(remote_text(error), MAX_TRACEBACK_CHARS))
+    told = f"{where} raised {kind}" if where else kind
+    fields = {"type": kind, "message": message, "remote_traceback": trace}
+    if where:
+        fields["agent"] = where.rpartition(".")[0]
+    return ErrorFrame(ActionFailed.code, f"{told}: {message}" if message else told, fields, node)
 
 
 def error_of(frame: ErrorFrame) -> JidoError:
@@ -114,36 +121,17 @@ def error_of(frame: ErrorFrame) -> JidoError:
     error = kind.__new__(kind)
     # What a field must not be is an attribute that the class has already: a property, a method, `args`.
     JidoError.__init__(error, frame.message, **{name: value for name, value in fields.items() if _is_new(kind, name)})
+    error.node = frame.node
     return error
 
 
 def _is_new(kind: type[JidoError], name: str) -> bool:
-    return name.isidentifier() and name != "fields" and not name.startswith("__") and not hasattr(kind, name)
+    return name.isidentifier() and name not in ("fields", "_notes") and not name.startswith("__") and not hasattr(kind, name)
 
 
 def _kinds() -> dict[str, type[JidoError]]:
     """Every error of ours by its code. What users derive from them travels as the one it derives from."""
     return {kind.code: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, JidoError)}
-
-
-def _carried(value: Any) -> Any:
-    try:
-        return plain(value)
-    except (*NOT_CARRIED, msgspec.MsgspecError):
-        return _cut(_text(value), MAX_MESSAGE_CHARS)
-
-
-def _text(value: object) -> str:
-    """What a value says of itself, as Unicode that can be encoded; its own `__str__` may fail."""
-    try:
-        told = str(value)
-    except Exception as error:
-        return f"<{type(value).__qualname__} that can't be printed: {type(error).__qualname__}>"
-    return told.encode(errors="backslashreplace").decode()
-
-
-def _cut(text: str, chars: int) -> str:
-    return text if len(text) <= chars else f"{text[:chars]}… ({len(text)} characters)"
 
 
 def _cut_front(text: str, chars: int) -> str:

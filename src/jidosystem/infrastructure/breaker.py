@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from ..core.blame import block
 from ..core.checks import check_seconds, check_whole
 from ..core.errors import CircuitOpen, IdempotencyConflict, InvalidArguments, RefusedError, Rejected
 
@@ -24,6 +25,7 @@ DEFAULT_THRESHOLD = 5
 _NO_FAILURES = (Rejected, RefusedError, InvalidArguments, IdempotencyConflict, CancelledError, GeneratorExit)
 
 
+@block
 @dataclass(frozen=True, slots=True)
 class CircuitBreaker:
     """Open after `threshold` failures in a row; after `timeout` seconds one call finds out whether it works again.

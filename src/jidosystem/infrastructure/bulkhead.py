@@ -12,10 +12,12 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from ..core.blame import block
 from ..core.checks import check_whole
 from ..core.errors import BulkheadFull
 
 
+@block
 @dataclass(frozen=True, slots=True)
 class Bulkhead:
     """At most `max_concurrent` at a time; `max_waiting` more may wait, any further gets `BulkheadFull`."""

@@ -54,9 +54,9 @@ class WebhookForwarder:
         clock: Clock | None = None,
     ) -> None:
         matcher(pattern)
-        self.pattern = pattern
+        self.pattern: str = pattern
         self._url, self._shown = url, _shown(url)
-        self.name = name or f"webhook-{hashlib.blake2b(url.encode(), digest_size=6).hexdigest()}"
+        self.name: str = name or f"webhook-{hashlib.blake2b(url.encode(), digest_size=6).hexdigest()}"
         self._headers = _checked_headers(headers or {})
         if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 < timeout <= 3_600:
             raise InvalidArguments(f"timeout={timeout!r}: seconds, more than 0 and at most an hour", path="$.timeout")
@@ -144,9 +144,9 @@ class LogFileForwarder:
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise InvalidArguments(f"{option}={value!r}: a whole number, at least {least}", path=f"$.{option}")
         matcher(pattern)
-        self.pattern = pattern
-        self.path = Path(path)
-        self.name = name or f"file-{self.path.name}"
+        self.pattern: str = pattern
+        self.path: Path = Path(path)
+        self.name: str = name or f"file-{self.path.name}"
         self._max_bytes, self._keep = max_bytes, keep
 
     async def forward(self, events: Sequence[Event]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..core.blame import block
 from ..core.checks import check_exceptions, check_number, check_whole
 from ..core.errors import (
     CallCycle,
@@ -31,6 +32,7 @@ MAX_ATTEMPTS = 1_000
 MAX_DELAY_S = 3_600.0
 
 
+@block
 @dataclass(frozen=True, slots=True)
 class Retry:
     """How often and when a failed attempt is repeated. Made by `exponential`, `fixed` and `none`.

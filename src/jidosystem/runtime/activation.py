@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ..core.codec import NOT_CARRIED
@@ -234,7 +233,7 @@ class Activation:
         if turn.origin is not None and not to_be_done(self, turn):
             return
         turn.begun = True
-        turn.started = self.last_used = monotonic()
+        turn.started = self.last_used = host.node.monotonic()
         spec = turn.spec
         if host.node.checking and not unchanged_between_turns(self, turn):
             return
@@ -314,7 +313,7 @@ class Activation:
                     error = invalid
         if error is None:
             error = self._read(turn, value) if spec.readonly else self._wrote(turn, value)
-        host.meter.observe(monotonic() - turn.started)
+        host.meter.observe(host.node.monotonic() - turn.started)
         if turn.span is not None:
             turn.span.end(error)
         if error is not None:
@@ -326,7 +325,11 @@ class Activation:
         """A read-only turn ended well: it is answered when what it has seen is durable."""
         if self.host.node.checking and (names := changed_names(self)):
             self.restore()
-            return ReadOnlyTurn(f"{self.address}.{turn.spec.name} is read-only and changed {', '.join(names)} in place", names=names)
+            return ReadOnlyTurn(
+                f"{self.address}.{turn.spec.name} is read-only and changed {', '.join(names)} in place; drop readonly=True",
+                agent=self.address,
+                names=names,
+            )
         self.answer_when_durable(turn, value)
         return None
 
@@ -347,9 +350,9 @@ class Activation:
         try:
             after = codec.encode_checked(self.instance, before)
         except StateMismatch as error:
-            return InvalidResult(f"{self.address}.{turn.spec.name} left state that doesn't fit its type hints: {error}")
+            return InvalidResult(f"{self.address}.{turn.spec.name} left state that doesn't fit its type hints: {error}", agent=self.address)
         except (*NOT_CARRIED, AttributeError) as error:
-            return InvalidResult(f"{self.address}.{turn.spec.name} left state that can't be carried: {error}")
+            return InvalidResult(f"{self.address}.{turn.spec.name} left state that can't be carried: {error}", agent=self.address)
         if after is before and turn.effects is None and turn.origin is None and turn.key is None:
             self.answer_when_durable(turn, value)
             return None

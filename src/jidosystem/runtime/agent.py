@@ -5,16 +5,20 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import datetime
-from typing import Any, ClassVar, TypeVar, TypeVarTuple, Unpack
+from typing import Any, ClassVar, TypeVar, TypeVarTuple, Unpack, overload
 
+from ..core.blame import blame, place_of
 from ..core.carried import culprit
 from ..core.clock import utc_from
 from ..core.codec import NOT_CARRIED, plain
-from ..core.errors import DefinitionError, InvalidArguments, NoPlatform, NotYetAvailable, OutsideTurn
+from ..core.errors import DefinitionError, InvalidArguments, NoPlatform, NotYetAvailable, OutsideTurn, UsageError
 from ..core.events import MAX_STREAM_CHARS, Event, check_event_type
 from ..core.ids import Ids, check_key, is_unicode
 from ..core.logs import logger
+from ..core.near import near_or_all
 from ..core.schedule import first_due, make_schedule
+from ..core.shown import short, table
+from ..core.traces import leave
 from . import calls
 from .boundary import is_immutable
 from .definition import AgentType, define
@@ -44,12 +48,17 @@ class Agent:
     def __init_subclass__(cls, *, name: str | None = None, version: int = 1, resident: bool = False, **kwargs: Any) -> None:
         if "__jido_reader__" in cls.__dict__:
             return
-        if "isolation" in kwargs:
-            raise NotYetAvailable(f"class {cls.__name__}(isolation=…) comes with worker processes; leave it out for now")
-        if kwargs:
-            raise DefinitionError(f"class {cls.__name__}({', '.join(kwargs)}=…): an agent class takes name=, version= and resident=")
         super().__init_subclass__()
-        cls.__jido_type__ = define(cls, name, version, resident, _MEMBERS)
+        try:
+            if "isolation" in kwargs:
+                raise NotYetAvailable(f"class {cls.__name__}(isolation=…) comes with worker processes; leave it out for now")
+            for option in kwargs:
+                given = near_or_all(option, ("name", "version", "resident"), "an agent class takes")
+                raise DefinitionError(f"class {cls.__name__}({option}=…): there is no such option{given}")
+            cls.__jido_type__ = define(cls, name, version, resident, _MEMBERS)
+        except UsageError as error:
+            blame(error, place_of(cls, error.fields.pop("member", None)))
+            raise
 
     def __init__(self, **fields: Any) -> None:
         kind = type(self).__jido_type__
@@ -57,16 +66,27 @@ class Agent:
         kind.reset_transients(self)
         for name, value in fields.items():
             if name not in kind.codec.names and name not in (f.name for f in kind.transients):
-                raise InvalidArguments(f"{kind.name} has no field {name!r}; it has {', '.join(kind.codec.names) or 'none'}", path=f"$.{name}")
+                told = f"{kind.name} has no field {name!r}{near_or_all(name, kind.codec.names, 'it has')}"
+                raise InvalidArguments(told, path=f"$.{name}", agent_type=kind.name)
             setattr(self, name, value)
         self._jido = _Loose()
         if kind.hook_load is not None:
             kind.hook_load(self)
 
     def __repr__(self) -> str:
-        kind = type(self).__jido_type__
-        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in kind.codec.names)
-        return f"{kind.name}({fields})"
+        fields = ", ".join(f"{name}={short(value)}" for name, value in self._shown())
+        return f"{self._title()}({fields})"
+
+    def _repr_html_(self) -> str:
+        return table(self._title(), self._shown())
+
+    def _title(self) -> str:
+        link = getattr(self, "_jido", None)
+        name = type(self).__jido_type__.name
+        return name if link is None or isinstance(link, _Loose) else f"{name}/{link.key}"
+
+    def _shown(self) -> list[tuple[str, Any]]:
+        return [(name, getattr(self, name)) for name in type(self).__jido_type__.codec.names if hasattr(self, name)]
 
     # -- who am I --------------------------------------------------------------------------------------------
 
@@ -96,7 +116,9 @@ class Agent:
         link = self._link()
         if isinstance(link, _Loose):
             return link.effects
-        raise OutsideTurn(f"{link.address}: effects is for agents without a platform; here they are released when the turn commits")
+        raise OutsideTurn(
+            f"{link.address}: effects is for agents without a platform; here they are released when the turn commits", agent=link.address
+        )
 
     @property
     def children(self) -> tuple[str, ...]:
@@ -127,7 +149,27 @@ class Agent:
         ref: A = node.ref_to(cls, key)
         return ref
 
+    @overload
     async def call(
+        self,
+        action: Callable[[Unpack[Ts]], Coroutine[Any, Any, R]],
+        /,
+        *arguments: *Ts,
+        args: None = None,
+        timeout: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> R: ...
+    @overload
+    async def call(
+        self,
+        action: Callable[..., Coroutine[Any, Any, R]],
+        /,
+        *,
+        args: Mapping[str, Any],
+        timeout: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> R: ...
+    async def call(  # type: ignore[misc]  # by name nothing is known of the parameters
         self,
         action: Callable[[Unpack[Ts]], Coroutine[Any, Any, R]],
         /,
@@ -140,12 +182,20 @@ class Agent:
 
         Raises as `Platform.call`; `OutsideTurn` in an action that is a plain `def`. The other's turn isn't undone with this one.
         """
-        self._activation("call")
-        ref, spec = target_of(action)
-        result: R = await calls.call(ref._host, ref._key, spec, arguments, by_name(spec, arguments, args), timeout, idempotency_key)
+        node = self._activation("call").host.node
+        try:
+            ref, spec = target_of(action)
+            result: R = await calls.call(ref._host, ref._key, spec, arguments, by_name(spec, arguments, args), timeout, idempotency_key)
+        except Exception as error:
+            leave(error, node.name)
+            raise
         return result
 
-    def cast(self, action: Callable[[Unpack[Ts]], Coroutine[Any, Any, Any]], /, *arguments: *Ts, args: Mapping[str, Any] | None = None) -> None:
+    @overload
+    def cast(self, action: Callable[[Unpack[Ts]], Coroutine[Any, Any, Any]], /, *arguments: *Ts, args: None = None) -> None: ...
+    @overload
+    def cast(self, action: Callable[..., Coroutine[Any, Any, Any]], /, *, args: Mapping[str, Any]) -> None: ...
+    def cast(self, action: Callable[[Unpack[Ts]], Coroutine[Any, Any, Any]], /, *arguments: *Ts, args: Mapping[str, Any] | None = None) -> None:  # type: ignore[misc]
         """Send a message with this turn's commit: durable, delivered at least once, applied once.
 
         Raises `InvalidArguments`, `OutsideTurn`, `ReadOnlyTurn`; the turn fails with `OutboxFull` if too many are on their way.
@@ -289,7 +339,9 @@ class Agent:
             return link.effects, None
         turn = current_turn()
         if turn is None or turn.activation is not link:
-            raise OutsideTurn(f"{link.address}: {what} outside a turn of this agent; do it in an action, before the action returns")
+            raise OutsideTurn(
+                f"{link.address}: {what} outside a turn of this agent; do it in an action, before the action returns", agent=link.address
+            )
         return turn.collect(what), turn
 
     def _pending_effects(self) -> Effects | None:

@@ -9,11 +9,15 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from ..core.blame import block
 from ..core.checks import check_whole
 from ..core.errors import DefinitionError
+from ..core.near import one_of
 from ..infrastructure.breaker import CircuitBreaker
 from ..infrastructure.bulkhead import Bulkhead
 from ..infrastructure.retry import Retry
+
+OVERFLOWS = ("reject", "block", "drop_oldest")
 
 LATER = {
     "capabilities": "discovery",
@@ -31,6 +35,7 @@ def _seconds(block: str, name: str, value: float | None, *, zero: bool = False) 
         raise DefinitionError(f"{block}({name}={value!r}): seconds, {'0 or more' if zero else 'more than 0'}")
 
 
+@block
 @dataclass(frozen=True, slots=True)
 class Lifecycle:
     """How long things may take, in seconds.
@@ -52,6 +57,7 @@ class Lifecycle:
         _seconds("Lifecycle", "turn_timeout", self.turn_timeout, zero=True)
 
 
+@block
 @dataclass(frozen=True, slots=True)
 class Mailbox:
     """How many messages may wait for a busy agent, and what happens to one more.
@@ -67,10 +73,11 @@ class Mailbox:
     def __post_init__(self) -> None:
         if self.max_size is not None:
             check_whole("Mailbox", "max_size", self.max_size, 1)
-        if self.overflow not in ("reject", "block", "drop_oldest"):
-            raise DefinitionError(f'Mailbox(overflow={self.overflow!r}): "reject", "block" or "drop_oldest"')
+        if self.overflow not in OVERFLOWS:
+            raise DefinitionError(f"Mailbox(overflow={self.overflow!r}): {one_of(self.overflow, OVERFLOWS)}")
 
 
+@block
 @dataclass(frozen=True, slots=True)
 class Resilience:
     """What guards the calls of an agent: a breaker per agent, retries of rolled-back turns, a bulkhead per agent type."""

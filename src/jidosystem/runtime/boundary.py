@@ -21,6 +21,7 @@ import msgspec
 
 from ..core.codec import NOT_CARRIED, ModelMismatch, decoder_for, encode
 from ..core.errors import InvalidArguments, InvalidResult
+from ..core.near import near, near_or_all
 
 IMMUTABLE: frozenset[type] = frozenset(
     {int, str, float, bool, bytes, complex, types.NoneType, datetime.datetime, datetime.date, datetime.time, datetime.timedelta,
@@ -88,13 +89,13 @@ class Signature:
 
     def __init__(self, where: str, function: Callable[..., Any], hints: Mapping[str, Any]) -> None:
         parameters = list(inspect.signature(function).parameters.values())[1:]
-        self.signature = inspect.Signature(parameters)
-        self.names = tuple(p.name for p in parameters)
+        self.signature: inspect.Signature = inspect.Signature(parameters)
+        self.names: tuple[str, ...] = tuple(p.name for p in parameters)
         self._defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
         positional = [p for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
         keyword_required = any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
         least = sum(p.default is p.empty for p in positional)
-        self.arities = frozenset[int]() if keyword_required else frozenset(range(least, len(positional) + 1))
+        self.arities: frozenset[int] = frozenset[int]() if keyword_required else frozenset(range(least, len(positional) + 1))
         """How many arguments by position suffice when nothing is given by name."""
         self._where = where
         self._hints = {p.name: hints[p.name] for p in parameters}
@@ -117,7 +118,8 @@ class Signature:
         try:
             return self.signature.bind(*args, **kwargs).arguments
         except TypeError as error:
-            raise InvalidArguments(f"{self._where}{self.signature}: {error}", path="$") from None
+            unknown = next((name for name in kwargs if name not in self.names), None)
+            raise InvalidArguments(f"{self._where}{self.signature}: {error}{near(unknown, self.names)}", path="$") from None
 
     def with_defaults(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """All arguments by name, defaults filled in."""
@@ -160,7 +162,7 @@ class Signature:
             raise InvalidArguments(f"{self._where}: the arguments can't be read: {error}", path="$") from error
         for name in plain:
             if name not in self._hints:
-                raise InvalidArguments(f"{self._where} has no parameter {name!r}; it has {', '.join(self.names) or 'none'}", path=f"$.{name}")
+                raise InvalidArguments(f"{self._where} has no parameter {name!r}{near_or_all(name, self.names, 'it has')}", path=f"$.{name}")
         values = {name: self._decode(name, bytes(raw)) for name, raw in plain.items()}
         self.check_arity((), values)
         return values

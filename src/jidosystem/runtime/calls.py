@@ -31,7 +31,8 @@ async def call(
     caller = current_turn()
     if caller is not None and caller.spec.threaded:
         raise OutsideTurn(
-            f"{caller.activation.address}.{caller.spec.name} is a plain def and runs in a thread: it can't call; make it an `async def`, or cast"
+            f"{caller.activation.address}.{caller.spec.name} is a plain def and runs in a thread: it can't call; make it an `async def`, or cast",
+            agent=caller.activation.address,
         )
     if node.closing:
         raise host.shutting_down(key)

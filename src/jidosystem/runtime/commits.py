@@ -116,7 +116,9 @@ def flush(activation: Activation) -> None:
         _failed(
             activation,
             batch,
-            error if isinstance(error, StoreError) else StoreError(f"what a turn of {activation.address} wrote can't be stored: {error}"),
+            error
+            if isinstance(error, StoreError)
+            else StoreError(f"what a turn of {activation.address} wrote can't be stored: {error}; it was rolled back", agent=activation.address),
         )
         return
     if committed is not None:
@@ -166,7 +168,7 @@ def settled(activation: Activation, committed: Committed | None, error: BaseExce
     else:
         if batch.span is not None:
             batch.span.end(error)
-        _failed(activation, batch, error or CommitUnknown(f"the outcome of a commit of {activation.address} wasn't told"))
+        _failed(activation, batch, error or CommitUnknown(f"the outcome of a commit of {activation.address} wasn't told", agent=activation.address))
     if activation.batch is not None and activation.inflight is None and not activation.pumping:
         flush(activation)
     if activation.queue:
@@ -237,7 +239,7 @@ def leave_in_doubt(activation: Activation) -> None:
     """The platform has closed: whoever still waits for a commit is told that its outcome is unknown."""
     for batch in (activation.inflight, activation.batch):
         if batch is not None:
-            error = CommitUnknown(f"the platform closed before the outcome of a commit of {activation.address} was known")
+            error = CommitUnknown(f"the platform closed before the outcome of a commit of {activation.address} was known", agent=activation.address)
             for turn, _value in (*batch.turns, *(batch.waiters or ())):
                 turn.fail(error)
 
@@ -275,5 +277,16 @@ async def _resolve_unknown(activation: Activation, batch: Batch, error: CommitUn
     elif record is None or record.revision == activation.revision:
         undo(activation, batch, error)
     else:
-        undo(activation, batch, Conflict(f"{activation.address} was written by somebody else", expected=activation.revision, actual=record.revision))
+        undo(
+            activation,
+            batch,
+            Conflict(
+                f"{activation.address} was written by somebody else; the turn was rolled back",
+                agent=activation.address,
+                expected=activation.revision,
+                actual=record.revision,
+            ),
+        )
+    if activation.batch is not None and activation.inflight is None and not activation.pumping:  # what ended while nobody knew
+        flush(activation)
     activation.proceed()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,9 @@ import msgspec
 
 from ..core.errors import AgentFailed, JidoError, RecordUnreadable
 from ..core.ids import split_address
+from ..core.near import nearest
 from ..core.schedule import next_due
+from ..core.shown import one_line, short, table
 from .effects import Reminder
 from .head import ACTIVE, FAILED, PAUSED, decode_head
 from .loading import check_version, current_state, stored_rows
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from .host import Host
     from .node import Node
 
+NEAR_KEYS = 500
+"""Of how many keys those like one that isn't there are looked for, at each of two places."""
 _STATES = {
     Status.LOADING: "loading",
     Status.LIVE: "live",
@@ -36,7 +40,7 @@ _STATES = {
 
 class AgentInfo(msgspec.Struct, frozen=True):
     """What is known of one agent. `state`: "live", "passive", "paused", "failed", "loading", "held", "stopping",
-    "restarting" or "unreadable"."""
+    "restarting" or "unreadable". `near`: of an agent that nothing is stored of, the keys like its own that something is stored of."""
 
     type: str
     key: str
@@ -51,6 +55,19 @@ class AgentInfo(msgspec.Struct, frozen=True):
     pending_effects: int = 0
     cause: str = ""
     fields: dict[str, Any] | None = None
+    near: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        told = [f"{self.type}/{self.key} {self.state}", f"version {self.version}", f"revision {self.revision}", f"{self.turns} turns"]
+        told += [f"{self.queued} queued"] if self.queued else []
+        told += [f"node {self.node}"] if self.node else []
+        told += [short(self.cause)] if self.cause else []
+        told += [f"like {', '.join(self.near)}"] if self.near else []
+        return one_line(f"<AgentInfo {', '.join(told)}>")
+
+    def _repr_html_(self) -> str:
+        rows = [(name, value) for name in self.__struct_fields__[2:-2] if (value := getattr(self, name))]
+        return table(f"{self.type}/{self.key}", [*rows, *(self.fields or {}).items()])
 
 
 def _acting() -> Turn:
@@ -237,7 +254,8 @@ class Control:
         record = await self._node.records.read(host.prefix + key)
         if record is None or record.head is None:
             revision = 0 if record is None else record.revision
-            return AgentInfo(host.type.name, key, "passive", None, host.type.version, 0, revision, fields=host.type.codec.mapping(host.default_state))
+            fields, near = host.type.codec.mapping(host.default_state), await self._near_keys(host, key)
+            return AgentInfo(host.type.name, key, "passive", None, host.type.version, 0, revision, fields=fields, near=near)
         info = self._of_head(host, key, record.revision, record.head)
         head = decode_head(record.head, record.agent)
         check_version(host.type, head, record.agent)
@@ -245,6 +263,18 @@ class Control:
         reminders, children, pending = await stored_rows(self._node.records, record.agent)
         fields = host.type.codec.mapping(state, record.agent)
         return msgspec.structs.replace(info, fields=fields, reminders=reminders, children=children, pending_effects=pending)
+
+    async def _near_keys(self, host: Host, key: str) -> tuple[str, ...]:
+        """Keys like one that nothing is stored of, from one page of those that begin as it does and one of the first of all."""
+        keys: list[str] = []
+        for begin in (key[: len(key) // 2], ""):
+            pages = self._node.records.scan_agents(host.type.name, host.prefix + begin)
+            async for page in pages:
+                keys += [record.agent.removeprefix(host.prefix) for record in page[:NEAR_KEYS]]
+                break
+            if isinstance(pages, AsyncGenerator):
+                await pages.aclose()
+        return tuple(nearest(key, dict.fromkeys(keys), cutoff=0.7, most=3))
 
     def _of_head(self, host: Host, key: str, revision: int, blob: bytes, damage: str | None = None) -> AgentInfo:
         try:

@@ -14,10 +14,12 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
-from ..core.errors import DefinitionError, InvalidArguments, NotYetAvailable
+from ..core.blame import about, member_with, users_line
+from ..core.errors import DefinitionError, InvalidArguments, InvalidPattern, NoHost, NotYetAvailable
 from ..core.events import Event, matcher
 from ..core.ids import check_type_name
 from ..core.keys import lane_path
+from ..core.near import near
 from ..core.restarts import Supervision
 from .blocks import LATER, Lifecycle, Mailbox, Resilience
 from .boundary import Signature
@@ -64,12 +66,16 @@ def action(function: Callable[..., Any] | None = None, /, *, readonly: bool = Fa
     read-only actions and may change and cause nothing. `copy=False`: arguments and results cross within a node as they
     are, and the agent's author answers for that.
     """
-    if requires is not None:
-        raise NotYetAvailable("@action(requires=…) comes with the security layer; leave it out for now")
     options = ActionOptions(readonly=readonly, copy=copy)
-    if function is None:
-        return lambda f: _mark_action(f, options)
-    return _mark_action(function, options)
+
+    def decorate(method: Any) -> Any:
+        with users_line:
+            return _mark_action(method, options)
+
+    with users_line:
+        if requires is not None:
+            raise NotYetAvailable("@action(requires=…) comes with the security layer; leave it out for now")
+        return decorate if function is None else _mark_action(function, options)
 
 
 class _ActionDecorator(typing.Protocol):
@@ -106,42 +112,48 @@ def _awaited(function: Any) -> Any:
 def _mark(name: str, function: Any, value: Any = True) -> Any:
     if not inspect.isfunction(function):
         raise DefinitionError(f"@{name.removeprefix('__jido_').removesuffix('__')} decorates methods, not {function!r}")
+    function = function if name == "__jido_on_load__" else _awaited(function)
     setattr(function, name, value)
     return function
 
 
 def on_start(function: F) -> F:
     """Run when an activation begins, as a turn: what it changes is committed, what it raises is a crash."""
-    marked: F = _mark("__jido_on_start__", _awaited(function))
-    return marked
+    with users_line:
+        marked: F = _mark("__jido_on_start__", function)
+        return marked
 
 
 def on_terminate(function: F) -> F:
     """Run as a last turn when the agent is stopped, passivated or its platform closes; not after a crash."""
-    marked: F = _mark("__jido_on_terminate__", _awaited(function))
-    return marked
+    with users_line:
+        marked: F = _mark("__jido_on_terminate__", function)
+        return marked
 
 
 def on_load(function: F) -> F:
     """Run (a plain `def`) after the fields are decoded, at activation and after a roll-back: rebuilds transient fields."""
-    if inspect.iscoroutinefunction(function):
-        raise DefinitionError(
-            f"{function.__qualname__}: @on_load is a plain def: it rebuilds transient fields and does no I/O; use @on_start for that"
-        )
-    marked: F = _mark("__jido_on_load__", function)
-    return marked
+    with users_line:
+        if inspect.iscoroutinefunction(function):
+            raise DefinitionError(
+                f"{function.__qualname__}: @on_load is a plain def: it rebuilds transient fields and does no I/O; use @on_start for that"
+            )
+        marked: F = _mark("__jido_on_load__", function)
+        return marked
 
 
 def on_state_change(function: F) -> F:
     """Run as `f(self, old, new)` inside a turn that changed durable fields, before its commit; raising rolls the turn back."""
-    marked: F = _mark("__jido_on_state_change__", _awaited(function))
-    return marked
+    with users_line:
+        marked: F = _mark("__jido_on_state_change__", function)
+        return marked
 
 
 def on_child_failed(function: F) -> F:
     """Run as `f(self, child, error)`, a turn of the parent, when a child has failed for good; without it the parent crashes too."""
-    marked: F = _mark("__jido_on_child_failed__", _awaited(function))
-    return marked
+    with users_line:
+        marked: F = _mark("__jido_on_child_failed__", function)
+        return marked
 
 
 def migrate_state(*, from_version: int) -> Callable[[F], F]:
@@ -168,13 +180,29 @@ def on_event(
     `key`: a path into the event (`"data.region"`) or a function of it that returns a key, several, or None (nobody's).
     `batch=100`: the method takes a list of up to 100 events, in one turn. `start`: "beginning", "new" or a position.
     """
-    matcher(pattern)
+    with users_line:
+        _check_event_options(pattern, key, batch, start, max_attempts)
+    options = EventOptions(pattern, key, batch, start, max_attempts)
+
+    def decorate(function: F) -> F:
+        with users_line:
+            marked: F = _mark("__jido_on_event__", function, options)
+            return marked
+
+    return decorate
+
+
+def _check_event_options(pattern: object, key: object, batch: object, start: object, max_attempts: object) -> None:
+    try:
+        matcher(pattern)  # type: ignore[arg-type]
+    except InvalidPattern as error:
+        raise InvalidPattern(f"@on_event: {error}") from None
     if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int) or batch < 1):
         raise DefinitionError(f"@on_event(batch={batch!r}): a whole number, at least 1")
     if isinstance(max_attempts, bool) or not isinstance(max_attempts, int) or max_attempts < 1:
         raise DefinitionError(f"@on_event(max_attempts={max_attempts!r}): a whole number, at least 1")
-    if not (start in ("beginning", "new") or (isinstance(start, int) and start >= 0)):
-        raise DefinitionError(f'@on_event(start={start!r}): "beginning", "new" or a position')
+    if not (start in ("beginning", "new") or (isinstance(start, int) and not isinstance(start, bool) and start >= 0)):
+        raise DefinitionError(f'@on_event(start={start!r}): "beginning", "new" or a position{near(start, ("beginning", "new"))}')
     if not (isinstance(key, str) and key) and not callable(key):
         raise DefinitionError(f"@on_event(key={key!r}): a path into the event or a function of it")
     if isinstance(key, str):
@@ -182,8 +210,6 @@ def on_event(
             lane_path(key)
         except InvalidArguments as error:
             raise DefinitionError(f"@on_event(key={key!r}): {error}") from None
-    options = EventOptions(pattern, key, batch, start, max_attempts)
-    return lambda function: _mark("__jido_on_event__", _awaited(function), options)
 
 
 DELETE = "delete"
@@ -200,14 +226,14 @@ class ActionSpec:
     __slots__ = ("agent_type", "copy", "function", "internal", "name", "readonly", "signature", "threaded", "wants_missed")
 
     def __init__(self, name: str, function: Callable[..., Coroutine[Any, Any, Any]], signature: Signature, options: ActionOptions) -> None:
-        self.name = name
-        self.function = function
-        self.signature = signature
-        self.readonly = options.readonly
-        self.copy = options.copy
-        self.threaded = hasattr(function, "__jido_sync__")  # its code runs in a worker thread
-        self.wants_missed = "missed" in signature.names
-        self.internal = False
+        self.name: str = name
+        self.function: Callable[..., Coroutine[Any, Any, Any]] = function
+        self.signature: Signature = signature
+        self.readonly: bool = options.readonly
+        self.copy: bool = options.copy
+        self.threaded: bool = hasattr(function, "__jido_sync__")  # its code runs in a worker thread
+        self.wants_missed: bool = "missed" in signature.names
+        self.internal: bool = False
         self.agent_type: AgentType
 
 
@@ -221,14 +247,14 @@ class AgentType:
     )  # fmt: skip
 
     def __init__(self, cls: type, name: str, version: int, resident: bool, members: frozenset[str], fields: Mapping[str, Field]) -> None:
-        self.cls = cls
-        self.name = name
-        self.version = version
-        self.resident = resident
-        self.description = inspect.cleandoc(cls.__doc__ or "")
-        self.codec = StateCodec(name, version, fields)
-        self.transients = tuple(f for f in fields.values() if f.name.startswith("_") and f.has_default)
-        self.reset_transients = setter_of_defaults(self.transients)
+        self.cls: type = cls
+        self.name: str = name
+        self.version: int = version
+        self.resident: bool = resident
+        self.description: str = inspect.cleandoc(cls.__doc__ or "")
+        self.codec: StateCodec = StateCodec(name, version, fields)
+        self.transients: tuple[Field, ...] = tuple(f for f in fields.values() if f.name.startswith("_") and f.has_default)
+        self.reset_transients: Callable[[Any], None] = setter_of_defaults(self.transients)
         self.lifecycle: Lifecycle = getattr(cls, "lifecycle", None) or Lifecycle()
         self.mailbox: Mailbox = getattr(cls, "mailbox", None) or Mailbox()
         self.resilience: Resilience = getattr(cls, "resilience", None) or Resilience()
@@ -236,7 +262,7 @@ class AgentType:
         self.actions: dict[str, ActionSpec] = {}
         self.events: dict[str, tuple[ActionSpec, EventOptions]] = {}
         self.migrations: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-        self.deletion = self._internal(DELETE, _delete)
+        self.deletion: ActionSpec = self._internal(DELETE, _delete)
         self.hook_start: ActionSpec | None = None
         self.hook_terminate: ActionSpec | None = None
         self.hook_load: Callable[[Any], None] | None = None
@@ -244,29 +270,32 @@ class AgentType:
         self.hook_child_failed: ActionSpec | None = None
         self._collect_members(members)
         self._check_migrations()
-        self.reader = _make_reader(cls, self.codec.names)
+        self.reader: type = _make_reader(cls, self.codec.names)
 
     def _collect_members(self, members: frozenset[str]) -> None:
         for name in dir(self.cls):
             member = inspect.getattr_static(self.cls, name)
             function = member.__func__ if isinstance(member, staticmethod) else member
-            if not inspect.isfunction(function):
-                continue
-            where = f"{self.cls.__name__}.{name}"
-            if (options := getattr(function, "__jido_action__", None)) is not None:
-                if name in members:
-                    raise DefinitionError(f"{where}: an action can't be named {name!r}: every agent has a member `Agent.{name}`")
-                self.actions[name] = self._spec(name, function, where, options)
-            if (event := getattr(function, "__jido_on_event__", None)) is not None:
-                _check_takes(where, function, 1)
-                self.events[name] = (self._internal(name, function), event)
-            if (from_version := getattr(function, "__jido_migrates__", None)) is not None:
-                if not isinstance(member, staticmethod):
-                    raise DefinitionError(f"{where}: a migration is a @staticmethod of a dict: there is no agent yet")
-                if from_version in self.migrations:
-                    raise DefinitionError(f"{where}: a second @migrate_state(from_version={from_version})")
-                self.migrations[from_version] = function
-            self._collect_hook(name, function)
+            if inspect.isfunction(function):
+                with about(name):
+                    self._collect_member(name, member, function, members)
+
+    def _collect_member(self, name: str, member: Any, function: Any, members: frozenset[str]) -> None:
+        where = f"{self.cls.__name__}.{name}"
+        if (options := getattr(function, "__jido_action__", None)) is not None:
+            if name in members:
+                raise DefinitionError(f"{where}: an action can't be named {name!r}: every agent has a member `Agent.{name}`")
+            self.actions[name] = self._spec(name, function, where, options)
+        if (event := getattr(function, "__jido_on_event__", None)) is not None:
+            _check_takes(where, function, 1)
+            self.events[name] = (self._internal(name, function), event)
+        if (from_version := getattr(function, "__jido_migrates__", None)) is not None:
+            if not isinstance(member, staticmethod):
+                raise DefinitionError(f"{where}: a migration is a @staticmethod of a dict: there is no agent yet")
+            if from_version in self.migrations:
+                raise DefinitionError(f"{where}: a second @migrate_state(from_version={from_version})")
+            self.migrations[from_version] = function
+        self._collect_hook(name, function)
 
     def _collect_hook(self, name: str, function: Any) -> None:
         for mark, attribute, takes in (
@@ -311,11 +340,16 @@ class AgentType:
         return spec
 
     def _check_migrations(self) -> None:
-        for version in self.migrations:
+        for version, function in self.migrations.items():
             if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version < self.version:
-                raise DefinitionError(
-                    f"{self.cls.__name__}: @migrate_state(from_version={version!r}) leads nowhere: the class is version {self.version}"
-                )
+                with about(function.__name__):
+                    raise DefinitionError(
+                        f"{self.cls.__name__}: @migrate_state(from_version={version!r}) leads nowhere: the class is version {self.version}"
+                    )
+
+    def no_action(self, name: str, agent: str, so: str) -> NoHost:
+        """The error for an action that something stored asks for and the class lacks, perhaps because it was renamed."""
+        return NoHost(f"{self.name} has no action {name!r} (any more){near(name, self.actions)}; {so}", agent=agent)
 
     def new_instance(self) -> Any:
         """An agent with every field at its default."""
@@ -386,7 +420,8 @@ def _caller_locals() -> dict[str, Any]:
 def define(cls: type, name: str | None, version: int, resident: bool, members: frozenset[str]) -> AgentType:
     """Compile an agent class; `members` are the names that `Agent` itself has."""
     if "__init__" in cls.__dict__:
-        raise DefinitionError(f"{cls.__name__}: don't override __init__: fields have defaults, and @on_start runs when an activation begins")
+        with about("__init__"):
+            raise DefinitionError(f"{cls.__name__}: don't override __init__: fields have defaults, and @on_start runs when an activation begins")
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise DefinitionError(f"{cls.__name__}: version={version!r}: a whole number, at least 1")
     if not isinstance(resident, bool):
@@ -394,7 +429,8 @@ def define(cls: type, name: str | None, version: int, resident: bool, members: f
     try:
         hints = typing.get_type_hints(cls, localns={cls.__name__: cls, **_caller_locals()}, include_extras=True)
     except (NameError, TypeError) as error:
-        raise DefinitionError(f"{cls.__name__}: a type hint of a field can't be resolved: {error}; import the name at module level") from error
+        with about(member_with(cls, getattr(error, "name", None)) or ""):
+            raise DefinitionError(f"{cls.__name__}: a type hint of a field can't be resolved: {error}; import the name at module level") from error
     _check_blocks(cls)
     inherited: dict[str, Field] = {}
     for base in reversed(cls.__mro__[1:]):
@@ -404,13 +440,14 @@ def define(cls: type, name: str | None, version: int, resident: bool, members: f
     fields = collect_fields(cls, hints, inherited)
     cls.__jido_fields__ = fields  # type: ignore[attr-defined]
     for field in fields.values():
-        if field.name in members:
-            raise DefinitionError(
-                f"{cls.__name__}.{field.name}: a field can't be named {field.name!r}: every agent has a member `Agent.{field.name}`"
-            )
-        if not field.name.startswith("_"):
-            check_carried(f"{cls.__name__}.{field.name}", field.hint)
-            check_default(f"{cls.__name__}.{field.name}", field)
+        with about(field.name):
+            if field.name in members:
+                raise DefinitionError(
+                    f"{cls.__name__}.{field.name}: a field can't be named {field.name!r}: every agent has a member `Agent.{field.name}`"
+                )
+            if not field.name.startswith("_"):
+                check_carried(f"{cls.__name__}.{field.name}", field.hint)
+                check_default(f"{cls.__name__}.{field.name}", field)
     type_name = check_type_name(cls.__name__ if name is None else name)
     if type_name.startswith("jido.") and not cls.__module__.startswith("jidosystem."):
         raise DefinitionError(f"{cls.__name__}: names that begin with 'jido.' are the platform's own; choose another than {type_name!r}")
@@ -420,7 +457,11 @@ def define(cls: type, name: str | None, version: int, resident: bool, members: f
 def _check_blocks(cls: type) -> None:
     given = {name: value for base in reversed(cls.__mro__) for name, value in base.__dict__.items()}  # a mixin may bring one
     for name, value in given.items():
-        if name in LATER and not inspect.isfunction(value):
-            raise NotYetAvailable(f"{cls.__name__}.{name}: the `{name}` block comes with {LATER[name]}; leave it out for now")
-        if name in _BLOCKS and not isinstance(value, _BLOCKS[name]):
-            raise DefinitionError(f"{cls.__name__}.{name} must be a {_BLOCKS[name].__name__}, not {value!r}")
+        with about(name):
+            if name in LATER and not inspect.isfunction(value):
+                raise NotYetAvailable(f"{cls.__name__}.{name}: the `{name}` block comes with {LATER[name]}; leave it out for now")
+            if name in _BLOCKS and not isinstance(value, _BLOCKS[name]):
+                raise DefinitionError(f"{cls.__name__}.{name} must be a {_BLOCKS[name].__name__}, not {value!r}")
+            for block, kind in _BLOCKS.items():
+                if isinstance(value, kind) and name != block and not name.startswith("_"):
+                    raise DefinitionError(f"{cls.__name__}.{name}: a {kind.__name__} has an effect only as `{block} = {kind.__name__}(…)`")

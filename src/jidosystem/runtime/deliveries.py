@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..core.codec import decode
-from ..core.errors import AgentFailed, JidoError, NoHost
+from ..core.errors import AgentFailed, JidoError
 from ..core.ids import split_address
 from .definition import DELETE
 from .effects import CastEffect, Reminder
@@ -34,7 +34,7 @@ def deliver_effect(node: Node, address: str, effect: CastEffect | Reminder, orig
     spec = host.type.deletion if effect.action == DELETE else host.type.actions.get(effect.action)
     try:
         if spec is None:
-            raise NoHost(f"{type_name} has no action {effect.action!r} (any more), which {_asker(origin)} asks for")
+            raise host.type.no_action(effect.action, address, f"{_asker(origin)} asks for it")
         kwargs = spec.signature.from_plain(effect.args)
     except JidoError as error:
         origin.settled(error)

@@ -16,6 +16,8 @@ import msgspec
 from ..core.context import current
 from ..core.errors import CallCycle, CallTimeout, InvalidFrame, JidoError, NoHost, NotAnAction, OutcomeUnknown, ShuttingDown, TooLarge, WireTimeout
 from ..core.ids import address_of, check_key, split_address
+from ..core.near import near_or_all
+from ..core.traces import leave
 from ..core.wire import Served, Wire
 from ..distribution.frames import CallFrame, ErrorFrame, ReplyFrame, decode_frame, encode_frame, error_of, frame_of
 from . import calls
@@ -69,12 +71,12 @@ async def _answer(node: Node, max_bytes: int, payload: bytes) -> bytes:
         where = f"{frame.to}.{frame.action}"
         answer = ReplyFrame(await _run(node, frame))
     except Exception as error:  # whatever it is, it is the caller's answer
-        answer = frame_of(error)
+        answer = frame_of(error, node.name, where)
     try:
         return encode_frame(answer, max_bytes)
     except JidoError as error:  # too large for the wire: what became of the call is told nevertheless
         known = "the call was made and is durable" if isinstance(answer, ReplyFrame) else "the call failed"
-        return encode_frame(frame_of(TooLarge(f"the answer of {where} can't be sent: {error}; {known}")))
+        return encode_frame(frame_of(TooLarge(f"the answer of {where} can't be sent: {error}; {known}"), node.name))
 
 
 async def _run(node: Node, frame: CallFrame) -> bytes:
@@ -82,7 +84,9 @@ async def _run(node: Node, frame: CallFrame) -> bytes:
     kwargs = spec.signature.from_plain(frame.args)
     if frame.to in frame.chain:
         chain = [*frame.chain, frame.to]
-        raise CallCycle(f"a cycle of calls would wait for ever: {' → '.join(chain)}; emit an event or cast instead of calling back", chain=chain)
+        raise CallCycle(
+            f"a cycle of calls would wait for ever: {' → '.join(chain)}; emit an event or cast instead of calling back", agent=frame.to, chain=chain
+        )
     caller = _callers(node, frame, spec)
     token = current.set(caller)
     try:
@@ -97,10 +101,11 @@ def _find(node: Node, frame: CallFrame) -> tuple[Host, str, ActionSpec]:
     type_name, key = split_address(frame.to)
     host = node.hosts.get(type_name)
     if host is None or type_name.startswith("jido."):
-        raise NoHost(f"node {node.name} hosts no agent type {type_name!r}", agent=frame.to)
+        hosted = [name for name in node.hosts if not name.startswith("jido.")]
+        raise NoHost(f"node {node.name} hosts no agent type {type_name!r}{near_or_all(type_name, hosted, 'it hosts')}", agent=frame.to)
     spec = host.type.actions.get(frame.action)
     if spec is None:
-        raise NotAnAction(f"{type_name} has no action {frame.action!r}; it has {', '.join(sorted(host.type.actions)) or 'none'}", agent=frame.to)
+        raise NotAnAction(f"{type_name} has no action {frame.action!r}{near_or_all(frame.action, host.type.actions, 'it has')}", agent=frame.to)
     return host, check_key(key), spec
 
 
@@ -138,13 +143,31 @@ async def remote_call(
     Made within a turn it waits, as every call does, until what the turn could have seen is durable, and inherits what is
     left of its patience. Raises what the other node told; `CallTimeout` if it told nothing in time; `NodeUnreachable`.
     """
+    try:
+        return await _ask(node, wire, subject, spec, key, args, kwargs or {}, timeout_s, idempotency_key)
+    except Exception as error:
+        leave(error, node.name)
+        raise
+
+
+async def _ask(
+    node: Node,
+    wire: Wire,
+    subject: str,
+    spec: ActionSpec,
+    key: str,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    timeout_s: float | None,
+    idempotency_key: str | None,
+) -> Any:
     assert spec.agent_type is not None
     to = address_of(spec.agent_type.name, check_key(key))
     if node.closing:
         raise ShuttingDown(f"{to}: the platform is closing and takes no new work", agent=to)
     if idempotency_key is not None:
         check_idempotency_key(idempotency_key)
-    blob = spec.signature.to_plain(args, kwargs or {})
+    blob = spec.signature.to_plain(args, kwargs)
     caller = current_turn()
     deadline = calls.deadline_of(node, caller, timeout_s)
     if caller is not None:

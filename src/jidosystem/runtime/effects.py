@@ -66,8 +66,8 @@ class Effects:
         self.timers: list[Timer] = []
         self.children: list[str] = []
         self.restarts: list[str] = []  # children to be started again
-        self.stopped = False
-        self.deleted = False
+        self.stopped: bool = False
+        self.deleted: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.events or self.casts or self.reminders or self.timers or self.children or self.restarts or self.stopped or self.deleted)

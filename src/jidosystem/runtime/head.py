@@ -61,7 +61,9 @@ def decode_head(blob: bytes, address: str) -> Head:
     except (msgspec.MsgspecError, ValueError) as error:
         raise RecordUnreadable(f"the record of {address} can't be read: {error}; nothing was changed", agent=address) from error
     if head.format != FORMAT:
-        raise RecordUnreadable(f"the record of {address} has format {head.format}; this release reads {FORMAT}", agent=address)
+        raise RecordUnreadable(
+            f"the record of {address} has format {head.format}; this release reads {FORMAT}. A newer release wrote it: deploy that one", agent=address
+        )
     return head
 
 

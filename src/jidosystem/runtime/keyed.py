@@ -311,7 +311,9 @@ def give_up(host: Host) -> None:
 
 
 def _closed_meanwhile(host: Host, key: str) -> OutcomeUnknown:
-    return OutcomeUnknown(f"{host.type.name}/{key}: the platform closed while a keyed call was under way")
+    return OutcomeUnknown(
+        f"{host.type.name}/{key}: the platform closed while a keyed call was under way; repeat it with the same key", agent=f"{host.type.name}/{key}"
+    )
 
 
 async def _look_up(host: Host, key: str, turn: Turn) -> KeyRow | None:
@@ -365,6 +367,7 @@ def check_idempotency_key(key: str) -> None:
 def _check_same(host: Host, key: str, idempotency_key: str, known: bytes, asked: bytes) -> None:
     if known != asked:
         raise IdempotencyConflict(
-            f"{host.type.name}/{key}: the idempotency key {idempotency_key!r} was used before with another action or other arguments",
+            f"{host.type.name}/{key}: the idempotency key {idempotency_key!r} was used before with another action or other arguments;"
+            " make a key for each request",
             agent=host.prefix + key,
         )

@@ -93,7 +93,9 @@ def current_state(kind: AgentType, head: Head, address: str) -> bytes:
             ) from error
         if not isinstance(state, dict):
             raise StateMismatch(
-                f"the migration of {address} from version {version} returned {type(state).__name__}, not a dict", field="", agent=address
+                f"the migration of {address} from version {version} returned {type(state).__name__}, not a dict; the record is as it was",
+                field="",
+                agent=address,
             )
     return kind.codec.from_plain(state, address)
 
@@ -116,7 +118,9 @@ async def _load_marks(activation: Activation, marks: Marks) -> None:
                 reminder = _reminder.decode(row.value)
                 extra.reminders[reminder.name] = reminder
                 if reminder.row != row.name:
-                    raise RecordUnreadable(f"the reminder {reminder.name!r} of {address} doesn't fit its row {row.name!r}", agent=address)
+                    raise RecordUnreadable(
+                        f"the reminder {reminder.name!r} of {address} doesn't fit its row {row.name!r}; nothing was changed", agent=address
+                    )
         if marks.pending:
             extra.outbox = Outbox(activation)
             for row in await records.read_rows(address, "pending"):

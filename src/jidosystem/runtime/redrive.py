@@ -43,7 +43,7 @@ async def _redrive(node: Node, read: Callable[[DeadLetter], tuple[str, CastEffec
         raise NoHost(f"node {node.name} hosts no agent type {type_name!r}: the letter {letter.id} stays", agent=address)
     spec = host.type.deletion if effect.action == DELETE else host.type.actions.get(effect.action)
     if spec is None:
-        raise NoHost(f"{type_name} has no action {effect.action!r} (any more): the letter {letter.id} stays", agent=address)
+        raise host.type.no_action(effect.action, address, f"the letter {letter.id} stays")
     done: asyncio.Future[None] = node.loop.create_future()
     turn = Turn(host.dummy, spec, (), None)
     turn.kind, turn.kwargs = DELIVERY, spec.signature.from_plain(effect.args)

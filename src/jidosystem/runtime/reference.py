@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Coroutine
-from time import monotonic as clock
 from typing import Any
 
 from ..core.context import current
 from ..core.errors import InvalidArguments, NotAnAction
+from ..core.near import near_or_all
 from ..core.reply import Reply
+from ..core.shown import table
+from ..core.traces import leave
 from . import calls
 from .activation import Activation
 from .boundary import IMMUTABLE
@@ -47,12 +49,10 @@ class Ref:
         kind = object.__getattribute__(self, "_host").type
         if name.startswith("__"):
             raise AttributeError(name)
-        import difflib  # a mistake may take its time, a start may not
-
-        near = difflib.get_close_matches(name, kind.actions, 1)
-        has = f"did you mean {near[0]!r}?" if near else f"its actions are {', '.join(sorted(kind.actions)) or 'none'}"
         what = "is a field" if name in kind.codec.names else "is no action"
-        raise NotAnAction(f"{kind.name}.{name} {what}: through a reference only actions can be reached; {has}", agent_type=kind.name, name=name)
+        has = near_or_all(name, kind.actions, "its actions are")
+        told = f"{kind.name}.{name} {what}: through a reference only actions can be reached{has}"
+        raise NotAnAction(told, agent=f"{kind.name}/{self._key}", agent_type=kind.name, name=name)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise NotAnAction(f"{self!r}.{name} can't be set: state belongs to the agent; write an action that changes it")
@@ -65,6 +65,10 @@ class Ref:
 
     def __repr__(self) -> str:
         return f"<{self._host.type.name}/{self._key}>"
+
+    def _repr_html_(self) -> str:
+        rows = [(name, f"({', '.join(spec.signature.names)})") for name, spec in self._host.type.actions.items()]
+        return table(f"{self._host.type.name}/{self._key}", rows)
 
     def __reduce__(self) -> Any:
         raise TypeError(f"{self!r} can't be pickled; pass the agent's type and key")
@@ -92,7 +96,11 @@ def make_ref_class(host: Host) -> type[Ref]:
 def _only_long_way(_host: Host, spec: ActionSpec) -> Callable[..., Coroutine[Any, Any, Any]]:
     @functools.wraps(spec.function)
     async def method(self: Ref, *args: Any, **kwargs: Any) -> Any:
-        return await _long_way(self, spec, args, kwargs)
+        try:
+            return await _long_way(self, spec, args, kwargs)
+        except Exception as error:
+            leave(error, self._host.node.name)
+            raise
 
     method.__jido_spec__ = spec  # type: ignore[attr-defined]
     return method
@@ -107,70 +115,74 @@ def _short_way(host: Host, spec: ActionSpec) -> Callable[..., Coroutine[Any, Any
     function, readonly, copied = spec.function, spec.readonly, spec.copy
     call, live, node = calls.call, host.live, host.node
     later, loop, time, expect, new_future = not node.records.at_once, node.loop, node.loop.time, node.committing.add, node.loop.create_future
-    encode_checked, step, buckets = host.type.codec.encode_checked, host.node.step, host.meter.buckets
+    encode_checked, step, buckets, clock = host.type.codec.encode_checked, host.node.step, host.meter.buckets, node.monotonic
 
     @functools.wraps(function)
     async def method(self: Ref, *args: Any, **kwargs: Any) -> Any:  # noqa: C901
-        activation = self._activation
-        if activation is None or not activation.idle or kwargs:
-            value = await call(host, self._key, spec, args, kwargs, None, None)
-            _set_activation(self, live.get(self._key))
-            return value
-        for value in args:
-            if type(value) not in IMMUTABLE and copied:
-                return await _long_way(self, spec, args, kwargs)
-        caller = get_current()
-        if caller is not None:
-            if not caller.open:  # code that outlived its turn calls on its own behalf
-                caller = None
-            elif caller.activation.inflight is not None or caller.activation.batch is not None or caller.spec.threaded:
-                return await _long_way(self, spec, args, kwargs)
-        turn = RunningTurn(activation, spec, args, caller)
-        instance = activation.for_reading() if readonly else activation.instance
         try:
-            coro = function(instance, *args)
-        except TypeError as error:
-            raise InvalidArguments(f"{activation.address}.{spec.name}{spec.signature.signature}: {error}", path="$") from None
-        activation.last_used = started = clock()
-        activation.idle = False
-        if readonly:
-            activation.readers = 1
-        else:
-            activation.writer = turn
-        value = step(coro, turn)
-        if type(value) is TurnTask:
-            turn.started = started
-            if value.done():
-                activation.task_ended(turn, value)
-                activation.proceed()
-            else:
-                turn.task = value
-                watch(activation, turn, value)
-            return await calls.answer(turn)
-        if type(value) in IMMUTABLE and turn.effects is None and not activation.queue and activation.status is LIVE:
+            activation = self._activation
+            if activation is None or not activation.idle or kwargs:
+                value = await call(host, self._key, spec, args, kwargs, None, None)
+                _set_activation(self, live.get(self._key))
+                return value
+            for value in args:
+                if type(value) not in IMMUTABLE and copied:
+                    return await _long_way(self, spec, args, kwargs)
+            caller = get_current()
+            if caller is not None:
+                if not caller.open:  # code that outlived its turn calls on its own behalf
+                    caller = None
+                elif caller.activation.inflight is not None or caller.activation.batch is not None or caller.spec.threaded:
+                    return await _long_way(self, spec, args, kwargs)
+            turn = RunningTurn(activation, spec, args, caller)
+            instance = activation.for_reading() if readonly else activation.instance
             try:
-                after = activation.state if readonly else encode_checked(instance, activation.state)
-            except BaseException:  # sorted out below, the long way
-                after = None
-            if after is not None:
-                if after is activation.state or (not later and commit_at_once(activation, after)):
-                    turn.open = False
-                    activation.writer = None
-                    activation.readers = 0
-                    activation.idle = True
-                    buckets[int((clock() - started) * 1e6).bit_length()] += 1
-                    return value
-                if later:
-                    if caller is None:
-                        turn.deadline = time() + node.limits.default_timeout
-                        turn.reply = Reply(loop=loop) if expect(turn) else new_future()
-                    if commit_soon(activation, turn, value, after):
+                coro = function(instance, *args)
+            except TypeError as error:
+                raise InvalidArguments(f"{activation.address}.{spec.name}{spec.signature.signature}: {error}", path="$") from None
+            activation.last_used = started = clock()
+            activation.idle = False
+            if readonly:
+                activation.readers = 1
+            else:
+                activation.writer = turn
+            value = step(coro, turn)
+            if type(value) is TurnTask:
+                turn.started = started
+                if value.done():
+                    activation.task_ended(turn, value)
+                    activation.proceed()
+                else:
+                    turn.task = value
+                    watch(activation, turn, value)
+                return await calls.answer(turn)
+            if type(value) in IMMUTABLE and turn.effects is None and not activation.queue and activation.status is LIVE:
+                try:
+                    after = activation.state if readonly else encode_checked(instance, activation.state)
+                except BaseException:  # sorted out below, the long way
+                    after = None
+                if after is not None:
+                    if after is activation.state or (not later and commit_at_once(activation, after)):
+                        turn.open = False
+                        activation.writer = None
+                        activation.readers = 0
+                        activation.idle = True
                         buckets[int((clock() - started) * 1e6).bit_length()] += 1
-                        return await (turn.reply or calls.answer(turn))
-        turn.started = started
-        activation.ended(turn, value, None)
-        activation.proceed()
-        return await calls.answer(turn)
+                        return value
+                    if later:
+                        if caller is None:
+                            turn.deadline = time() + node.limits.default_timeout
+                            turn.reply = Reply(loop=loop) if expect(turn) else new_future()
+                        if commit_soon(activation, turn, value, after):
+                            buckets[int((clock() - started) * 1e6).bit_length()] += 1
+                            return await (turn.reply or calls.answer(turn))
+            turn.started = started
+            activation.ended(turn, value, None)
+            activation.proceed()
+            return await calls.answer(turn)
+        except Exception as error:
+            leave(error, node.name)
+            raise
 
     method.__jido_spec__ = spec  # type: ignore[attr-defined]
     return method

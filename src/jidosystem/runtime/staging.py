@@ -46,7 +46,8 @@ def stage(activation: Activation, turn: Turn, value: Any, batch: Batch) -> None:
         pending = (0 if extra.outbox is None else extra.outbox.count) + len(effects.casts)
         if pending > agents.max_pending_effects:
             raise OutboxFull(
-                f"{activation.address} has {pending} effects that nobody has taken yet, over agents.max_pending_effects={agents.max_pending_effects}",
+                f"{activation.address} has {pending} effects that nobody has taken yet, over agents.max_pending_effects={agents.max_pending_effects};"
+                " look at their receivers, or send less",
                 agent=activation.address,
             )
     if turn.origin is not None and not (effects is not None and turn.origin.name in effects.reminders and turn.origin.kind == "due"):

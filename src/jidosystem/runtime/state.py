@@ -20,8 +20,10 @@ from typing import Any, ClassVar, get_origin
 
 import msgspec
 
+from ..core.blame import about
 from ..core.codec import NOT_CARRIED, decoder_for, encode, from_builtins, is_pydantic_model, to_builtins
 from ..core.errors import DefinitionError, StateMismatch
+from ..core.near import near
 from .boundary import is_immutable, is_immutable_type
 
 _MISSING: Any = object()
@@ -40,7 +42,10 @@ class Field:
     __slots__ = ("default", "factory", "hint", "name")
 
     def __init__(self, name: str, hint: Any, default: Any, factory: Callable[[], Any] | None) -> None:
-        self.name, self.hint, self.default, self.factory = name, hint, default, factory
+        self.name: str = name
+        self.hint: Any = hint
+        self.default: Any = default
+        self.factory: Callable[[], Any] | None = factory
 
     def fresh(self) -> Any:
         """A new default value."""
@@ -70,15 +75,17 @@ def collect_fields(cls: type, hints: Mapping[str, Any], inherited: Mapping[str, 
             else:
                 setattr(cls, name, default)
         if factory is None and isinstance(default, list | dict | set | bytearray):
-            raise DefinitionError(
-                f"{cls.__name__}.{name}: a mutable default would be shared by all agents; write `field(default_factory={type(default).__name__})`"
-            )
+            with about(name):
+                raise DefinitionError(
+                    f"{cls.__name__}.{name}: a mutable default would be shared by all agents; write `field(default_factory={type(default).__name__})`"
+                )
         fields[name] = Field(name, hint, default, factory)
     for name, field in fields.items():
         if not name.startswith("_") and not field.has_default:
-            raise DefinitionError(
-                f"{cls.__name__}.{name}: a durable field needs a default, for example `{name}: … = …`: agents begin to exist by being called"
-            )
+            with about(name):
+                raise DefinitionError(
+                    f"{cls.__name__}.{name}: a durable field needs a default, for example `{name}: … = …`: agents begin to exist by being called"
+                )
     return fields
 
 
@@ -165,9 +172,9 @@ class StateCodec:
     )
 
     def __init__(self, type_name: str, version: int, fields: Mapping[str, Field]) -> None:
-        self.fields = tuple(f for f in fields.values() if not f.name.startswith("_"))
-        self.names = tuple(f.name for f in self.fields)
-        self.version = version
+        self.fields: tuple[Field, ...] = tuple(f for f in fields.values() if not f.name.startswith("_"))
+        self.names: tuple[str, ...] = tuple(f.name for f in self.fields)
+        self.version: int = version
         self._type_name = type_name
         # A Struct of the same fields does the work; the names in it are positions, so that a field may be called anything.
         struct_fields = [(f"f{i}", f.hint, msgspec.field(default_factory=f.fresh)) for i, f in enumerate(self.fields)]
@@ -191,11 +198,11 @@ class StateCodec:
         """`encode_checked(agent, before)`: `before` itself if nothing changed; else the new bytes, proved to be readable (`StateMismatch`)."""
         scalar = all(_is_scalar(f.hint) for f in self.fields)
         self._kinds: Callable[[Any], tuple[type, ...]] | None = eval(f"lambda agent: ({kinds})", used) if scalar else None
-        self.reset = setter_of_defaults(self.fields)
+        self.reset: Callable[[Any], None] = setter_of_defaults(self.fields)
         """Sets an agent's durable fields to their defaults."""
         self._checked: set[tuple[type, ...]] = set()
         self._mutable = tuple((f"f{i}", f.name) for i, f in enumerate(self.fields) if not is_immutable_type(f.hint))
-        self.constant = all(f.factory in (None, *_EMPTY) for f in self.fields)  # every new agent begins with the same bytes
+        self.constant: bool = all(f.factory in (None, *_EMPTY) for f in self.fields)  # every new agent begins with the same bytes
 
     def _prove(self, instance: object, after: bytes) -> bytes:
         """See to it that the fields, encoded as `after`, can be read again; `StateMismatch` naming the one that can't."""
@@ -246,7 +253,7 @@ class StateCodec:
             return self._decode(blob)
         except (msgspec.MsgspecError, ValueError, TypeError) as error:
             field = self._blame(blob, error)
-            named = f"; field {field!r}" if field else ""
+            named = f"; field {field!r}{near(field, self.names) if field not in self.names else ''}" if field else ""
             raise StateMismatch(
                 f"the state of {whose or self._type_name} doesn't fit its class (version {self.version}): {error}{named}{advice}",
                 field=field,

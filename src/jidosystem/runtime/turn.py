@@ -171,9 +171,11 @@ class Turn:
     def collect(self, what: str) -> Effects:
         """The turn's effects, to add to; refused once the turn is over, and in read-only turns."""
         if not self.open:
-            raise OutsideTurn(f"{self.activation.address}: {what} after its turn had ended; await what the action starts before it returns")
+            told = f"{self.activation.address}: {what} after its turn had ended; await what the action starts before it returns"
+            raise OutsideTurn(told, agent=self.activation.address)
         if self.spec.readonly:
-            raise ReadOnlyTurn(f"{self.activation.address}.{self.spec.name} is read-only and can't {what}; drop readonly=True")
+            told = f"{self.activation.address}.{self.spec.name} is read-only and can't {what}; drop readonly=True"
+            raise ReadOnlyTurn(told, agent=self.activation.address)
         effects = self.effects
         if effects is None:
             effects = self.effects = Effects()
@@ -260,7 +262,10 @@ async def in_span(span: Span, coro: Coroutine[Any, Any, Any]) -> Any:
 def ended_with(turn: Turn, task: asyncio.Future[Any]) -> BaseException | None:
     """The error that a finished task stands for; None if it has a result."""
     if task.cancelled():
-        return turn.stop_reason or ActionCancelled(f"{turn.activation.address}.{turn.spec.name} cancelled itself; it was rolled back")
+        return turn.stop_reason or ActionCancelled(
+            f"{turn.activation.address}.{turn.spec.name} cancelled itself; it was rolled back. Catch the cancellation of what it awaits",
+            agent=turn.activation.address,
+        )
     error = task.exception()
     if error is not None and turn.stop_reason is not None and isinstance(error, asyncio.CancelledError | TimeoutError):
         return turn.stop_reason

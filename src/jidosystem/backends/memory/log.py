@@ -21,7 +21,7 @@ class MemoryLog(EventLog):
     def __init__(self) -> None:
         self._blobs: list[bytes] = []
         self._streams: dict[str, list[int]] = {}
-        self._followers: set[asyncio.Event] = set()
+        self._followers: dict[asyncio.Event, None] = {}  # in the order in which they came, so that a run can be had again
         self._closed = False
 
     def append(self, events: Sequence[Event], expected: int | None = None) -> Future[Sequence[int]]:
@@ -37,17 +37,22 @@ class MemoryLog(EventLog):
     def prepare(self, events: Sequence[Event], expected: int | None = None) -> list[bytes]:
         """Encode and check; raises what refuses the append, before anything is changed."""
         if self._closed:
-            raise StoreUnavailable("the log is closed")
+            raise StoreUnavailable("the store is closed; nothing was written")
         if expected is not None and events:
             actual = self._last_of(events[0].stream)
             if actual != expected:
                 raise StreamConflict(
-                    f"stream {events[0].stream!r} ends at {actual}, not at {expected}", stream=events[0].stream, expected=expected, actual=actual
+                    f"stream {events[0].stream!r} ends at {actual}, not at {expected}; nothing was written",
+                    stream=events[0].stream,
+                    expected=expected,
+                    actual=actual,
                 )
         blobs = [encode_event(event) for event in events]
         for event, blob in zip(events, blobs, strict=True):
             if len(blob) > self.max_event_bytes:
-                raise TooLarge(f"event {event.type!r} has {len(blob)} bytes, over {self.max_event_bytes}")
+                raise TooLarge(
+                    f"event {event.type!r} has {len(blob)} bytes, over {self.max_event_bytes}; nothing was written", limit=self.max_event_bytes
+                )
         return blobs
 
     def add(self, events: Sequence[Event], blobs: Sequence[bytes]) -> Sequence[int]:
@@ -80,7 +85,7 @@ class MemoryLog(EventLog):
 
     async def follow(self, after: int = 0, *, stream: str | None = None) -> AsyncIterator[Sequence[Event]]:
         grown = asyncio.Event()
-        self._followers.add(grown)
+        self._followers[grown] = None
         try:
             while True:
                 grown.clear()
@@ -89,11 +94,11 @@ class MemoryLog(EventLog):
                     yield page
                 after = max(after, end)
                 if self._closed:
-                    raise StoreUnavailable("the log is closed")
+                    raise StoreUnavailable("the store is closed; nothing was written")
                 if len(self._blobs) == end:
                     await grown.wait()
         finally:
-            self._followers.discard(grown)
+            del self._followers[grown]
 
     async def last(self, stream: str | None = None) -> int:
         return len(self._blobs) if stream is None else self._last_of(stream)

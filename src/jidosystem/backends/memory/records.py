@@ -75,11 +75,15 @@ class MemoryRecords(Records):
 
     def _commit_all(self, agent: str, expected: int, actual: int, head: bytes | None, rows: Sequence[Row], events: Sequence[Event]) -> Committed:
         if self._closed:
-            raise StoreUnavailable("the store is closed")
+            raise StoreUnavailable("the store is closed; nothing was written")
         if actual != expected:
-            raise Conflict(f"{agent} is at revision {actual}, not {expected}", agent=agent, expected=expected, actual=actual)
+            raise Conflict(f"{agent} is at revision {actual}, not {expected}; nothing was written", agent=agent, expected=expected, actual=actual)
         if head is not None and len(head) > self.max_head_bytes:
-            raise TooLarge(f"the record of {agent} has {len(head)} bytes, over {self.max_head_bytes}", agent=agent)
+            raise TooLarge(
+                f"the record of {agent} has {len(head)} bytes, over {self.max_head_bytes}; nothing was written",
+                agent=agent,
+                limit=self.max_head_bytes,
+            )
         for row in rows:
             if row.create and head is not None and self._find(agent, row.kind, row.name) is not None:
                 raise RowExists(f"{agent} has a row {row.kind}/{row.name} already", agent=agent, kind=row.kind, name=row.name)
@@ -123,12 +127,12 @@ class MemoryRecords(Records):
 
     def _check_open(self) -> None:
         if self._closed:
-            raise StoreUnavailable("the store is closed")
+            raise StoreUnavailable("the store is closed; nothing was written")
 
     def read(self, agent: str) -> Future[Record | None]:
         future: Future[Record | None] = (self._new_future or self._bind())()
         if self._closed:
-            future.set_exception(StoreUnavailable("the store is closed"))
+            future.set_exception(StoreUnavailable("the store is closed; nothing was written"))
             return future
         present = self._heads.get(agent)
         future.set_result(None if present is None else Record(agent, *present))
@@ -137,7 +141,7 @@ class MemoryRecords(Records):
     def read_row(self, agent: str, kind: str, name: str) -> Future[bytes | None]:
         future: Future[bytes | None] = (self._new_future or self._bind())()
         if self._closed:
-            future.set_exception(StoreUnavailable("the store is closed"))
+            future.set_exception(StoreUnavailable("the store is closed; nothing was written"))
         else:
             future.set_result(self._find(agent, kind, name))
         return future

@@ -58,7 +58,7 @@ class FileLock:
         try:
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         except OSError as error:
-            raise StoreUnavailable(f"{path} can't be opened: {error}", path=path) from error
+            raise StoreUnavailable(f"{path} can't be opened: {error}; mend its path or permissions", path=path) from error
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -76,7 +76,7 @@ class FileLock:
             os.pwrite(self._fd, str(os.getpid()).encode(), 0)
         except OSError as error:
             os.close(self._fd)
-            raise StoreUnavailable(f"{path} can't be written: {error}", path=path) from error
+            raise StoreUnavailable(f"{path} can't be written: {error}; mend its permissions", path=path) from error
 
     def release(self) -> None:
         """Let go; the lock's file stays, so that nobody can lock a file that another is about to remove."""
@@ -174,9 +174,11 @@ def _recognise(connection: sqlite3.Connection, path: str) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if application != APPLICATION_ID and (application or tables):
-        raise StoreVersion(f"{path} is a SQLite file of another program; nothing was changed", path=path)
+        raise StoreVersion(f"{path} is a SQLite file of another program; nothing was changed. Choose another path", path=path)
     if version > VERSION:
-        raise StoreVersion(f"{path} was written by a newer release (format {version}, this one knows {VERSION}); nothing was changed", path=path)
+        raise StoreVersion(
+            f"{path} was written by a newer release (format {version}, this one knows {VERSION}); nothing was changed. Start that release", path=path
+        )
 
 
 def _migrate(connection: sqlite3.Connection) -> None:

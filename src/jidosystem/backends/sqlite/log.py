@@ -36,7 +36,7 @@ class SqliteLog(EventLog):
     def append(self, events: Sequence[Event], expected: int | None = None) -> Future[Sequence[int]]:
         future: Future[Any] = self._loop.create_future()
         if self._closed:
-            future.set_exception(StoreUnavailable(f"{self._path} is closed"))
+            future.set_exception(StoreUnavailable(f"{self._path} is closed; nothing was written"))
             return future
         encoded = self.encode(events)
         self._put(Write(partial(resolve, future), "", 0, None, (), encoded, expected, sum(len(blob) for _stream, blob in encoded)))
@@ -47,7 +47,10 @@ class SqliteLog(EventLog):
         encoded = [(event.stream, bytearray(encode_event(event))) for event in events]
         for stream, blob in encoded:
             if len(blob) > self.max_event_bytes:
-                raise TooLarge(f"an event of stream {stream!r} has {len(blob)} bytes, over {self.max_event_bytes}")
+                raise TooLarge(
+                    f"an event of stream {stream!r} has {len(blob)} bytes, over {self.max_event_bytes}; nothing was written",
+                    limit=self.max_event_bytes,
+                )
         return encoded
 
     async def read(self, after: int = 0, *, stream: str | None = None) -> AsyncIterator[Sequence[Event]]:
@@ -84,7 +87,7 @@ class SqliteLog(EventLog):
                 after = max(after, end)
                 await grown.wait()
                 if self._closed:
-                    raise StoreUnavailable(f"{self._path} is closed")
+                    raise StoreUnavailable(f"{self._path} is closed; nothing was written")
         finally:
             self._followers.discard(grown)
 

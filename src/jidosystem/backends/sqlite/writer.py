@@ -282,7 +282,7 @@ class Writer:
         actual = 0 if found is None else found[0]
         expected = write.revision - 1
         if actual != expected:
-            raise Conflict(f"{agent} is at revision {actual}, not {expected}", agent=agent, expected=expected, actual=actual)
+            raise Conflict(f"{agent} is at revision {actual}, not {expected}; nothing was written", agent=agent, expected=expected, actual=actual)
         execute(HEAD[1], (agent, actual + 1, write.head))
         if write.head is None:
             execute("DELETE FROM rows WHERE agent = ?", (agent,))
@@ -304,7 +304,7 @@ class Writer:
             actual = self._connection.execute("SELECT coalesce(max(position), 0) FROM events WHERE stream = ?", (stream,)).fetchone()[0]
             if actual != write.stream_expected:
                 raise StreamConflict(
-                    f"stream {stream!r} ends at {actual}, not at {write.stream_expected}",
+                    f"stream {stream!r} ends at {actual}, not at {write.stream_expected}; nothing was written",
                     stream=stream,
                     expected=write.stream_expected,
                     actual=actual,
