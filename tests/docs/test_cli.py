@@ -20,7 +20,6 @@ from jidosystem.cli.app import COMMANDS, Commands, app
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 CLI = (REFERENCE / "cli.md").read_text()
 HTTP = (REFERENCE / "http.md").read_text()
-OURS = ("run", "dev", "call", "ps", "describe", "events", "config")
 
 
 def commands(command: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
@@ -33,7 +32,7 @@ def commands(command: Any, path: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 def every_command() -> list[tuple[str, ...]]:
     group = typer.main.get_command(app)
     assert isinstance(group, Commands)
-    return [path for name in COMMANDS if name in OURS for path in commands(group.get_command(None, name), (name,))]
+    return [path for name in COMMANDS for path in commands(group.get_command(None, name), (name,))]
 
 
 @pytest.mark.parametrize("path", every_command(), ids=" ".join)

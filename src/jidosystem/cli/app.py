@@ -13,7 +13,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from .output import FAILED, INTERRUPTED, OK, USAGE, Quiet, near, prepare, tell, told
+from ..core.near import near
+from .output import FAILED, INTERRUPTED, OK, USAGE, Quiet, prepare, tell, told
 
 COMMANDS = {
     "new": "Make a project: an agent, its test and a README.",

@@ -10,9 +10,10 @@ from typing import Annotated, Any
 
 import typer
 
+from ..core.near import near
 from . import node
 from .node import NodeOption
-from .output import Json, near, tell, tell_json, usage
+from .output import Json, tell, tell_json, usage
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -43,7 +44,7 @@ def call(
     kind = node.ask(found, "GET", node.path_of("types", type_name))  # it also shows, soon, whether the node hangs
     given |= _typed(pairs, _parameters(kind, action))
     headers = {"Idempotency-Key": key} if key is not None else None
-    patience_s = (kind["call-timeout"] if timeout is None else timeout) + ANSWER_LATE_S
+    patience_s = (kind["call_timeout"] if timeout is None else timeout) + ANSWER_LATE_S
     path = node.path_of("agents", type_name, agent_key, action)
     result = node.ask(found, "POST", path, query={"timeout": timeout}, body=given, headers=headers, patience_s=patience_s)
     if as_json:

@@ -21,7 +21,8 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import typer
 
-from .output import NO_NODE, Failure, near, usage
+from ..core.near import near
+from .output import NO_NODE, Failure, usage
 
 PATIENCE_S = 10.0
 QUIET_S = 30.0

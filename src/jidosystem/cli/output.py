@@ -7,14 +7,13 @@ closed pipe and Ctrl-C end a command without a traceback.
 from __future__ import annotations
 
 import codecs
-import difflib
 import json
 import os
 import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TextIO
 
 import typer
@@ -54,12 +53,6 @@ class Quiet(BaseException):
 def usage(message: str, hint: str = "") -> Failure:
     """A command line that can't be."""
     return Failure(message, code="usage", hint=hint, exit_code=USAGE)
-
-
-def near(name: str, names: Iterable[str]) -> str:
-    """`; did you mean …?` if one of the names is like it."""
-    found = difflib.get_close_matches(name, list(names), 1)
-    return f"; did you mean {found[0]!r}?" if found else ""
 
 
 # -- streams -----------------------------------------------------------------------------------------------------

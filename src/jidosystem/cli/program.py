@@ -14,7 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
-from .output import Failure, near, usage
+from ..core.near import near
+from .output import Failure, usage
 
 if TYPE_CHECKING:
     from ..runtime.agent import Agent

@@ -103,6 +103,10 @@ class Signature:
         self._result_hint = hints["return"]
         self._result: msgspec.msgpack.Decoder[Any] | None = None
 
+    def hint(self, name: str) -> Any:
+        """The type hint of a parameter."""
+        return self._hints[name]
+
     def check_arity(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """`InvalidArguments` if arguments don't match parameters."""
         if kwargs or len(args) not in self.arities:
@@ -233,8 +237,7 @@ class Signature:
     def _check_names(self, named: Mapping[str, Any]) -> None:
         for name in named:
             if name not in self._hints:
-                told = f"{self._where} has no parameter {name!r}{near_or_all(name, self.names, 'it has')}"
-                raise InvalidArguments(told, path=f"$.{name}")
+                raise InvalidArguments(f"{self._where} has no parameter {name!r}{near_or_all(name, self.names, 'it has')}", path=f"$.{name}")
 
     def _decode(self, name: str, blob: bytes) -> Any:
         decoder = self._decoders.get(name)

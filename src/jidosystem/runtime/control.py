@@ -39,8 +39,25 @@ _STATES = {
 
 
 class AgentInfo(msgspec.Struct, frozen=True):
-    """What is known of one agent. `state`: "live", "passive", "paused", "failed", "loading", "held", "stopping",
-    "restarting" or "unreadable". `near`: of an agent that nothing is stored of, the keys like its own that something is stored of."""
+    """What `describe` and `list` give.
+
+    Attributes:
+        type: name of the agent type
+        key: the agent's key
+        state: "live", "passive" (not in memory), "paused", "failed" (until `restart`), "loading", "held" (a commit's outcome is being
+            looked up), "stopping", "restarting" (after a crash), "unreadable"
+        node: name of the node it is live on; None: on none
+        version: state version of the class, or of the record if it is passive
+        turns: turns that were committed
+        revision: of its record; 0: it has none
+        queued: messages in its mailbox
+        reminders: names of its reminders; of agents that aren't live only by `describe`
+        children: addresses of its children, the oldest first; likewise
+        pending_effects: casts that their receivers haven't committed yet; likewise
+        cause: why it is failed or unreadable
+        fields: its durable fields; None in a list
+        near: keys like this one, if nothing is stored of it; only by `describe`
+    """
 
     type: str
     key: str
@@ -158,6 +175,8 @@ class Control:
         if activation.status == Status.LIVE:
             activation.status = Status.PAUSED
             activation.idle = False
+            self._node.sensors.end(activation)
+            await self._node.sensors.ended(activation)
 
     async def resume(self, host: Host, key: str) -> None:
         """Let a paused agent go on."""

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 
 from ...core.errors import InvalidArguments, NoHost, NotAnAction
 from ...core.ids import check_key
-from ...core.near import near
+from ...core.near import near, near_or_all
 from ...runtime import calls
 from ...runtime.control import AgentInfo
 from ...runtime.definition import ActionSpec
@@ -71,7 +71,7 @@ class AgentRoutes:
         host = self._node.hosts.get(name)
         if host is None or name.startswith("jido."):
             hosted = self._hosted()
-            told = near(name, hosted) or f"; hosted are {', '.join(hosted) or 'none'}"
+            told = near_or_all(name, hosted, "hosted are")
             raise NoHost(f"no agent type {name!r} is hosted here{told}", agent_type=name)
         return host
 
@@ -81,7 +81,7 @@ class AgentRoutes:
     def _action(self, host: Host, name: str) -> ActionSpec:
         spec = host.type.actions.get(name)
         if spec is None:
-            told = near(name, host.type.actions) or f"; it has {', '.join(sorted(host.type.actions)) or 'none'}"
+            told = near_or_all(name, host.type.actions, "it has")
             raise NotAnAction(f"{host.type.name} has no action {name!r}{told}", agent_type=host.type.name)
         return spec
 
@@ -147,7 +147,7 @@ class AgentRoutes:
 def _type_of(host: Host) -> dict[str, Any]:
     kind = host.type
     return {
-        "call-timeout": host.node.limits.default_timeout, "name": kind.name, "version": kind.version, "description": kind.description,
+        "call_timeout": host.node.limits.default_timeout, "name": kind.name, "version": kind.version, "description": kind.description,
         "resident": kind.resident,
         "fields": {field.name: inspect.formatannotation(field.hint) for field in kind.codec.fields},
         "actions": {

@@ -264,7 +264,7 @@ class SqliteRecords(Records):
         return removed
 
     async def verify(self) -> Sequence[str]:
-        return await self._reader.call(_verify)
+        return await self._reader.call(verify)
 
     async def close(self) -> None:
         if self._closed:
@@ -321,7 +321,8 @@ def _scanned_record(agent: str, revision: int, head: bytes) -> Record:
         return Record(agent, revision, b"", str(error))
 
 
-def _verify(connection: sqlite3.Connection) -> list[str]:
+def verify(connection: sqlite3.Connection) -> list[str]:
+    """See `Records.verify`."""
     problems = [str(told) for (told,) in connection.execute("PRAGMA integrity_check(100)") if told != "ok"]
     for agent, head in connection.execute("SELECT agent, head FROM heads WHERE head IS NOT NULL"):
         problems += _checked(head, f"the record of {agent}")

@@ -90,11 +90,11 @@ class Ledger:
 
 
 class RecordsConformance(ABC):
-    """See the package."""
+    """The promises of `Records` as a test suite, races and cancellation included."""
 
     @abstractmethod
     def open(self, clock: Clock) -> AbstractAsyncContextManager[Records]:
-        """An empty adapter, closed at the end."""
+        """To be written: an async context manager that yields an empty adapter, closed at the end. It takes its time from `clock`."""
 
     async def test_a_record_is_read_as_it_was_written(self) -> None:
         async with self.open(HandClock()) as records:
