@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "CHANGELOG.md"]
 ELSEWHERE = {"SIGKILL", "executemany", "other_action", "run_coroutine_threadsafe", "JIDO_SECTION__KEY", "TypedDict", "_s"}
 """What others call so, or what stands for any name."""
-CODE = set(re.findall(r"\w+", " ".join(path.read_text() for path in Path(jidosystem.__file__).parent.rglob("*.py"))))
+CODE = set(re.findall(r"\w+", " ".join(path.read_text() for path in Path(jidosystem.__file__).parents[1].glob("*jidosystem/**/*.py"))))
 CODE |= set(re.findall(r"\w+", (ROOT / "pyproject.toml").read_text() + (ROOT / "Makefile").read_text()))
 ROOMS = {"platform": Platform, "agents": Agents, "events": EventBus, "infrastructure": object}
 

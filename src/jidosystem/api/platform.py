@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import socket
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
@@ -94,6 +95,8 @@ class Platform:
         self._letters: DeadLetters | None = None
         self._agents: Agents | None = None
         self._records: Any = None
+        self._subscriptions: Subscriptions | None = None
+        self._random: Callable[[], float] = random.random
         assembly.check_url(url)
 
     # -- life ------------------------------------------------------------------------------------------------
@@ -119,7 +122,7 @@ class Platform:
 
     async def _open(self, stack: AsyncExitStack) -> None:
         loop = asyncio.get_running_loop()
-        ids = Ids()
+        ids = self._new_ids()
         config = await asyncio.to_thread(Config, self._given, url=self._url)  # it reads jido.toml
         log = logger("jidosystem").bind(node=self._name, cluster=config.platform.cluster_name, environment=config.platform.environment)
         records = self._records = await self._open_records(config)
@@ -129,17 +132,17 @@ class Platform:
         await config.load(records, self._clock)
         stack.push_async_callback(config.close)
         letters = self._letters = DeadLetters(records, clock=self._clock, limit=config.events.max_dead_letters, node=self._name)
-        bus = self._events = EventBus(log_of_events, records, dead_letters=letters, ids=ids, clock=self._clock, node=self._name)
+        bus = self._events = EventBus(log_of_events, records, dead_letters=letters, ids=ids, clock=self._clock, node=self._name, random=self._random)
         checking = config.agents.checking_mode if self._checking is None else self._checking
         node = self._node = Node(
             loop, name=self._name, records=records, limits=config.agents, clock=self._clock, ids=ids, meters=self._meters, log=log,
             letters=letters, checking=checking, tracing=Tracing(self._tracer_provider),
-            breaker_threshold=lambda: config.infrastructure.circuit_breaker_threshold,
+            breaker_threshold=lambda: config.infrastructure.circuit_breaker_threshold, random=self._random,
         )  # fmt: skip
         self._config, self._agents = config, Agents._on(node)
         stack.push_async_callback(self._close_node, node, config)
         take_letters(node, letters)
-        subscriptions = Subscriptions(node, log_of_events, records, letters)
+        subscriptions = self._subscriptions = Subscriptions(node, log_of_events, records, letters)
         classes: tuple[type[Agent], ...] = (Sender, *self._classes)
         for cls in classes:
             node.host_of(cls)
@@ -158,6 +161,10 @@ class Platform:
     async def _open_records(self, config: Config) -> Records:
         """The store that the URL names; what is derived from this class may bring another."""
         return await assembly.open_records(self._url, config, self._clock)
+
+    def _new_ids(self) -> Ids:
+        """Where identifiers of events and runs come from."""
+        return Ids()
 
     async def _close_node(self, node: Node, config: Config) -> None:
         graces = [host.type.lifecycle.shutdown_grace_period for host in node.hosts.values()]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import random as random_module
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -94,9 +95,10 @@ class EventBus:
     """See the module."""
 
     def __init__(
-        self, log: EventLog, records: Records, *, dead_letters: DeadLetters, ids: Ids, clock: Clock, source: str = "platform", node: str = ""
-    ) -> None:
-        self._node_name = node
+        self, log: EventLog, records: Records, *, dead_letters: DeadLetters, ids: Ids, clock: Clock, source: str = "platform", node: str = "",
+        random: Callable[[], float] = random_module.random,
+    ) -> None:  # fmt: skip
+        self._node_name, self._random = node, random
         self._log, self._records, self._letters, self._ids, self._clock, self._source = log, records, dead_letters, ids, clock, source
         self._live = LiveDispatch(log, logger("jidosystem.events"))
         self._groups = Groups()
@@ -245,7 +247,7 @@ class EventBus:
             present.subscription = DurableSubscription(
                 name, self._log, self._records, lane_of=_stream_of, deliver=present.deliver, matches=matcher(options["pattern"]),
                 max_in_flight=options["max_in_flight"], max_attempts=options["max_attempts"], start=options["start"],
-                dead_letters=self._letters, clock=self._clock,
+                dead_letters=self._letters, clock=self._clock, random=self._random,
             )  # fmt: skip
             await self._groups.start(name, present)
         elif group is None:
@@ -274,7 +276,7 @@ class EventBus:
         group = Group({})
         group.subscription = DurableSubscription(
             name, self._log, self._records, lane_of=_one_lane, deliver=deliver, matches=matcher(forwarder.pattern), batch=FORWARD_BATCH,
-            max_attempts=FORWARD_ATTEMPTS, start="new", dead_letters=self._letters, clock=self._clock,
+            max_attempts=FORWARD_ATTEMPTS, start="new", dead_letters=self._letters, clock=self._clock, random=self._random,
         )  # fmt: skip
         await self._groups.start(name, group)
         self._forwarders.append(forwarder)

@@ -7,7 +7,7 @@ what they have had. The position is stored about once a second, or after 5,000 e
 from __future__ import annotations
 
 import asyncio
-import random
+import random as random_module
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -58,9 +58,10 @@ class DurableSubscription:
         self, name: str, log: EventLog, records: Records, *, lane_of: LaneOf, deliver: Deliver, matches: Callable[[str], bool], batch: int = 1,
         max_in_flight: int = 64, max_attempts: int = 5, start: str | int = "new", dead_letters: DeadLetters, clock: Clock,
         agent_of: Callable[[str], str] | None = None, look_ahead: int = LOOK_AHEAD, store_every_s: float = STORE_EVERY_S,
-        gather_s: float = GATHER_S,
+        gather_s: float = GATHER_S, random: Callable[[], float] = random_module.random,
     ) -> None:  # fmt: skip
         self.name = name
+        self._random = random
         self._log, self._letters, self._clock = log, dead_letters, clock
         self._lane_of, self._deliver, self._matches, self._agent_of = lane_of, deliver, matches, agent_of
         self._max_in_flight, self._start, self._look_ahead, self._store_every_s = max_in_flight, start, look_ahead, store_every_s
@@ -261,7 +262,7 @@ class DurableSubscription:
         if is_passing(error):
             self._failed_passing(lane, error)
             return
-        now, jitter = asyncio.get_running_loop().time(), random.random()
+        now, jitter = asyncio.get_running_loop().time(), self._random()
         last = self._lanes.fail(lane, now, jitter, final=isinstance(error, Undeliverable))
         if last is None:
             self._lines.warning(
@@ -280,7 +281,7 @@ class DurableSubscription:
             self._lanes.finish(lane)
 
     def _failed_passing(self, lane: Lane, error: BaseException) -> None:
-        self._lanes.fail(lane, asyncio.get_running_loop().time(), random.random(), counted=False, least_s=told_delay_s(error))
+        self._lanes.fail(lane, asyncio.get_running_loop().time(), self._random(), counted=False, least_s=told_delay_s(error))
         if not self._closed and lane.tries & (lane.tries - 1) == 0:  # the first, the second, the fourth …
             self._lines.warning("a lane waits for a trouble to pass", lane=lane.key, tries=lane.tries, error=describe(error))
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ..core.codec import NOT_CARRIED
@@ -234,7 +233,7 @@ class Activation:
         if turn.origin is not None and not to_be_done(self, turn):
             return
         turn.begun = True
-        turn.started = self.last_used = monotonic()
+        turn.started = self.last_used = host.node.monotonic()
         spec = turn.spec
         if host.node.checking and not unchanged_between_turns(self, turn):
             return
@@ -314,7 +313,7 @@ class Activation:
                     error = invalid
         if error is None:
             error = self._read(turn, value) if spec.readonly else self._wrote(turn, value)
-        host.meter.observe(monotonic() - turn.started)
+        host.meter.observe(host.node.monotonic() - turn.started)
         if turn.span is not None:
             turn.span.end(error)
         if error is not None:

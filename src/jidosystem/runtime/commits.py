@@ -287,4 +287,6 @@ async def _resolve_unknown(activation: Activation, batch: Batch, error: CommitUn
                 actual=record.revision,
             ),
         )
+    if activation.batch is not None and activation.inflight is None and not activation.pumping:  # what ended while nobody knew
+        flush(activation)
     activation.proceed()

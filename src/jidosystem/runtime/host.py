@@ -215,8 +215,11 @@ class Host:
         return queue.drain() if queue is not None else []
 
     def drop_and_requeue(self, activation: Activation) -> None:
-        """Forget an activation and hand what waits to its successor, which reads the record again."""
+        """Forget an activation and hand what waits to its successor, which reads the record again and goes on with effects that aren't taken."""
         self.requeue(activation.key, self.drop(activation))
+        outbox = activation.extra.outbox if activation.extra is not None else None
+        if outbox is not None and not outbox.settled and not self.node.closing:
+            self.find(activation.key)
 
     def renew(self, activation: Activation) -> None:
         """The same for one whose memory can't be trusted any more. An agent that is to live uncalled has a successor at once."""
@@ -328,12 +331,9 @@ class Host:
         gone.set()
 
     def _let_go(self, activation: Activation) -> None:
-        """Drop an activation; if effects of it are still to be taken, a new one goes on with them."""
+        """Drop an activation, and what it holds."""
         self.drop_and_requeue(activation)
         activation.instance, activation.state = None, b""
-        outbox = activation.extra.outbox if activation.extra is not None else None
-        if outbox is not None and not outbox.settled and not self.node.closing:
-            self.find(activation.key)
 
     def start_timer(self, activation: Activation, timer: Timer) -> None:
         """A turn that set a timer is committed: let it run."""

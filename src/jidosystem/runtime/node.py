@@ -11,7 +11,6 @@ import random as random_module
 from collections.abc import Callable, Coroutine
 from functools import partial
 from threading import get_ident
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..core.clock import Clock
@@ -20,6 +19,7 @@ from ..core.eager import start_eagerly
 from ..core.errors import DefinitionError, JidoError, NoHost, ShuttingDown, StoreError, describe
 from ..core.ids import Ids, check_key
 from ..core.observability import Meters
+from ..core.outside import later_in_passing
 from ..core.records import Records
 from ..core.tracing import Tracing
 from ..infrastructure.breaker import DEFAULT_THRESHOLD
@@ -102,6 +102,7 @@ class Node:
         self.records = records
         self.limits = limits
         self.clock = clock
+        self.monotonic = clock.monotonic_s
         self.ids = ids
         self.meters = meters
         self.log = log
@@ -117,7 +118,7 @@ class Node:
         self.live_count = 0
         self.outliving: set[Activation] = set()  # gone, while the code of a turn still runs
         self._collector = Collector(lambda: self.live_count)
-        self._cleaned = monotonic()
+        self._cleaned = self.monotonic()
         self.deadlines = Deadlines(loop)
         self.committing = Line(loop)
         self.step, self.steps = steps_on(loop)
@@ -196,7 +197,7 @@ class Node:
         self._collector.relax()
         self._watchdog = Watchdog(self.loop, self.log, lambda: self.limits.watchdog_timeout)
         self._watchdog.start()
-        self._sweep_handle = self.loop.call_later(SWEEP_EVERY_S, self._sweep)
+        self._sweep_handle = later_in_passing(self.loop)(SWEEP_EVERY_S, self._sweep)
         self.own(self.recovery.recover())
 
     def count_in(self) -> None:
@@ -219,7 +220,7 @@ class Node:
 
     def _sweep(self) -> None:
         """Passivate what has been idle for long; remove expired rows."""
-        now = monotonic()
+        now = self.monotonic()
         for host in tuple(self.hosts.values()):
             limit_s = host.type.lifecycle.idle_timeout or self.limits.idle_timeout
             stale = [a for a in host.live.values() if a.idle and now - a.last_used > limit_s and not host.type.resident]
@@ -229,7 +230,7 @@ class Node:
             self._cleaned = now
             self.own(self._clean())
         every_s = max(SWEEP_EVERY_S, self.live_count / 100_000)
-        self._sweep_handle = self.loop.call_later(every_s, self._sweep)
+        self._sweep_handle = later_in_passing(self.loop)(every_s, self._sweep)
 
     async def _clean(self) -> None:
         try:

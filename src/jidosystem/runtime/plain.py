@@ -7,7 +7,6 @@ A burst of messages costs little more than the code of its actions here. One aft
 from __future__ import annotations
 
 from collections.abc import Generator
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from . import commits
@@ -38,6 +37,7 @@ def run_plainly(activation: Activation, queue: Queue, limit: int) -> int:
 def _run(activation: Activation, queue: Queue, limit: int, steps: Generator[Any, tuple[Any, Turn], None]) -> int:
     turns, instance, step, host = queue.turns, activation.instance, steps.send, activation.host
     encode_checked, buckets, join, new_batch = host.type.codec.encode_checked, host.meter.buckets, commits.join, commits.new_batch
+    monotonic = activation.host.node.monotonic
     started = activation.last_used = monotonic()
     for ran in range(limit):
         if not turns or activation.writer is not None or activation.readers or activation.status is not LIVE:
@@ -45,7 +45,7 @@ def _run(activation: Activation, queue: Queue, limit: int, steps: Generator[Any,
         turn, batch = turns[0], activation.batch
         if turn.withdrawn or (batch is not None and batch.full):
             return ran
-        if turn.special and (turn.is_special() or (turn.deadline is not None and turn.deadline < started)):
+        if turn.special and (turn.is_special() or (turn.deadline is not None and turn.deadline < activation.host.node.loop.time())):
             return ran
         try:
             coro = turn.spec.function(instance, *turn.args)

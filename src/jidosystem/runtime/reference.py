@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Coroutine
-from time import monotonic as clock
 from typing import Any
 
 from ..core.context import current
@@ -116,7 +115,7 @@ def _short_way(host: Host, spec: ActionSpec) -> Callable[..., Coroutine[Any, Any
     function, readonly, copied = spec.function, spec.readonly, spec.copy
     call, live, node = calls.call, host.live, host.node
     later, loop, time, expect, new_future = not node.records.at_once, node.loop, node.loop.time, node.committing.add, node.loop.create_future
-    encode_checked, step, buckets = host.type.codec.encode_checked, host.node.step, host.meter.buckets
+    encode_checked, step, buckets, clock = host.type.codec.encode_checked, host.node.step, host.meter.buckets, node.monotonic
 
     @functools.wraps(function)
     async def method(self: Ref, *args: Any, **kwargs: Any) -> Any:  # noqa: C901

@@ -1,7 +1,8 @@
 """Durable reminders: which rows are due, and firing them, each exactly as often as its record says.
 
 Rows of kind `due` are pointers ordered by time. This keeps the near future (a window) in two heaps: `after` and
-`every` count by the monotonic clock, so that a jump of the wall clock moves nothing; `at` and `cron` follow the wall.
+`every` count by the monotonic clock, so that a jump of the wall clock moves nothing; `at` and `cron` follow the wall. Of what
+lies beyond the window it knows when the first is due, so that the store is asked only when something comes near.
 Firing is a turn: the action, its effects and the next due time are one commit; the agent's own record decides whether
 a row still means anything.
 """
@@ -10,13 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections.abc import AsyncGenerator
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from ..core.codec import encode
 from ..core.errors import JidoError, RefusedError, StoreError, TooLarge, describe
+from ..core.outside import later_in_passing
 from ..core.records import StoredRow
 from ..core.schedule import follows_wall_clock, next_due
 from .deliveries import deliver_effect
@@ -28,8 +32,10 @@ if TYPE_CHECKING:
     from .node import Node
 
 WINDOW_S = 60.0
+EDGE = 17
+"""The digits by which the names of rows begin: when they are due, in microseconds."""
 RECHECK_S = 1.0
-"""How often the wall clock is looked at while something waits for it: how late a jump is noticed."""
+"""How often the wall clock is looked at: how late a jump is noticed."""
 MAX_FIRING = 1_000
 """How many reminders are on their way at once; a storm takes its turn."""
 
@@ -39,18 +45,23 @@ _decode = msgspec.msgpack.Decoder(Reminder).decode
 class Reminders:
     """The scheduler of one node."""
 
-    __slots__ = ("_armed", "_calendar", "_closed", "_firing", "_handle", "_horizon_s", "_node", "_relative", "_scanning", "_seq")
+    __slots__ = (
+        "_armed", "_beyond_s", "_calendar", "_closed", "_firing", "_handle", "_horizon_s", "_look_handle", "_node", "_relative", "_scanning",
+        "_seq",
+    )  # fmt: skip
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._relative: list[tuple[float, int, str, Reminder]] = []
         self._calendar: list[tuple[float, int, str, Reminder]] = []
         self._seq = 0
-        self._horizon_s = 0.0
+        self._horizon_s = 0.0  # whatever is due before it is in the heaps
+        self._beyond_s = inf  # nothing that isn't is due before this
         self._handle: asyncio.Handle | None = None
+        self._look_handle: asyncio.Handle | None = None
         self._armed = 0.0
         self._firing = 0
-        self._scanning = False
+        self._scanning = True  # until the start has read what there is
         self._closed = False
 
     def add(self, address: str, reminder: Reminder, zero_s: float | None = None) -> None:
@@ -63,22 +74,41 @@ class Reminders:
         if self._closed:
             return
         self._seq += 1
+        self._reach(clock.time_s())
         if follows_wall_clock(reminder.schedule):
             if reminder.due_s < self._horizon_s:
                 heapq.heappush(self._calendar, (reminder.due_s, self._seq, address, reminder))
-                self._arm()
+            else:
+                self._beyond_s = min(self._beyond_s, reminder.due_s)
+            self._arm()
             return
         mono_s = clock.monotonic_s()
         due_mono_s = reminder.due_s - (clock.time_s() - mono_s if zero_s is None else zero_s)
         if reminder.due_s < self._horizon_s or (zero_s is not None and due_mono_s - mono_s < WINDOW_S / 2):
             heapq.heappush(self._relative, (due_mono_s, self._seq, address, reminder))
-            self._arm()
+        else:
+            self._beyond_s = min(self._beyond_s, reminder.due_s)
+        self._arm()
+
+    def _reach(self, wall_s: float) -> None:
+        """The window moves on as far as nothing is known to be due."""
+        if not self._scanning:
+            self._horizon_s = max(self._horizon_s, min(self._beyond_s, wall_s + WINDOW_S))
 
     async def start(self) -> None:
         """Read the rows of the first window; those that were missed fire now."""
         self._horizon_s = self._node.clock.time_s() + WINDOW_S
         await self._scan(0.0, self._horizon_s)
+        await self._find_next()
+        self._scanning = False
+        self._look()
         self._arm()
+
+    def _look(self) -> None:
+        """Whether somebody has set the wall clock."""
+        self._tick()
+        if not self._closed:
+            self._look_handle = later_in_passing(self._node.loop)(RECHECK_S, self._look)
 
     async def rescan(self) -> None:
         """An agent type was registered: its rows may have been waiting."""
@@ -89,13 +119,23 @@ class Reminders:
         self._closed = True
         self._relative.clear()
         self._calendar.clear()
-        if self._handle is not None:
-            self._handle.cancel()
+        for handle in (self._handle, self._look_handle):
+            if handle is not None:
+                handle.cancel()
 
     async def _scan(self, from_s: float, to_s: float) -> None:
         async for page in self._node.records.scan("due", _edge(from_s), _edge(to_s)):
             for row in page:
                 self._take(row)
+
+    async def _find_next(self) -> None:
+        """When the first of those beyond the window is due."""
+        pages = aiter(self._node.records.scan("due", _edge(self._horizon_s)))
+        page = await anext(pages, None)
+        if page is not None and page[0].name[:EDGE].isdigit():
+            self._beyond_s = min(self._beyond_s, int(page[0].name[:EDGE]) / 1_000_000)
+        if isinstance(pages, AsyncGenerator):
+            await pages.aclose()
 
     def _take(self, row: StoredRow) -> None:
         if self._node.recovery.is_hosted(row.agent):
@@ -110,14 +150,16 @@ class Reminders:
         if self._closed:
             return
         clock = self._node.clock
-        delay_s = max(0.0, self._horizon_s - WINDOW_S / 2 - clock.time_s())
+        delay_s = inf if self._scanning else self._beyond_s - WINDOW_S / 2 - clock.time_s()
         if self._relative:
             delay_s = min(delay_s, self._relative[0][0] - clock.monotonic_s())
         if self._calendar:
-            delay_s = min(delay_s, self._calendar[0][0] - clock.time_s(), RECHECK_S)
+            delay_s = min(delay_s, self._calendar[0][0] - clock.time_s())
+        if delay_s == inf:
+            return
         if self._firing >= MAX_FIRING:
             delay_s = max(delay_s, 0.01)
-        when = self._node.loop.time() + max(0.0, min(delay_s, WINDOW_S))
+        when = self._node.loop.time() + max(0.0, delay_s)
         handle = self._handle
         if handle is not None:
             if self._armed <= when:
@@ -127,7 +169,9 @@ class Reminders:
         self._handle = self._node.loop.call_at(when, self._tick)
 
     def _tick(self) -> None:
-        self._handle = None
+        if self._handle is not None:
+            self._handle.cancel()
+            self._handle = None
         clock = self._node.clock
         wall_s, mono_s = clock.time_s(), clock.monotonic_s()
         while self._relative and self._relative[0][0] <= mono_s and self._firing < MAX_FIRING:
@@ -136,22 +180,28 @@ class Reminders:
         while self._calendar and self._calendar[0][0] <= wall_s and self._firing < MAX_FIRING:
             _due, _seq, address, reminder = heapq.heappop(self._calendar)
             self._fire(address, reminder, wall_s, wall_s - mono_s, 1)
-        if wall_s > self._horizon_s - WINDOW_S / 2 and not self._scanning:
+        self._reach(wall_s)
+        if wall_s >= self._beyond_s - WINDOW_S / 2 and not self._scanning and not self._closed:
             self._scanning = True
             self._node.own(self._advance(wall_s))
         self._arm()
 
     async def _advance(self, wall_s: float) -> None:
         """Move the window on; the rows between the old edge and the new one come in."""
-        old_s, self._horizon_s = self._horizon_s, wall_s + WINDOW_S
+        old_s, self._horizon_s = self._horizon_s, max(self._horizon_s, wall_s + WINDOW_S)
+        beyond_s, self._beyond_s = self._beyond_s, inf
+        wait_s = 0.0
         try:
             await self._scan(old_s, self._horizon_s)
+            await self._find_next()
         except StoreError as error:
             self._node.log.error("due reminders can't be read just now", error=describe(error))
-            self._horizon_s = old_s
-        finally:
-            self._scanning = False
-        self._node.later(0.0 if self._horizon_s > old_s else RECHECK_S, self._arm)
+            self._horizon_s, self._beyond_s, wait_s = old_s, min(beyond_s, self._beyond_s), RECHECK_S
+        self._node.later(wait_s, self._advanced)
+
+    def _advanced(self) -> None:
+        self._scanning = False
+        self._arm()
 
     def _fire(self, address: str, reminder: Reminder, now_s: float, zero_s: float, attempt: int, tries: int = 1) -> None:
         if self._closed:
@@ -191,4 +241,4 @@ class Reminders:
 
 
 def _edge(time_s: float) -> str:
-    return f"{max(0, int(time_s * 1_000_000)):017d}"
+    return f"{max(0, int(time_s * 1_000_000)):0{EDGE}d}"

@@ -68,7 +68,7 @@ class Subscriptions:
                 name, self._log, self._records,
                 lane_of=partial(_checked_keys, key_of), deliver=partial(self._deliver, host, spec, options, name), matches=matcher(options.pattern),
                 batch=options.batch or 1, max_in_flight=MAX_IN_FLIGHT, max_attempts=options.max_attempts, start=options.start,
-                dead_letters=self._letters, clock=self._node.clock, agent_of=host.prefix.__add__,
+                dead_letters=self._letters, clock=self._node.clock, agent_of=host.prefix.__add__, random=self._node.random,
             )  # fmt: skip
             try:
                 await subscription.start()

@@ -9,8 +9,11 @@ import asyncio
 import threading
 from collections.abc import Callable
 from contextvars import copy_context
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
+
+from ..core.outside import Outside, outside_of
 
 MAX_THREADS = 32
 
@@ -20,10 +23,11 @@ _Job = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any], asyncio.Future
 class Threads:
     """A pool of daemon threads that grows when all are busy, up to `limit`; beyond it work waits its turn."""
 
-    __slots__ = ("_busy", "_closed", "_jobs", "_lock", "_loop", "_threads", "_waiting", "limit")
+    __slots__ = ("_busy", "_closed", "_jobs", "_lock", "_loop", "_outside", "_threads", "_waiting", "limit")
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limit: int = MAX_THREADS) -> None:
         self._loop = loop
+        self._outside = outside_of(loop)
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._threads = 0
@@ -43,6 +47,10 @@ class Threads:
                 threading.Thread(target=self._work, name=f"jido-action-{self._threads}", daemon=True).start()
         self._waiting.add(future)
         future.add_done_callback(self._waiting.discard)
+        if self._outside is not None:
+            what = f"a thread running {getattr(function, '__qualname__', function)}"
+            self._outside.began(what)
+            future.add_done_callback(partial(_ended, self._outside, what))
         self._jobs.put((function, args, kwargs, future, copy_context()))
         cancelled: asyncio.CancelledError | None = None
         while not future.done():
@@ -90,6 +98,10 @@ class Threads:
             except RuntimeError:  # the loop is closed: nobody waits any more
                 return
             del job, function, args, kwargs, future, context, value, error
+
+
+def _ended(outside: Outside, what: str, _future: asyncio.Future[Any]) -> None:
+    outside.ended(what)
 
 
 def _settle(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:

@@ -18,11 +18,13 @@ from typing import Any
 
 from ..core.context import current
 from ..core.eager import context_in
+from ..core.outside import outside_of
 from .turn import Turn
 
 SLICES = 4
 """In so many parts the patience is waited out: a process that was stopped for a while (suspended, in a debugger) isn't a blocked loop."""
 MAX_FRAMES = 50
+THREAD = "the watchdog's thread"
 
 _BEAT, _STOP = object(), object()
 
@@ -46,8 +48,13 @@ class Watchdog:
 
     async def close(self) -> None:
         """Watch no more; returns when the thread is about to end."""
+        outside = outside_of(self._loop)
+        if outside is not None:
+            outside.began(THREAD)
         self._signs.put(_STOP)
         await self._ended
+        if outside is not None:
+            outside.ended(THREAD)
 
     # -- the thread ------------------------------------------------------------------------------------------
 

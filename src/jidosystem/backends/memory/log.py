@@ -21,7 +21,7 @@ class MemoryLog(EventLog):
     def __init__(self) -> None:
         self._blobs: list[bytes] = []
         self._streams: dict[str, list[int]] = {}
-        self._followers: set[asyncio.Event] = set()
+        self._followers: dict[asyncio.Event, None] = {}  # in the order in which they came, so that a run can be had again
         self._closed = False
 
     def append(self, events: Sequence[Event], expected: int | None = None) -> Future[Sequence[int]]:
@@ -85,7 +85,7 @@ class MemoryLog(EventLog):
 
     async def follow(self, after: int = 0, *, stream: str | None = None) -> AsyncIterator[Sequence[Event]]:
         grown = asyncio.Event()
-        self._followers.add(grown)
+        self._followers[grown] = None
         try:
             while True:
                 grown.clear()
@@ -98,7 +98,7 @@ class MemoryLog(EventLog):
                 if len(self._blobs) == end:
                     await grown.wait()
         finally:
-            self._followers.discard(grown)
+            del self._followers[grown]
 
     async def last(self, stream: str | None = None) -> int:
         return len(self._blobs) if stream is None else self._last_of(stream)

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from ...core.clock import Clock
 from ...core.codec import unseal
 from ...core.errors import RecordUnreadable, StoreError, StoreUnavailable
+from ...core.outside import outside_of
 from ...core.records import Record
 from .file import connect, translate
 
@@ -25,6 +26,7 @@ Told = Callable[[Any, BaseException | None], None]
 Question = tuple[str, Any, Told]
 Answer = tuple[Told, Any, BaseException | None]
 CHUNK = 256
+READER = "the reader of the SQLite file"
 _make = tuple.__new__  # past the Python of NamedTuple's constructor: this runs for every agent that wakes
 
 
@@ -35,6 +37,7 @@ class Reader:
         self._path = path
         self._clock = clock
         self._loop = loop
+        self._outside = outside_of(loop)
         self._connection = connect(path, read_only=True)
         self._waiting: list[Question] = []
         self._queue: SimpleQueue[list[Question] | None] = SimpleQueue()
@@ -75,6 +78,8 @@ class Reader:
     def _hand_over(self) -> None:
         if self._waiting:
             waiting, self._waiting = self._waiting, []
+            if self._outside is not None:
+                self._outside.began(READER)
             self._queue.put(waiting)
 
     def _run(self) -> None:
@@ -100,6 +105,8 @@ class Reader:
                 told(value, error)
             except Exception as failure:  # one who asked must not keep the others from their answers
                 self._loop.call_exception_handler({"message": "what was read couldn't be told", "exception": failure})
+        if self._outside is not None:
+            self._outside.ended(READER)
 
     def _many(self, questions: Sequence[Question], read: Callable[[list[Any]], dict[Any, Any]]) -> list[Answer]:
         try:

@@ -16,15 +16,17 @@ from ...core.codec import seal, unseal
 from ...core.errors import InvalidConfig, RecordUnreadable, StoreError, StoreUnavailable, TooLarge
 from ...core.events import Event, decode_event
 from ...core.near import one_of
+from ...core.outside import Outside, outside_of
 from ...core.records import Committed, Record, Records, Row, Settled, StoredRow, Told
 from .file import UNLISTED, FileLock, open_file, translate
 from .log import SqliteLog
 from .reader import Reader, resolve, unsealed
-from .statements import Call, Head, Outcome, SealedRow, Write, make_tuple, remove_rows, size_of
+from .statements import Call, Head, Item, Outcome, SealedRow, Write, make_tuple, remove_rows, size_of
 from .writer import Writer
 
 PAGE = 1_000
 WATCH_BEHIND = 1_000
+WRITER = "the writer of the SQLite file"
 EXPIRED = "SELECT agent, kind, name FROM rows WHERE expires <= ? ORDER BY expires LIMIT ?"
 
 
@@ -82,11 +84,16 @@ class SqliteRecords(Records):
         self._watchers: dict[str, list[tuple[deque[Record], asyncio.Event]]] = {}
         self._reader = Reader(path, loop, clock)
         try:
-            self._writer = Writer(connection, path, loop, clock, self._written, self._settled)
+            outside = outside_of(loop)
+            if outside is None:
+                self._writer = Writer(connection, path, loop, clock, self._written, self._settled)
+            else:
+                written, settled = partial(_end, outside, self._written), partial(_end, outside, self._settled)
+                self._writer = Writer(connection, path, loop, clock, written, settled)
         except sqlite3.Error:
             self._reader.close()
             raise
-        self._put = self._writer.put
+        self._put = self._writer.put if outside is None else partial(_begin, outside, self._writer.put)
         self._log = SqliteLog(self._reader, loop, self._put, path)
 
     @property
@@ -273,6 +280,16 @@ class SqliteRecords(Records):
 
 def _sealed(row: Row) -> SealedRow:
     return SealedRow(row.kind, row.name, None if row.value is None else bytearray(seal(row.value)), row.expires_s, row.create)
+
+
+def _begin(outside: Outside, put: Callable[[Item], None], item: Item) -> None:
+    outside.began(WRITER)
+    put(item)
+
+
+def _end(outside: Outside, tell: Callable[[Sequence[Any]], None], outcomes: Sequence[Any]) -> None:
+    tell(outcomes)
+    outside.ended(WRITER, len(outcomes))
 
 
 def _query(query: str, values: tuple[Any, ...]) -> Callable[[sqlite3.Connection], list[Any]]:
