@@ -17,7 +17,15 @@ KEY = "{key}"
 
 
 class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One request. `headers`: their names in lower case; `query`: of a name given twice the last; `path`: as it was asked for, decoded."""
+    """A request that came to a sensor with `http=`.
+
+    Attributes:
+        method: "POST" and the like
+        path: as it was asked for, decoded
+        headers: their names in lower case
+        query: of a name given twice the last
+        body: as it came
+    """
 
     method: str
     path: str
@@ -26,7 +34,7 @@ class HttpRequest(msgspec.Struct, frozen=True, kw_only=True):
     body: bytes = b""
 
     def json(self) -> Any:
-        """The body as JSON; `InvalidArguments` if it is none, which the sender is told."""
+        """The body as JSON. `InvalidArguments` if it is none, which the sender is answered with 422."""
         try:
             return msgspec.json.decode(self.body)
         except (msgspec.MsgspecError, ValueError) as error:

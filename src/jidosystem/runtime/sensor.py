@@ -20,7 +20,7 @@ from ..core.errors import DefinitionError, InvalidArguments, InvalidPattern, Out
 from ..core.events import check_event_type
 from ..core.hooks import KEY, check_path
 from ..core.ids import check_key
-from ..core.near import near
+from ..core.near import near, near_or_all
 from ..core.schedule import MAX_TIME_S, MIN_EVERY_S, Cron, make_schedule
 from .state import check_carried
 
@@ -39,9 +39,8 @@ _SCALARS = (int, float, str, bytes, bool)
 
 @dataclass(frozen=True, slots=True)
 class Item(Generic[T]):
-    """What a sensor yields when its source has positions: `data` is the turn's input, `position` is stored with that turn.
-
-    `position`: anything that the codec carries; the next run, also after a restart, is given the last one. None: none.
+    """What a sensor yields when its source has positions: `data` is the turn's input, `position`, anything that the codec carries, is stored
+    in the commit of that turn. None: no position. Frozen.
     """
 
     data: T
@@ -73,12 +72,22 @@ def sensor(
     action: str | None = None,
     event: str | None = None,
 ) -> Callable[[F], F]:
-    """Make an async generator method a source of work: each value that it yields is one turn of its agent.
+    """`async def f(self)` with `yield`: a source of work. Each value that it yields is one turn of its agent, durable before the next is asked
+    for.
 
-    When it runs, exactly one: `every`: again so many seconds after its end; `cron`: by an expression, in the zone `tz`;
-    `watch`: when files in a folder are new or changed; `http`: for each request to a path, whose `{key}` says whose agent it
-    is, or else `key`. What becomes of an item, exactly one: `action`, the name of an action, or `event`, the type of one.
-    Its parameters are given by name, all optional: `position`, with watch `files`, with http `request`.
+    - `every`: it runs when the agent comes to life, then so many seconds (at least 0.001) after the end of each run
+    - `cron`, `tz`: it runs by a cron expression of five fields (six: with seconds first) in an IANA time zone; what was missed comes as one
+      run
+    - `watch`: it runs when files directly in a folder are new or have changed; relative to the working directory, `{key}` is the agent's.
+      Needs the extra `server`
+    - `http`: it runs for each request to a path; its segment `{key}`, or else `key`, says whose agent it is
+    - `action`: the name of an action of the class that takes one argument: what is yielded, converted to its type hint
+    - `event`: the type of the event that is emitted, what is yielded being its data
+
+    One of `every`, `cron`, `watch`, `http`, and one of `action`, `event`. Parameters, all optional and given by name: `position`, what was
+    stored with the last turn that had one (None at first, or the parameter's default); with `watch` also `files: list[Path]`; with `http`
+    also `request: HttpRequest`. Raises `DefinitionError` for whatever can't be, in the line where it stands or in the `class` statement. A
+    path of another sensor is one when the type is hosted; a missing extra is `UsageError` then.
     """
     given = [name for name, value in zip(_WHEN, (every, cron, watch, http), strict=True) if value is not None]
     if len(given) != 1:
@@ -229,7 +238,7 @@ def _position_decoder(where: str, hint: Any) -> msgspec.msgpack.Decoder[Any]:
 def _target(kind: AgentType, where: str, name: str) -> ActionSpec:
     spec = kind.actions.get(name)
     if spec is None:
-        has = near(name, kind.actions) or f"; its actions are {', '.join(sorted(kind.actions)) or 'none'}"
+        has = near_or_all(name, kind.actions, "its actions are")
         raise DefinitionError(f"{where}: @sensor(action={name!r}): {kind.cls.__name__} has no such action{has}")
     if spec.readonly or not spec.copy:
         told = "readonly" if spec.readonly else "copy=False"
