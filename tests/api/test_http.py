@@ -130,7 +130,7 @@ async def test_health_needs_no_token_and_everything_else_does(client: httpx2.Asy
     for path in ("/v1/node", "/v1/agents", "/v1/openapi.json", "/", "/health/", "/v1/types"):
         for wrong in ("", "Bearer", "Bearer wrong", f"Basic {TOKEN}", f"bearer {TOKEN}", TOKEN, f"Bearer {TOKEN}x"):
             refused = await client.get(path, headers={"Authorization": wrong})
-            assert (refused.status_code, code_of(refused)) == (401, "UNAUTHORIZED"), (path, wrong)
+            assert (refused.status_code, code_of(refused)) == (401, "unauthorized"), (path, wrong)
     assert (await client.post("/v1/agents/Desk/a/add", headers=anonymous)).status_code == 401
     assert (await client.get("/v1/agents/Desk/a")).json()["turns"] == 0
 
@@ -196,42 +196,42 @@ async def test_a_key_makes_a_repetition_take_effect_once(client: httpx2.AsyncCli
     headers = {"Idempotency-Key": "k"}
     assert [(await client.post("/v1/agents/Desk/a/add", headers=headers)).json() for _ in range(3)] == [1, 1, 1]
     conflict = await client.post("/v1/agents/Desk/a/add", headers=headers, json={"amount": 5})
-    assert (conflict.status_code, code_of(conflict)) == (409, "IDEMPOTENCY_CONFLICT")
+    assert (conflict.status_code, code_of(conflict)) == (409, "idempotency-conflict")
 
 
 @pytest.mark.parametrize(
     ("path", "body", "status", "code"),
     [
-        ("Desk/a/add", b"{", 400, "INVALID_ARGUMENTS"),
-        ("Desk/a/add", b"[]", 400, "INVALID_ARGUMENTS"),
-        ("Desk/a/add", b"[" * 100_000, 400, "INVALID_ARGUMENTS"),
-        ("Desk/a/anything", b'{"value": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", 400, "INVALID_ARGUMENTS"),
-        ("Desk/a/add", b'{"amount": NaN}', 400, "INVALID_ARGUMENTS"),
-        ("Desk/a/add", b'{"amount": "2"}', 400, "INVALID_ARGUMENTS"),
-        ("Desk/a/add", b'{"amount": 1.5}', 400, "INVALID_ARGUMENTS"),
-        ("Desk/a/add", b'{"amount": null}', 400, "INVALID_ARGUMENTS"),
-        ("Desk/a/add", b'{"amont": 1}', 400, "INVALID_ARGUMENTS"),
-        ("Desk/a/add", b'{"amount": 1' + b"0" * 5000 + b"}", 400, "INVALID_ARGUMENTS"),
-        ("Desk/a/add", b'\xff\xfe{"amount": 1}', 400, "INVALID_ARGUMENTS"),
-        ("Desk/a/put", b"{}", 400, "INVALID_ARGUMENTS"),
-        ("Desk/a/put", b'{"point": {"x": "no"}}', 400, "INVALID_ARGUMENTS"),
-        ("Desk/a/order", b'{"order": {}}', 400, "INVALID_ARGUMENTS"),
-        ("Desk/a/add?timeout=-1", b"", 400, "INVALID_ARGUMENTS"),
-        ("Desk/a/add?timeout=inf", b"", 400, "INVALID_ARGUMENTS"),
-        ("Desk/a/add?timeout=nan", b"", 400, "INVALID_ARGUMENTS"),
-        ("Desk/a/add?timeout=soon", b"", 400, "INVALID_ARGUMENTS"),
-        ("Desk/a%00/add", b"", 400, "INVALID_KEY"),
-        ("Desk//add", b"", 400, "INVALID_KEY"),
-        (f"Desk/{'k' * 513}/add", b"", 400, "INVALID_KEY"),
+        ("Desk/a/add", b"{", 400, "invalid-arguments"),
+        ("Desk/a/add", b"[]", 400, "invalid-arguments"),
+        ("Desk/a/add", b"[" * 100_000, 400, "invalid-arguments"),
+        ("Desk/a/anything", b'{"value": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", 400, "invalid-arguments"),
+        ("Desk/a/add", b'{"amount": NaN}', 400, "invalid-arguments"),
+        ("Desk/a/add", b'{"amount": "2"}', 400, "invalid-arguments"),
+        ("Desk/a/add", b'{"amount": 1.5}', 400, "invalid-arguments"),
+        ("Desk/a/add", b'{"amount": null}', 400, "invalid-arguments"),
+        ("Desk/a/add", b'{"amont": 1}', 400, "invalid-arguments"),
+        ("Desk/a/add", b'{"amount": 1' + b"0" * 5000 + b"}", 400, "invalid-arguments"),
+        ("Desk/a/add", b'\xff\xfe{"amount": 1}', 400, "invalid-arguments"),
+        ("Desk/a/put", b"{}", 400, "invalid-arguments"),
+        ("Desk/a/put", b'{"point": {"x": "no"}}', 400, "invalid-arguments"),
+        ("Desk/a/order", b'{"order": {}}', 400, "invalid-arguments"),
+        ("Desk/a/add?timeout=-1", b"", 400, "invalid-arguments"),
+        ("Desk/a/add?timeout=inf", b"", 400, "invalid-arguments"),
+        ("Desk/a/add?timeout=nan", b"", 400, "invalid-arguments"),
+        ("Desk/a/add?timeout=soon", b"", 400, "invalid-arguments"),
+        ("Desk/a%00/add", b"", 400, "invalid-key"),
+        ("Desk//add", b"", 400, "invalid-key"),
+        (f"Desk/{'k' * 513}/add", b"", 400, "invalid-key"),
         ("Desk/%FF/add", b"", 400, "INVALID_PATH"),
-        ("Dusk/a/add", b"", 404, "NO_HOST"),
-        ("jido.sender/a/add", b"", 404, "NO_HOST"),
-        ("Desk/a/ad", b"", 404, "NOT_AN_ACTION"),
-        ("Desk/a/_jido", b"", 404, "NOT_AN_ACTION"),
-        ("Desk/a/stop", b"", 404, "NOT_AN_ACTION"),
-        ("Desk/a/refuse", b"", 422, "REJECTED"),
-        ("Desk/a/fail", b"", 500, "ACTION_FAILED"),
-        ("Desk/a/wait?timeout=0.05", b'{"seconds": 60}', 504, "CALL_TIMEOUT"),
+        ("Dusk/a/add", b"", 404, "no-host"),
+        ("jido.sender/a/add", b"", 404, "no-host"),
+        ("Desk/a/ad", b"", 404, "not-an-action"),
+        ("Desk/a/_jido", b"", 404, "not-an-action"),
+        ("Desk/a/stop", b"", 404, "not-an-action"),
+        ("Desk/a/refuse", b"", 422, "rejected"),
+        ("Desk/a/fail", b"", 500, "action-failed"),
+        ("Desk/a/wait?timeout=0.05", b'{"seconds": 60}', 504, "call-timeout"),
     ],
 )
 async def test_what_can_not_be_called_is_one_clear_error(client: httpx2.AsyncClient, path: str, body: bytes, status: int, code: str) -> None:
@@ -256,7 +256,7 @@ async def test_near_names_are_suggested(client: httpx2.AsyncClient) -> None:
 
 async def test_errors_carry_their_facts(client: httpx2.AsyncClient) -> None:
     error = (await client.post("/v1/agents/Desk/a/refuse")).json()["error"]
-    assert error == {"code": "REJECTED", "type": "Rejected", "message": "no", "outcome_known": True, "fields": {"why": "because"}}
+    assert error == {"code": "rejected", "type": "Rejected", "message": "no", "outcome_known": True, "fields": {"why": "because"}}
     error = (await client.post("/v1/agents/Desk/a/fail")).json()["error"]
     assert error["fields"]["type"] == "ValueError"
     assert "a mistake" in error["fields"]["remote_traceback"]
@@ -270,7 +270,7 @@ async def test_a_body_over_the_limit_is_refused_before_it_is_read(client: httpx2
     writer.write(f"{head}Content-Length: {MAX_BODY_BYTES + 1}\r\n\r\n".encode())
     answer = await reader.read()
     assert b" 413 " in answer
-    assert b"TOO_LARGE" in answer
+    assert b"too-large" in answer
     writer.close()
 
 
@@ -287,7 +287,7 @@ async def test_a_body_without_a_length_is_read_up_to_the_limit(client: httpx2.As
     except httpx2.TransportError:
         pass  # it was closed on the rest of it
     else:
-        assert (refused.status_code, code_of(refused)) == (413, "TOO_LARGE")
+        assert (refused.status_code, code_of(refused)) == (413, "too-large")
 
 
 @settings(max_examples=4)
@@ -394,7 +394,7 @@ async def test_events_are_published_listed_and_replayed(client: httpx2.AsyncClie
     published = await client.post("/v1/events", json={"type": "a.b", "data": {"n": 1}, "stream": "s", "expected": 0})
     assert published.status_code == 201
     assert published.json()["data"] == {"n": 1}
-    assert code_of(await client.post("/v1/events", json={"type": "a.b", "stream": "s", "expected": 0})) == "STREAM_CONFLICT"
+    assert code_of(await client.post("/v1/events", json={"type": "a.b", "stream": "s", "expected": 0})) == "stream-conflict"
     for body in ({}, {"type": 1}, {"type": "a b"}, {"type": "a", "dat": 1}, {"type": "a", "expected": "x"}, [], 5):
         refused = await client.post("/v1/events", json=body)
         assert refused.status_code == 400, body
@@ -452,7 +452,7 @@ async def test_dead_letters_are_listed_redriven_and_cleared(platform: Platform, 
     assert letters[0]["source"] == "event"
     assert (await client.post(f"/v1/dead-letters/{letters[0]['id']}/redrive")).status_code >= 400
     assert (await client.post("/v1/dead-letters/none/redrive")).status_code == 400
-    assert code_of(await client.get("/v1/dead-letters?source=evnt")) == "INVALID_ARGUMENTS"
+    assert code_of(await client.get("/v1/dead-letters?source=evnt")) == "invalid-arguments"
     assert (await client.delete("/v1/dead-letters", params={"source": "cast"})).json() == {"cleared": 0}
     assert (await client.delete("/v1/dead-letters")).json() == {"cleared": 1}
 
@@ -466,7 +466,7 @@ async def test_the_configuration_is_read_changed_and_rolled_back(client: httpx2.
     assert (await client.put(path, json=12)).json() == {"path": "agents.default_timeout", "value": 12.0, "version": 1}
     assert (await client.get("/v1/config")).json()["agents"]["default_timeout"] == 12
     refused = await client.put(path, json="soon")
-    assert (refused.status_code, code_of(refused), refused.json()["error"]["fields"]["path"]) == (400, "INVALID_CONFIG", "agents.default_timeout")
+    assert (refused.status_code, code_of(refused), refused.json()["error"]["fields"]["path"]) == (400, "invalid-config", "agents.default_timeout")
     assert (await client.put(path, content=b"{")).status_code == 400
     assert "default_timeout" in (await client.get("/v1/config/agents.default_timeot")).json()["error"]["message"]
     assert (await client.post("/v1/config/rollback", json={"version": 0})).json() == {"version": 2}

@@ -95,11 +95,11 @@ def test_a_closed_error_stream_loses_nothing_else(home: Path) -> None:
 
 
 def test_an_error_has_one_shape(capsys: pytest.CaptureFixture[str]) -> None:
-    failure = Failure("it\nbroke", code="BROKEN", hint="mend it", details={"part": 1}, lines="at line 3\n")
+    failure = Failure("it\nbroke", code="broken", hint="mend it", details={"part": 1}, lines="at line 3\n")
     assert output.told(failure) == FAILED
-    assert capsys.readouterr().err == "at line 3\nerror: it\n       broke\n  mend it\n  [BROKEN]\n"
+    assert capsys.readouterr().err == "at line 3\nerror: it\n       broke\n  mend it\n  [broken]\n"
     output.told(failure, as_json=True)
-    assert json.loads(capsys.readouterr().err) == {"error": {"code": "BROKEN", "message": "it\nbroke", "hint": "mend it", "details": {"part": 1}}}
+    assert json.loads(capsys.readouterr().err) == {"error": {"code": "broken", "message": "it\nbroke", "hint": "mend it", "details": {"part": 1}}}
 
 
 def test_without_the_extra_the_install_line_is_told(home: Path) -> None:

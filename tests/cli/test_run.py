@@ -139,7 +139,7 @@ def test_a_store_that_is_locked_names_its_owner(start: Start, program: Path) -> 
     first = start("run", "counter.py", "--json", "--port", "0")
     ready(first)
     code, err = ended(start("run", "counter.py", "--port", "0"))
-    assert (code, f"process {first.pid}" in err, "STORE_LOCKED" in err, "Traceback" in err) == (1, True, True, False)
+    assert (code, f"process {first.pid}" in err, "store-locked" in err, "Traceback" in err) == (1, True, True, False)
 
 
 def test_two_nodes_of_one_program_have_two_names(start: Start, program: Path, jido: Jido) -> None:
@@ -167,7 +167,7 @@ def test_only_some_types_are_hosted_if_they_are_named(start: Start, program: Pat
         ("import nothing_of_that_name\n", ["counter.py", "line 1", "nothing_of_that_name"], 1),
         ("import sys\nsys.exit(4)\n", ["line 2", "SystemExit"], 1),
         ("x = 1\n", ["no agent class"], 1),
-        ("from jidosystem import Agent\n\nclass C(Agent):\n    x: int\n", ["counter.py", "line 3", "C.x", "DEFINITION"], 1),
+        ("from jidosystem import Agent\n\nclass C(Agent):\n    x: int\n", ["counter.py", "line 3", "C.x", "definition"], 1),
         ("from jidosystem import Agent\nclass A(Agent, name='T'): pass\nclass B(Agent, name='T'): pass\n", ["'T'", "counter.A", "counter.B"], 1),
         ("raise KeyboardInterrupt\n", [], 130),
         ("\x00", ["null bytes"], 1),
@@ -193,8 +193,8 @@ def test_a_program_that_can_not_be_imported_shows_its_authors_line(start: Start,
         (("nothing.here",), 2, "no module"),
         (("a.txt",), 2, ""),
         ((), 2, "missing argument"),
-        (("counter.py", "--store", "mysql://x"), 1, "INVALID_CONFIG"),
-        (("counter.py", "--store", "nats://x"), 1, "NOT_YET_AVAILABLE"),
+        (("counter.py", "--store", "mysql://x"), 1, "invalid-config"),
+        (("counter.py", "--store", "nats://x"), 1, "not-yet-available"),
         (("counter.py", "--host", "0.0.0.0"), 1, "security layer"),
         (("counter.py", "--host", "example.org"), 1, "security layer"),
         (("counter.py", "--port", "70000"), 2, "--port"),
@@ -216,7 +216,7 @@ def test_what_can_not_be_run_is_one_clear_error(jido: Jido, program: Path, argum
 
 def test_a_store_that_can_not_be_opened_is_told(start: Start, program: Path) -> None:
     code, err = ended(start("run", "counter.py", "--store", "sqlite:///no/such/folder.db"))
-    assert (code, "STORE_UNAVAILABLE" in err, "Traceback" in err) == (1, True, False)
+    assert (code, "store-unavailable" in err, "Traceback" in err) == (1, True, False)
 
 
 def test_a_broken_configuration_names_line_and_path(start: Start, program: Path, home: Path) -> None:
@@ -233,7 +233,7 @@ def test_a_store_of_another_program_is_left_alone(start: Start, program: Path, h
         other.execute("CREATE TABLE mine (x)")
     other.close()
     code, err = ended(start("run", "counter.py"))
-    assert (code, "STORE_VERSION" in err) == (1, True)
+    assert (code, "store-version" in err) == (1, True)
 
 
 def test_a_file_in_a_package_and_a_dotted_name_are_the_same_module(start: Start, home: Path) -> None:

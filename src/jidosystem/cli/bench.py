@@ -34,7 +34,7 @@ def bench(
     if free < NEEDED_BYTES:
         raise Failure(
             f"{folder} has {free // 1024**2} MB free, and {NEEDED_BYTES // 1024**2} MB are needed",
-            code="DISK_FULL",
+            code="disk-full",
             hint="name another with --folder",
         )
     from .serving import run_loop

@@ -112,7 +112,7 @@ class Worker:
                 answer: dict[str, Any] = json.loads(line)
                 return answer
         code = await self.gone
-        return {"told": "failed", "code": "PROCESS_ENDED", "message": f"the program's process ended ({_how(code)})", "lines": ""}
+        return {"told": "failed", "code": "process-ended", "message": f"the program's process ended ({_how(code)})", "lines": ""}
 
     def leave(self) -> None:
         """It is to end: what it serves is closed first."""

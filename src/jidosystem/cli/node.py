@@ -135,10 +135,10 @@ def find(chosen: str | None) -> NodeFile:
     hint = "; ".join([*wrong, f"there are {there}" if nodes else START])
     if chosen is not None:
         similar = near(chosen, [node.name for node in nodes])
-        raise Failure(f"no node {chosen!r} runs here{similar}", code="NO_NODE", hint=hint, exit_code=NO_NODE)
+        raise Failure(f"no node {chosen!r} runs here{similar}", code="no-node", hint=hint, exit_code=NO_NODE)
     if nodes:
-        raise Failure("several nodes run here", code="SEVERAL_NODES", hint=f"name one with --node: {there}", exit_code=NO_NODE)
-    raise Failure("no node runs here", code="NO_NODE", hint=hint, exit_code=NO_NODE)
+        raise Failure("several nodes run here", code="several-nodes", hint=f"name one with --node: {there}", exit_code=NO_NODE)
+    raise Failure("no node runs here", code="no-node", hint=hint, exit_code=NO_NODE)
 
 
 def _at_url(url: str, nodes: list[NodeFile]) -> NodeFile:
@@ -235,18 +235,18 @@ def _json(node: NodeFile, content: bytes) -> Any:
     try:
         return json.loads(content) if content else None
     except (ValueError, RecursionError):
-        raise Failure(f"what answers at {node.url} isn't a node of JidoSystem", code="NO_NODE", exit_code=NO_NODE) from None
+        raise Failure(f"what answers at {node.url} isn't a node of JidoSystem", code="no-node", exit_code=NO_NODE) from None
 
 
 def _not_reached(node: NodeFile, error: Exception, patience_s: float) -> Failure:
     whom = node.name if node.name == node.url else f"node {node.name} at {node.url}"
     if isinstance(error, TimeoutError):
         hint = f"its event loop may be blocked: look at process {node.pid}" if node.pid else "it may be blocked"
-        return Failure(f"{whom} hasn't answered within {patience_s:g} s", code="NODE_HANGS", hint=hint, exit_code=NO_NODE)
+        return Failure(f"{whom} hasn't answered within {patience_s:g} s", code="node-hangs", hint=hint, exit_code=NO_NODE)
     if isinstance(error, ConnectionRefusedError):
-        return Failure(f"nobody listens at {node.url}", code="NO_NODE", hint=START, exit_code=NO_NODE)
+        return Failure(f"nobody listens at {node.url}", code="no-node", hint=START, exit_code=NO_NODE)
     told = re.sub(r"^\[Errno \d+\] ", "", str(error)) or type(error).__name__
-    return Failure(f"{whom} didn't answer: {told}", code="NODE_UNREACHABLE", hint="what it was asked may have been done", exit_code=NO_NODE)
+    return Failure(f"{whom} didn't answer: {told}", code="node-unreachable", hint="what it was asked may have been done", exit_code=NO_NODE)
 
 
 def _refused(node: NodeFile, status: int, content: bytes) -> Failure:
@@ -254,7 +254,7 @@ def _refused(node: NodeFile, status: int, content: bytes) -> Failure:
         error = json.loads(content)["error"]
         code, message = str(error["code"]), str(error["message"])
     except (ValueError, KeyError, TypeError, RecursionError):
-        return Failure(f"{node.url} answered {status}, but isn't a node of JidoSystem", code="NO_NODE", exit_code=NO_NODE)
+        return Failure(f"{node.url} answered {status}, but isn't a node of JidoSystem", code="no-node", exit_code=NO_NODE)
     details = {**error.get("fields", {}), "outcome_known": error.get("outcome_known", True)}
     hint = "set JIDO_TOKEN, or name the node instead of its URL" if status == 401 else ""
     return Failure(message, code=code, hint=hint, exit_code=NO_NODE if status in (401, 421) else 1, details=details)

@@ -52,7 +52,7 @@ class Quiet(BaseException):
 
 def usage(message: str, hint: str = "") -> Failure:
     """A command line that can't be."""
-    return Failure(message, code="USAGE", hint=hint, exit_code=USAGE)
+    return Failure(message, code="usage", hint=hint, exit_code=USAGE)
 
 
 # -- streams -----------------------------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ def shape(error: BaseException) -> Failure:
 
     if isinstance(error, JidoError):
         return Failure(str(error), code=error.code, details={name: str(value) for name, value in error.fields.items()})
-    return Failure(f"{type(error).__name__}: {error}", code="FAILED", hint="this is a mistake in jido: `JIDO_DEBUG=1` shows where")
+    return Failure(f"{type(error).__name__}: {error}", code="failed", hint="this is a mistake in jido: `JIDO_DEBUG=1` shows where")
 
 
 def told(error: BaseException, *, as_json: bool = False) -> int:

@@ -61,7 +61,7 @@ def load(target: str, only: str | None = None) -> Program:
     module = _imported(name, root, target)
     agents = _agents_of(module)
     if not agents:
-        raise Failure(f"{target} has no agent class to host", code="NO_AGENTS", hint="derive one: class Counter(Agent): ...")
+        raise Failure(f"{target} has no agent class to host", code="no-agents", hint="derive one: class Counter(Agent): ...")
     if only is not None:
         agents = _chosen(agents, only, target)
     return Program(name.rpartition(".")[2], module, tuple(agents.values()))
@@ -82,7 +82,7 @@ def _imported(name: str, root: Path, target: str) -> ModuleType:
             raise usage(f"there is no module {error.name!r} here", f"it was looked for in {root} and among what is installed") from None
         code = getattr(error, "code", None)
         told = str(error) if isinstance(code, str) else traceback.format_exception_only(error)[-1].strip()
-        raise Failure(f"{target} can't be imported: {told}", code=code if isinstance(code, str) else "PROGRAM", lines=own_lines(error)) from error
+        raise Failure(f"{target} can't be imported: {told}", code=code if isinstance(code, str) else "program", lines=own_lines(error)) from error
 
 
 def own_lines(error: BaseException) -> str:
@@ -113,7 +113,7 @@ def _agents_of(module: ModuleType) -> dict[str, type[Agent]]:
             other = found.setdefault(name, value)
             if other is not value:
                 told = f"two agent classes are named {name!r}: {_where(other)} and {_where(value)}"
-                raise Failure(told, code="DEFINITION", hint='give one of them another: class Counter(Agent, name="other")')
+                raise Failure(told, code="definition", hint='give one of them another: class Counter(Agent, name="other")')
     return found
 
 

@@ -47,7 +47,7 @@ def run(
     """Host the agents of a program, with the HTTP API, until Ctrl-C or SIGTERM; a second one ends at once."""
     for option, value in (("--workers", workers), ("--cluster", cluster)):
         if value is not None:
-            raise Failure(f"{option} comes with the cluster; leave it out for now", code="NOT_YET_AVAILABLE", exit_code=USAGE)
+            raise Failure(f"{option} comes with the cluster; leave it out for now", code="not-yet-available", exit_code=USAGE)
     from ..api.http.loopback import listen
 
     program_name = place_of(target)[0].rpartition(".")[2]

@@ -88,4 +88,4 @@ async def _no_route(request: Request, error: Exception) -> Response:
 async def _bad_request(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     told = "; ".join(f"{'.'.join(str(part) for part in e['loc'][1:]) or e['loc'][0]}: {e['msg']}" for e in error.errors())
-    return plain_refusal("INVALID_ARGUMENTS", told, 400)
+    return plain_refusal("invalid-arguments", told, 400)

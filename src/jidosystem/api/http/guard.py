@@ -40,7 +40,7 @@ class Guard:
             return plain_refusal("WRONG_HOST", f"Host: {host or 'none'}; this node answers to {', '.join(sorted(LOOPBACK))} only", 421)
         if scope["path"] not in OPEN and not hmac.compare_digest(headers.get(b"authorization", b""), self._expected):
             told = "the node's token is missing or wrong; `jido run` writes it for its own user, or set JIDO_TOKEN"
-            return plain_refusal("UNAUTHORIZED", told, 401, {"WWW-Authenticate": "Bearer"})
+            return plain_refusal("unauthorized", told, 401, {"WWW-Authenticate": "Bearer"})
         try:
             unquote_to_bytes(scope.get("raw_path") or b"").decode()
         except UnicodeDecodeError:
@@ -53,4 +53,4 @@ class Guard:
 
 def too_large() -> Response:
     """What a body over the limit is answered, before it is read to its end."""
-    return plain_refusal("TOO_LARGE", f"the body is over the limit of {MAX_BODY_BYTES:,} bytes", 413, {"Connection": "close"})
+    return plain_refusal("too-large", f"the body is over the limit of {MAX_BODY_BYTES:,} bytes", 413, {"Connection": "close"})
