@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from jidosystem import Agent, Platform, action, on_load
+from jidosystem.runtime.watchdog import Watchdog
 from tests.runtime.harness import until
 
 PATIENCE = {"agents.watchdog_timeout": 0.05}
@@ -163,26 +164,47 @@ async def test_nought_is_no_watch_and_it_can_be_set_while_running(told: Told) ->
     assert len(told.lines) == 1
 
 
-async def test_the_thread_ends_with_the_platform() -> None:
-    def watchdogs() -> list[threading.Thread]:
-        return [thread for thread in threading.enumerate() if thread.name == "jido-watchdog"]
+def watchdogs() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == "jido-watchdog"}
 
+
+async def test_the_thread_ends_with_the_platform() -> None:
+    before = watchdogs()  # that of the test before, told to end, may not have returned yet
     async with Platform():
-        assert len(watchdogs()) == 1
-    await until(lambda: not watchdogs(), "the end of the thread")
+        [thread] = watchdogs() - before
+    await until(lambda: not thread.is_alive(), "the end of the thread")
 
 
 def test_a_loop_that_is_gone_ends_the_watch() -> None:
     async def abandon() -> None:
         await Platform(config=PATIENCE).__aenter__()
 
+    before = watchdogs()
     loop = asyncio.new_event_loop()
     loop.run_until_complete(abandon())
+    [thread] = watchdogs() - before
     for task in asyncio.all_tasks(loop):
         task.cancel()
         loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
     loop.close()
-    for thread in threading.enumerate():
-        if thread.name == "jido-watchdog":
-            thread.join(timeout=5.0)
-            assert not thread.is_alive()
+    thread.join(timeout=5.0)
+    assert not thread.is_alive()
+
+
+def test_a_loop_that_closes_without_the_sign_that_it_was_asked_for_ends_the_watch(told: Told) -> None:
+    loop, asked = asyncio.new_event_loop(), threading.Event()
+
+    def patience_s() -> float:
+        asked.set()
+        return 0.05
+
+    before = watchdogs()
+    Watchdog(loop, logging.getLogger("jidosystem"), patience_s).start()
+    [thread] = watchdogs() - before
+    assert asked.wait(5.0)
+    while not loop._ready:  # type: ignore[attr-defined]
+        time.sleep(0.001)
+    loop.close()
+    thread.join(timeout=5.0)
+    assert not thread.is_alive()
+    assert told.lines == []
