@@ -14,7 +14,7 @@ PINS := constraints.txt pyproject.toml .ci/venv
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types layers docs package bench torture pins clean
+.PHONY: help demo test check lint types layers docs examples site package bench torture pins clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
@@ -39,8 +39,13 @@ types: $(VENV)/.pins-dev ## two type checkers, strict, and all that is public is
 layers: $(VENV)/.pins-dev ## imports point down
 	$(BIN)/lint-imports --no-logo --no-cache
 
-docs: $(VENV)/.pins-dev ## the examples in README.md and docs/ are executed
-	$(BIN)/python -m pytest README.md docs -p no:cacheprovider
+docs: examples site ## the examples are executed, and the site is built into build/site
+
+examples: $(VENV)/.pins-dev ## the examples in README.md and docs/ are executed
+	$(BIN)/python -m pytest README.md docs -p no:cacheprovider $(ARGS)
+
+site: $(VENV)/.pins-docs ## the documentation as HTML and Markdown; a broken link is an error
+	$(BIN)/python .ci/site
 
 package: $(VENV)/.pins-dev ## the wheel builds, installs and runs
 	.ci/package $(BIN)/python
@@ -63,3 +68,6 @@ $(VENV)/.pins-run: $(PINS)
 
 $(VENV)/.pins-dev: $(PINS)
 	@.ci/venv $(VENV) dev $(INTERPRETER)
+
+$(VENV)/.pins-docs: $(VENV)/.pins-dev
+	@.ci/venv $(VENV) docs $(INTERPRETER)

@@ -218,8 +218,16 @@ def rows(python: tuple[int, int]) -> tuple[Row, ...]:
             "ready", "Platform ready on SQLite", "ms", _ours("startup", "platform_ready", loops=ONE_LOOP),
             (), (), (Bar(100, lower=True),), (Bar(30, lower=True),), lower=True,
         ),
+        _command("cli-help", "jido --help", "help_time", 250),
+        _command("cli-call", "jido call", "call_time", 350),
+        _command("cli-ps", "jido ps on 100,000 agents", "ps_time", 500),
+        _command("cli-dev", "jido dev, back after a save", "reload_time", 1_000),
         Row("flights", "flights, whole year, durable, 1,000 callers", "/s", _ours("flights", "year"), (), (), (Bar(3_000),), (Bar(6_000),)),
     )  # fmt: skip
+
+
+def _command(name: str, title: str, function: str, bar_ms: int) -> Row:
+    return Row(name, title, "ms", _ours("cli", function, loops=ONE_LOOP), (), (), (Bar(bar_ms, lower=True),), (), lower=True)
 
 
 def _grows(name: str, title: str, unit: str, function: str, figure: str = "") -> Growth:

@@ -58,6 +58,7 @@ from .core.errors import (
     TurnTimeout,
 )
 from .core.events import Event
+from .core.hooks import HttpRequest
 from .core.restarts import Supervision
 from .infrastructure.breaker import CircuitBreaker
 from .infrastructure.bulkhead import Bulkhead
@@ -66,6 +67,7 @@ from .runtime.agent import Agent
 from .runtime.blocks import Lifecycle, Mailbox, Resilience
 from .runtime.control import AgentInfo
 from .runtime.definition import action, migrate_state, on_child_failed, on_event, on_load, on_start, on_state_change, on_terminate
+from .runtime.sensor import Item, sensor
 
 if TYPE_CHECKING:
     from .infrastructure.forwarders import LogFileForwarder, WebhookForwarder
@@ -74,12 +76,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ActionFailed", "Agent", "AgentCrashed", "AgentFailed", "AgentInfo", "Agents", "Bulkhead", "BulkheadFull", "CallCycle", "CallTimeout",
-    "CircuitBreaker", "CircuitOpen", "Config", "DeadLetter", "DeadLetters", "DefinitionError", "Event", "EventBus", "Forwarder",
-    "IdempotencyConflict", "IdempotencyFull", "InvalidArguments", "InvalidConfig", "InvalidKey", "JidoError", "Lifecycle", "LogFileForwarder",
+    "CircuitBreaker", "CircuitOpen", "Config", "DeadLetter", "DeadLetters", "DefinitionError", "Event", "EventBus", "Forwarder", "HttpRequest",
+    "IdempotencyConflict", "IdempotencyFull", "InvalidArguments", "InvalidConfig", "InvalidKey", "Item", "JidoError", "Lifecycle", "LogFileForwarder",
     "Mailbox", "MailboxFull", "NoPlatform", "NotAnAction", "NotYetAvailable", "OutboxFull", "OutcomeUnknown", "Platform", "ReadOnlyTurn",
     "RecordUnreadable", "Rejected", "Resilience", "Retry", "ShuttingDown", "StateMismatch", "StoreLocked", "StoreUnavailable",
     "StreamConflict", "Subscription", "Supervision", "Transient", "TurnTimeout", "WebhookForwarder", "action", "errors", "field",
-    "migrate_state", "on_child_failed", "on_event", "on_load", "on_start", "on_state_change", "on_terminate",
+    "migrate_state", "on_child_failed", "on_event", "on_load", "on_start", "on_state_change", "on_terminate", "sensor",
 ]  # fmt: skip
 
 

@@ -397,4 +397,5 @@ async def test_a_closed_store_is_free_although_a_process_that_was_forked_has_its
         await records.close()
         await (await open_store(path)).close()
     finally:
-        await child.communicate()
+        child.stdin.close()
+        await child.wait()

@@ -1,7 +1,8 @@
 """The reference says what is there: every public name, with the signature that the code has, and nothing else.
 
-A heading `### \\`Name\\`` or `### \\`Class.member\\`` is an entry. Below it stands a text block with the signature, or, for
-values that only the platform makes, a table of their fields. Errors, config keys, metrics and spans stand in tables.
+A line `::: jidosystem.Name` makes the site show the docstrings of that object and of its public members, with their signatures:
+each is an entry. So is a heading `### \\`Name\\`` or `### \\`Class.member\\``, written by hand, with a text block that holds the
+signature. Errors, config keys, metrics and spans stand in tables.
 """
 
 from __future__ import annotations
@@ -73,7 +74,35 @@ def pages() -> list[Path]:
 
 
 def entries() -> dict[str, str]:
-    """The text below each entry's heading."""
+    """What is said of each name: a docstring, or the text below a heading."""
+    return generated() | written()
+
+
+def generated() -> dict[str, str]:
+    """The docstring of each name that a line `::: path` shows."""
+    found: dict[str, str] = {}
+    for page in pages():
+        for path, options in re.findall(r"^::: ([\w.]+)\n((?:    .*\n)*)", page.read_text(), flags=re.MULTILINE):
+            name = path.rpartition(".")[2]
+            value = PUBLIC[name]
+            assert pkgutil.resolve_name(f"{path.rpartition('.')[0]}:{name}") is value, path
+            left_out = re.findall(r'- "!(.+)"', options)
+            members = list(dict.fromkeys(members_of(value))) if isinstance(value, type) else []
+            shown = [member for member in members if not any(re.search(pattern, member) for pattern in left_out)]
+            for entry in (name, *(f"{name}.{member}" for member in shown)):
+                assert entry not in found, f"{entry} stands twice"
+                found[entry] = docstring(entry)
+    return found
+
+
+def docstring(name: str) -> str:
+    owner_name, _, member_name = name.rpartition(".")
+    value = inspect.getattr_static(PUBLIC[owner_name], member_name) if owner_name else PUBLIC[name]
+    return inspect.cleandoc(getattr(value, "__doc__", None) or "")
+
+
+def written() -> dict[str, str]:
+    """The text below each heading that names something."""
     found: dict[str, str] = {}
     for page in pages():
         parts = re.split(r"^(#{2,3} .+)$", page.read_text(), flags=re.MULTILINE)
@@ -223,21 +252,31 @@ def test_every_entry_is_there_in_the_code() -> None:
     assert set(entries()) - expected_entries() == set()
 
 
-@pytest.mark.parametrize("name", sorted(expected_entries()))
-def test_signatures_are_those_of_the_code(name: str) -> None:
+def test_nothing_is_said_twice() -> None:
+    assert set(generated()) & set(written()) == set()
+
+
+@pytest.mark.parametrize("name", sorted(written()))
+def test_written_signatures_are_those_of_the_code(name: str) -> None:
     expected = signature_of(name)
-    text = entries()[name]
     if expected is not None:
-        assert signature_in(text) == squeezed(expected)
+        assert signature_in(written()[name]) == squeezed(expected)
 
 
 @pytest.mark.parametrize("name", sorted(name for name, value in PUBLIC.items() if is_value(value)))
 def test_values_have_the_fields_of_the_code(name: str) -> None:
     value = PUBLIC[name]
-    names = getattr(value, "__struct_fields__", None) or value._fields
-    hints = inspect.get_annotations(value)
-    rows = re.findall(r"^\| `(\w+)` \| `(.+?)` \| .+ \|$", entries()[name], flags=re.MULTILINE)
-    assert [(field, kind.replace("\\|", "|")) for field, kind in rows] == [(field, told(hints[field])) for field in names]
+    assert attributes_in(entries()[name]) == list(getattr(value, "__struct_fields__", None) or value._fields)
+
+
+def attributes_in(text: str) -> list[str]:
+    """The fields that a docstring's section "Attributes:", or a table written by hand, names."""
+    section = re.search(r"^Attributes:\n((?:    .*\n?)+)", text, flags=re.MULTILINE)
+    return (
+        re.findall(r"^    (\w+): .", section[1], flags=re.MULTILINE)
+        if section is not None
+        else re.findall(r"^\| `(\w+)` \| `.+?` \| ", text, flags=re.MULTILINE)
+    )
 
 
 @pytest.mark.parametrize("name", sorted(name for name, value in PUBLIC.items() if isinstance(value, type) and attributes_of(value)))
@@ -246,7 +285,7 @@ def test_attributes_without_an_entry_are_named_by_their_class(name: str) -> None
 
 
 def test_every_effect_of_an_agent_without_a_platform_is_named() -> None:
-    rows = re.findall(r"^\| (`.+?`) \|", entries()["Agent.effects"], flags=re.MULTILINE)
+    rows = re.findall(r"^- (`.+?`): ", entries()["Agent.effects"], flags=re.MULTILINE)
     assert sorted(name for row in rows for name in re.findall(r"`(\w+)`", row)) == sorted(Effects.__slots__)
 
 
@@ -357,7 +396,14 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert there.exists(), f"{page.name}: {target}"
         if anchor:
             headings = re.findall(r"^#+ (.+)$", there.read_text(), flags=re.MULTILINE)
-            anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            anchors = {*re.findall(r"^::: ([\w.]+)$", there.read_text(), flags=re.MULTILINE)}
+            anchors |= {
+                f"{path.rpartition('.')[0]}.{name}"
+                for path in anchors
+                for name in expected_entries()
+                if name.startswith(path.rpartition(".")[2] + ".")
+            }
+            anchors |= {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
             assert anchor in anchors, f"{page.name}: {target}"
 
 

@@ -22,7 +22,7 @@ STATES = ("live", "passive", "paused", "failed", "loading", "held", "stopping", 
 
 
 class Agents:
-    """Operations on the agents of one platform. A `ref` is what `platform.agent(…)` returns."""
+    """What `platform.agents` is. A `ref` is what `platform.agent(…)` returns; anything else is `InvalidArguments`."""
 
     __slots__ = ("_node", "_node_name")
 
@@ -39,7 +39,9 @@ class Agents:
     async def start(
         self, cls: type[A], key: str, *, resources: object = None, placement: object = None, constraints: object = None, isolation: object = None
     ) -> A:
-        """Activate an agent now and return its reference; `AgentCrashed`, `AgentFailed` or the store's error if it can't live."""
+        """Activate an agent now instead of with its first call, and return its reference. Raises `AgentCrashed` or `AgentFailed` if it can't live,
+        and the store's errors. `resources`, `placement`, `constraints` and `isolation` come with a later release: `NotYetAvailable`.
+        """
         for name, value in (("resources", resources), ("placement", placement), ("constraints", constraints), ("isolation", isolation)):
             if value is not None:
                 part = "worker processes" if name == "isolation" else "the resource manager"
@@ -51,51 +53,51 @@ class Agents:
 
     @leaves
     async def stop(self, ref: Agent) -> None:
-        """Run what was accepted, then `on_terminate`; the agent is passive then, its children too. The next call activates it."""
+        """Run what was accepted, then `@on_terminate`; the agent is passive then, its children too. The next call activates it again. No error if
+        it isn't live.
+        """
         await self._node.see_through(self._node.control.stop(*self._target(ref)))
 
     @leaves
     async def delete(self, ref: Agent) -> None:
-        """Delete an agent: state, rows and reminders; the next call begins from defaults. Its children are told durably and follow.
-
-        Raises `RecordUnreadable` for an agent whose record can't be read, and errors of the store.
+        """Delete an agent: state, rows, reminders and keys go, a tombstone keeps its revision, and the next call begins from defaults. Its
+        children are told durably and go each in a turn of its own, also after a crash. Casts that it has sent are still delivered. An agent
+        whose record can't be read can't be deleted: `RecordUnreadable`.
         """
         await self._node.see_through(self._node.control.delete(*self._target(ref)))
 
     @leaves
     async def restart(self, ref: Agent) -> None:
-        """Drop the activation and make a new one from the record; ends the state "failed". Raises what `start` raises."""
+        """Drop the activation and make a new one from the record. Forgives its crashes and ends the state "failed". Calls that wait go on waiting."""
         await self._node.see_through(self._node.control.restart(*self._target(ref)))
 
     @leaves
     async def pause(self, ref: Agent) -> None:
-        """Durably let calls wait (until their deadline) and reminders and deliveries stay."""
+        """Durably let calls wait until their deadline; reminders and deliveries stay where they are. A paused agent stays so across restarts."""
         await self._node.see_through(self._node.control.pause(*self._target(ref)))
 
     @leaves
     async def resume(self, ref: Agent) -> None:
-        """Let a paused agent go on."""
+        """Let a paused agent go on with what waits. No error if it isn't paused."""
         await self._node.see_through(self._node.control.resume(*self._target(ref)))
 
     @leaves
     async def scale(self, cls: type[Agent], count: int) -> None:
-        """Not yet: comes with pools of agents."""
+        """Comes with pools of agents in a later release: raises `NotYetAvailable`."""
         raise NotYetAvailable(f"agents.scale({cls.__name__}, {count}) comes with the `scaling` block")
 
     @leaves
     async def describe(self, ref: Agent) -> AgentInfo:
-        """What is known of one agent, with its durable fields as last ended by a turn; doesn't wake it.
-
-        `RecordUnreadable`, `StateMismatch` or `NoHost` if its fields can't be read by this class.
+        """What is known of one agent, with its durable fields as last committed or ended by a turn. Doesn't wake it. Raises `RecordUnreadable`,
+        `StateMismatch`, `NoHost`.
         """
         return await self._node.control.describe(*self._target(ref))
 
     @leaves
     async def list(self, *, type: type[Agent] | str | None = None, node: str | None = None, state: str | None = None) -> builtins.list[AgentInfo]:  # noqa: A002 - the contract's name
-        """Agents with a record, in order of keys, and live ones, by type and state; without `fields`.
-
-        `type`: a class or a hosted type's name (`NoHost` otherwise); `state`: one of `AgentInfo.state`, else `InvalidArguments`.
-        Reads records: meant for looking, not for each call.
+        """Agents that have a record, in order of their keys, then those that are only in memory; without `fields`. Reads the store: meant for
+        looking, not for each call. `type`: a class or the name of one that is hosted, else `NoHost`; None: all that this platform hosts.
+        `state`: one of those of `AgentInfo`, else `InvalidArguments`.
         """
         if state is not None and state not in STATES:
             raise InvalidArguments(f"state={state!r}: {one_of(state, STATES)}", path="$.state")
@@ -105,9 +107,9 @@ class Agents:
         return found
 
     async def watch(self, ref: Agent) -> AsyncIterator[tuple[Mapping[str, Any] | None, int]]:
-        """(durable fields, revision) now and after each commit; the fields are None once the agent is deleted.
-
-        A watcher that falls more than 1,000 commits behind skips to the newest state.
+        """An async iterator of (durable fields, revision): now, and after each commit. The fields are None once the agent is deleted. It needn't
+        be live and isn't woken. A watcher that falls more than 1,000 commits behind skips to the newest. Ends with `StoreUnavailable` when the
+        platform closes.
         """
         async for seen in self._node.control.watch(*self._target(ref)):
             yield seen

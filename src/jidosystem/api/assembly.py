@@ -6,6 +6,7 @@ from typing import Any
 
 from ..core.clock import Clock
 from ..core.errors import InvalidConfig, NotYetAvailable
+from ..core.inspection import StoreFacts
 from ..core.records import Records
 
 _LATER = {"nats": "the cluster", "postgresql": "the PostgreSQL adapter", "postgres": "the PostgreSQL adapter"}
@@ -36,3 +37,13 @@ async def open_records(url: str, config: Any, clock: Clock) -> Records:
     from ..backends.sqlite import open_store
 
     return await open_store(path, durability=config.infrastructure.durability, clock=clock)
+
+
+def inspect_store(url: str, *, whole: bool = True) -> StoreFacts:
+    """What can be learnt of a store without owning or changing it; `whole`: everything in it is read. Blocks."""
+    engine, path = check_url(url)
+    if engine == "memory":
+        return StoreFacts("memory", exists=True)
+    from ..backends.sqlite import inspect_file
+
+    return inspect_file(path, whole=whole)

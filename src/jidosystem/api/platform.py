@@ -35,6 +35,7 @@ from ..runtime.sender import Sender, durable_cast
 from ..runtime.subscriptions import Subscriptions
 from . import assembly
 from .agents import Agents
+from .hooks import AsgiApp, Hooks
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -45,13 +46,28 @@ Ts = TypeVarTuple("Ts")
 
 
 class Platform:
-    """Hosts agents on a store: `async with Platform("sqlite:///counter.db") as platform: …`.
+    """One node: opens a store, hosts agents, closes everything again in the opposite order. It is entered once, with `async with`, and belongs
+    to the event loop that it is entered on, its references too; from another thread use `asyncio.run_coroutine_threadsafe`.
 
-    `url`: "memory://" (the default: nothing survives), "sqlite:///relative.db" or "sqlite:////absolute.db".
-    `agents`: the classes to host from the start; a class that is referenced later is hosted then.
-    `config`: values by path, `{"agents.default_timeout": 10}`. `forwarders`: send matching events to the outside.
-    `tracer_provider`: OpenTelemetry's; by default the one that the application has set up, if any.
-    `checking`: encode and compare at every border, to find what would break on another node (slower; for tests).
+    Making it raises `InvalidConfig` for a wrong URL, `InvalidArguments` for `agents` that is no list, and `NotYetAvailable` for an engine
+    that a later release brings. Entering it raises `InvalidConfig`, `StoreLocked` (another process owns the file), `StoreVersion`,
+    `StoreCorrupt`, `StoreUnavailable`, and `DefinitionError` for two classes of one name.
+
+    Leaving it refuses new work with `ShuttingDown`, lets running turns end for the largest `shutdown_grace_period` of the hosted types but
+    at most `platform.shutdown_timeout`, cancels and names what still runs, runs `@on_terminate`, and closes the store last.
+
+    Args:
+        url: `"memory://"`: nothing survives. `"sqlite:///relative.db"`, `"sqlite:////absolute.db"`: a file that this process owns while it
+            is open
+        agents: classes to host from the start: their events, reminders and unfinished casts are taken up without anybody calling. A class
+            that is referenced later is hosted from then on
+        config: values by path, `{"agents.default_timeout": 10}`
+        forwarders: send matching events to the outside
+        clock: where time comes from, for tests: a `Clock`
+        checking: True: encode at every border and compare state between turns, to find what would break on another node. For tests. None:
+            `agents.checking_mode`
+        name: the node's name in log lines and `AgentInfo.node`; by default `host-pid`
+        tracer_provider: OpenTelemetry's; by default the one that the application has set up before, if any
     """
 
     def __init__(
@@ -172,7 +188,10 @@ class Platform:
     # -- agents ----------------------------------------------------------------------------------------------
 
     def agent(self, cls: type[A], key: str) -> A:
-        """A reference to an agent, typed as its class; does no I/O. `InvalidKey` if the key is impossible."""
+        """A reference to the agent of that class and key. No I/O: the agent begins to exist with its first commit. Two references are equal if
+        type and key are. Raises `InvalidKey`: a key is 1 to 512 bytes of UTF-8 without control characters; `NoHost` if `cls` is no agent class;
+        `DefinitionError` if another class of its name is hosted.
+        """
         node = self._node or self._running()
         ref: A = node.ref_to(cls, key)
         return ref
@@ -206,11 +225,16 @@ class Platform:
         timeout: float | None = None,
         idempotency_key: str | None = None,
     ) -> R:
-        """Call `ref.action` with a deadline (seconds; default `agents.default_timeout`) or an idempotency key (1 to 512 characters).
+        """Call `ref.action` and wait for its answer, which comes after the commit. Arguments by position, or by name in `args` (checked against
+        the type hints). `timeout`: the caller's patience in seconds; by default `agents.default_timeout`, and never more than what is left of
+        the call that it is made in. `idempotency_key`: text of 1 to 512 characters; repetitions with the same key take effect once and get the
+        first answer.
 
-        Arguments by position or, checked against the type hints, by name in `args`. Raises what the action raised; `CallTimeout`,
-        whose `uncertain` tells whether it may still take effect; refusals (`MailboxFull`, `CircuitOpen`, …), after which nothing has
-        happened; `CallCycle`, `InvalidArguments`, `IdempotencyConflict`; errors of the store. With a key a repetition takes effect once.
+        Raises the action's own exception; `InvalidArguments`; `CallTimeout` (its `uncertain` says whether the turn had begun); `CallCycle`;
+        `MailboxFull`, `CircuitOpen`, `BulkheadFull`, `AgentFailed`, `AgentCrashed`; `IdempotencyConflict`, `IdempotencyFull`; `NoHost`;
+        `RecordUnreadable`, `StateMismatch`; store errors.
+
+        `await ref.action(…)` is the same with the defaults.
         """
         try:
             self._running()
@@ -250,10 +274,10 @@ class Platform:
         idempotency_key: str | None = None,
         durable: bool = False,
     ) -> None:
-        """Send `ref.action` without waiting for its answer; returns once the message is in the agent's mailbox.
-
-        It is lost with the node; `durable=True` stores it before this returns, to be delivered at least once and applied once.
-        Raises `InvalidArguments` and refusals (`MailboxFull`, `CircuitOpen`, …); what the action raises is logged.
+        """Send `ref.action` and don't wait for its answer. Returns once the message is in the agent's mailbox; it is lost with the process. With
+        `durable=True` it returns once the message is stored, which is then delivered at least once and applied once. `idempotency_key`:
+        repetitions of the cast with the same key take effect once. Raises `InvalidArguments`, `IdempotencyConflict`, `MailboxFull`,
+        `CircuitOpen`; what the action raises is only logged (durable: after five attempts a dead letter).
         """
         try:
             node = self._node or self._running()
@@ -280,14 +304,14 @@ class Platform:
 
     @property
     def events(self) -> EventBus:
-        """The event bus."""
+        """The event bus of this platform."""
         self._running()
         assert self._events is not None
         return self._events
 
     @property
     def dead_letters(self) -> DeadLetters:
-        """What kept failing: events, casts and reminders."""
+        """What kept failing: dead letters of events, casts and reminders."""
         self._running()
         assert self._letters is not None
         return self._letters
@@ -301,15 +325,24 @@ class Platform:
 
     @property
     def name(self) -> str:
-        """The node's name."""
+        """The node's name. It can be read before the platform is entered and after it was left."""
         return self._name
+
+    def hooks(self, otherwise: AsgiApp | None = None) -> Hooks:
+        """An ASGI application that hands requests to the sensors with `http=`: uvicorn serves it as it is, FastAPI and Starlette mount it, and
+        `otherwise` is the application that all other requests go to (without one they are answered with 404). Bodies may have 4 MB, else 413.
+        Who may send is for what stands in front of it, and for the sensor.
+        """
+        return Hooks(self._running().sensors.receivers, otherwise)
 
     def metrics(self) -> str:
         """Everything counted so far, as Prometheus text."""
         return self._meters.text()
 
     async def verify(self) -> list[str]:
-        """Read the whole store once, in the background: a sentence for each thing that is damaged. Empty: all is well; nothing is changed."""
+        """Read the whole store once, in the background: a sentence for each thing that is damaged, naming it. Empty: all is well. Nothing is
+        changed.
+        """
         self._running()
         return list(await self._records.verify())
 

@@ -39,17 +39,15 @@ FORWARD_ATTEMPTS = 10
 
 
 class Forwarder(Protocol):
-    """Sends matching events to the outside. What it raises is retried; after ten attempts the event is a dead letter.
-
-    `RefusedError` (the other side is away) is retried without end, `Undeliverable` (it will never take it) not at all. A
-    forwarder that also has `async def close(self)` is closed with its bus.
+    """The protocol: any object with `name` (what the position is kept under), `pattern`, and `forward`. If it also has `async def
+    close(self)`, that is called when its subscription or the platform closes.
     """
 
     name: str
     pattern: str
 
     async def forward(self, events: Sequence[Event]) -> None:
-        """Send events, in order; return when the other side has them."""
+        """Send up to 100 events, in order; return when the other side has them all. Raise, and the same events come again."""
         ...
 
 
@@ -59,7 +57,9 @@ class _Closes(Protocol):
 
 
 class Subscription:
-    """What `subscribe` returns. `name` is what dead letters of a durable one are listed under; None if it is live."""
+    """What `subscribe` and `forward` return. `pattern` is what was asked for; `name` is what dead letters of a durable one are listed under,
+    None if it is live. It closes with its platform.
+    """
 
     __slots__ = ("_close", "_closing", "_live", "name", "pattern")
 
@@ -85,14 +85,14 @@ class Subscription:
         return 0 if self._live is None else self._live.failed
 
     async def close(self) -> None:
-        """Take no more events; handlers at work get to end."""
+        """Take no more events; handlers at work get to end. A durable name keeps its position."""
         if not self._closing:
             self._closing = True
             await self._close()
 
 
 class EventBus:
-    """See the module."""
+    """What `platform.events` is. Publishing stores; every subscriber follows the log, so all see the same, in the same order."""
 
     def __init__(
         self, log: EventLog, records: Records, *, dead_letters: DeadLetters, ids: Ids, clock: Clock, source: str = "platform", node: str = "",
@@ -116,12 +116,9 @@ class EventBus:
         stream: str | None = None,
         expected: int | None = None,
     ) -> Event:
-        """Store an event and return it with its position; subscribers get it then.
-
-        `stream`: by default "default". `expected`: the position of the stream's last event (0: none), else
-        `StreamConflict`. `data` must be what the codec carries (`InvalidArguments` names the path); the event has it as
-        every subscriber sees it, in plain builtins. Inside a turn this is an outside step: it isn't undone with the
-        turn; use `self.emit` there.
+        """Store an event and return it with its position; subscribers get it then. `stream`: "default" if None. `expected`: the position of the
+        stream's last event (0: it is empty), else `StreamConflict`, and nothing is stored. Raises `InvalidPattern`, `InvalidArguments` naming
+        the path of what can't be carried, `TooLarge`. In a turn this is an outside step that isn't undone with it; use `self.emit` there.
         """
         check_event_type(type)
         if self._closed:
@@ -152,22 +149,21 @@ class EventBus:
     # -- reading ---------------------------------------------------------------------------------------------------
 
     async def read(self, stream: str, after: int = 0) -> AsyncIterator[Event]:
-        """The events of a stream after a position, ending at the last one present now."""
+        """The events of one stream after a position, ending at the last one present now. `after=0`: from the beginning."""
         async for page in self._log.read(after, stream=stream):
             for event in page:
                 yield event
 
     async def read_all(self, pattern: str = "**", after: int = 0) -> AsyncIterator[Event]:
-        """The events whose type fits, of all streams, in order, ending at the last one present now."""
+        """The events of all streams whose type fits, in the order of the log, ending at the last one present now."""
         fits = matcher(pattern)
         async for page in self._log.read(after):
             for event in [event for event in page if fits(event.type)]:
                 yield event
 
     async def follow(self, pattern: str = "**", after: int | None = None) -> AsyncIterator[Event]:
-        """The events whose type fits, after a position (None: those to come), without end.
-
-        A slow reader reads from the store: nothing is lost. Ends with `StoreUnavailable` when the platform closes.
+        """The events whose type fits, after a position (None: those to come), without end. A slow reader reads from the store: nothing is lost.
+        Ends with `StoreUnavailable` when the platform closes.
         """
         fits = matcher(pattern)
         async for page in self._log.follow(await self._log.last() if after is None else after):
@@ -176,7 +172,7 @@ class EventBus:
 
     @leaves
     async def replay(self, stream: str, after: int = 0, *, to: Handler) -> int:
-        """Hand a stream's events after a position to a handler, one after another; how many. What it raises ends the replay and is raised."""
+        """Hand a stream's events to a handler, one after another; how many. What the handler raises ends the replay and is raised."""
         count = 0
         async for page in self._log.read(after, stream=stream):
             for event in page:
@@ -200,16 +196,19 @@ class EventBus:
         max_in_flight: int = 64,
         max_attempts: int = MAX_ATTEMPTS,
     ) -> Subscription:
-        """Call `handler(event)` (a function or coroutine function) for events whose type fits the pattern.
+        """Call `handler(event)`, a function or coroutine function, for events whose type fits the pattern.
 
-        Live (neither `durable` nor `group`): each event at most once, while subscribed, and not again if the handler
-        raises (that is logged, and counted in `Subscription.failed`). At most `max_in_flight` handlers wait at a time;
-        behind them up to 10,000 events wait, further ones are lost, counted in `Subscription.dropped`. `start` other than
-        "new" begins with what is stored; such a subscription reads at its own pace and loses nothing.
+        | | live (neither `durable` nor `group`) | `durable="name"` or `group="name"` |
+        |---|---|---|
+        | each event | at most once, while subscribed | at least once, also what came while nobody was subscribed |
+        | order | of the log, if the handler doesn't wait | per stream; streams side by side |
+        | `start` | "new"; else begins with what is stored, at its own pace | counts when the name is new |
+        | a handler that raises | logged, counted in `Subscription.failed` | again after a growing delay; after `max_attempts` a dead letter |
+        | `max_in_flight` | so many handlers wait; behind them 10,000 events, then `Subscription.dropped` counts | so many streams at a time |
 
-        Durable: under that name a position is kept, also while nobody is subscribed; each event comes at least once, in
-        order per stream, streams side by side. What fails `max_attempts` times goes to the dead letters. `start` counts
-        when the name is new. `group`: a durable name whose handlers share the events, each event to one of them.
+        `group`: handlers that share the events of one name, each event to one of them; all give the same options. With both, groups of one name
+        under different `durable` names are apart. Raises `InvalidPattern`, `InvalidArguments` (a second handler of a durable name among
+        others).
         """
         matches = matcher(pattern)
         self._check_options(handler, start, max_in_flight, max_attempts)
@@ -258,10 +257,9 @@ class EventBus:
 
     @leaves
     async def forward(self, forwarder: Forwarder) -> Subscription:
-        """Send matching events to the outside, in the order of the log; the position is kept under `forward/<name>`, a new name begins now.
-
-        `InvalidArguments` if it is no forwarder, or one of that name is at work. Closing the subscription closes the
-        forwarder too, if it has a `close`.
+        """Send matching events to the outside. A new name begins with what comes from now on, a known one where it stopped.
+        Closing the subscription closes the forwarder too. Raises `InvalidArguments` if one of that name is at work, or what is given is no
+        forwarder.
         """
         if not all(hasattr(forwarder, part) for part in ("name", "pattern", "forward")):
             told = f"{forwarder!r} is no forwarder: it needs a name, a pattern and `async def forward(self, events)`"

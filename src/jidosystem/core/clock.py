@@ -13,10 +13,10 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Where the platform takes its time from."""
+    """Where a platform takes its time from: any object with these two methods. The default reads the machine's clocks."""
 
     def time_s(self) -> float:
-        """Wall clock, seconds since 1970-01-01 UTC; may jump."""
+        """The wall clock, in seconds since 1970-01-01 UTC. It may jump either way."""
         ...
 
     def monotonic_s(self) -> float:

@@ -52,7 +52,14 @@ Change = tuple[str, Any, Any]
 
 
 class ConfigVersion(msgspec.Struct, frozen=True):
-    """One stored update: its number, when (seconds since the epoch), what was changed, and all stored updates from then on."""
+    """One stored update, as `history` gives it.
+
+    Attributes:
+        version: its number, from 1
+        time_s: when, seconds since the epoch
+        path: what was changed
+        values: all stored updates from then on, by path
+    """
 
     version: int
     time_s: float
@@ -61,7 +68,7 @@ class ConfigVersion(msgspec.Struct, frozen=True):
 
 
 class ConfigWatch:
-    """What `on_change` returns."""
+    """What `on_change` returns: a callback being called."""
 
     __slots__ = ("_callbacks", "_entry")
 
@@ -69,13 +76,15 @@ class ConfigWatch:
         self._callbacks, self._entry = callbacks, entry
 
     def close(self) -> None:
-        """Call no more."""
+        """Call no more. Closing twice is no error."""
         if self._entry in self._callbacks:
             self._callbacks.remove(self._entry)
 
 
 class Config:
-    """The configuration of one platform. Sections are attributes: `config.agents.default_timeout`."""
+    """What `platform.config` is. The platform's sections are attributes, `config.agents.default_timeout`; they can be read, and change through
+    `update` alone.
+    """
 
     platform: PlatformSection
     agents: AgentsSection
@@ -129,12 +138,16 @@ class Config:
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def get(self, path: str) -> Any:
-        """The value of `section.key`; `InvalidConfig` suggesting a near name if there is none."""
+        """The value of `section.key` (in sections of your own also below it). `InvalidConfig` suggesting a near name if there is none."""
         section, key, rest = self._known(path)
         return self._found(path, self._live[section], key, rest)
 
+    def names(self) -> list[str]:
+        """The sections, the application's own among them."""
+        return list(self._models)
+
     def section(self, name: str) -> Any:
-        """A whole section as it is now; the application's own come as their pydantic model."""
+        """A whole section as it is now; your own come as their pydantic model."""
         self._known_section(name, name, "")
         return self._live[name]
 
@@ -143,9 +156,8 @@ class Config:
         return [msgspec.structs.replace(version, values=dict(version.values)) for version in self._history]
 
     def register(self, name: str, model: type[Any]) -> Any:
-        """Add a section of the application's own, a pydantic model, and return it as it is now.
-
-        It takes what `jido.toml`, `JIDO_*`, keyword arguments and stored updates say of it. `InvalidConfig` if that doesn't fit.
+        """Add a section of your own, a pydantic model, and return it as it is now: it takes what all the sources say of it. `InvalidConfig` naming
+        path and source if that doesn't fit, if the name is taken, or if it isn't a word in lower case.
         """
         if not isinstance(name, str) or not name.isidentifier() or name != name.lower():
             raise InvalidConfig(f"{name!r} can't name a section: a word in lower case", path=str(name), value=name, allowed="a word in lower case")
@@ -171,9 +183,8 @@ class Config:
     # -- changing --------------------------------------------------------------------------------------------------
 
     async def update(self, path: str, value: Any) -> int:
-        """Validate, store, apply and tell; the version's number. What is refused changes nothing.
-
-        Returns after the callbacks of `on_change`.
+        """Check, store, apply, tell; returns the version's number, after the callbacks of `on_change`. It outlives a restart. `InvalidConfig` with
+        path, value and what is allowed: nothing has changed then.
         """
         self._known(path)
         if path in FIXED:
@@ -186,7 +197,9 @@ class Config:
         return await self._change(path, lambda stored: {**_without_below(stored, path), path: value})
 
     async def rollback(self, version: int) -> int:
-        """Make the stored updates what they were at a version (0: none); that is a new version."""
+        """Make the stored updates what they were at a version (0: none); that is a new version, whose number is returned. `InvalidConfig` if there
+        is no such version.
+        """
 
         def back(_stored: dict[str, Any]) -> dict[str, Any]:
             found = {} if version == 0 else next((v.values for v in self._history if v.version == version), None)
@@ -197,9 +210,8 @@ class Config:
         return await self._change(f"rollback to {version}", back)
 
     def on_change(self, pattern: str, callback: OnChange) -> ConfigWatch:
-        """Call `callback(path, old, new)`, a function or coroutine function, after a change of a path that fits (`agents.*`, `**`).
-
-        What it raises is logged and undoes nothing. `close()` the result to stop.
+        """Call `callback(path, old, new)`, a function or coroutine function, after a change of a path that fits the pattern (`agents.*`, `**`).
+        What it raises is logged and undoes nothing.
         """
         entry = (matcher(pattern), callback)
         self._callbacks.append(entry)

@@ -1,4 +1,4 @@
-"""What keeps failing: one list for events, casts and reminders, to look at, to run again and to clear.
+"""What keeps failing: one list for events, casts, reminders and items of sensors, to look at, to run again and to clear.
 
 A letter is a record of its own (`jido.dead_letter/<id>`), its id made from where it comes from, so that moving the same
 thing twice stores it once. The list is bounded: at the limit nothing is lost, the source keeps what it has and says so.
@@ -24,18 +24,27 @@ from .shown import MAX_CHARS, cut, one_line, table
 from .traces import leaves
 
 TYPE = "jido.dead_letter"
-Source = Literal["event", "cast", "reminder"]
-SOURCES: tuple[Source, ...] = ("event", "cast", "reminder")
+Source = Literal["event", "cast", "reminder", "sensor"]
+SOURCES: tuple[Source, ...] = ("event", "cast", "reminder", "sensor")
 TOGETHER = 1_000
 Redriver = Callable[["DeadLetter"], Awaitable[None]]
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """Something that was given up.
+    """What could not be delivered, and why.
 
-    `name`: the subscription, the receiver of a cast or the reminder. `agent`: the address that it was for, if it was for
-    an agent. `error`: type and message of its last failure. `time_s`: when, seconds since the epoch. `series` and
-    `number`: its place where it comes from. `payload`: what it was, plain builtins.
+    Attributes:
+        id: what `redrive` takes
+        source: "event", "cast", "reminder" or "sensor"
+        name: the subscription (`durable/…`, `group/…`, `forward/…`, `type.method`), the receiver's address of a cast, `type/key#name` of a
+            reminder, `type.method` of a sensor
+        agent: address that it was for, if it was for an agent
+        error: type and message of its last failure
+        attempts: how often it was tried
+        time_s: when it was given up, seconds since the epoch
+        series: where it comes from
+        number: its place there: a position, the number of a cast, the due time of a reminder in microseconds
+        payload: what it was, in plain builtins
     """
 
     id: str
@@ -65,7 +74,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
 
 class DeadLetters:
-    """See the module. `limit`: how many letters there may be; a function of no arguments is asked each time."""
+    """What `platform.dead_letters` is: the list of one store."""
 
     def __init__(self, records: Records, *, clock: Clock, limit: int | Callable[[], int] = 100_000, node: str = "") -> None:
         self._node_name = node
@@ -115,9 +124,8 @@ class DeadLetters:
 
     @leaves
     async def list(self, source: Source | None = None, *, name: str | None = None, limit: int | None = None) -> list[DeadLetter]:
-        """The letters, the oldest first: of one source ("event", "cast", "reminder") or all, of one name or all.
-
-        One that can't be read is named in the log and left out.
+        """The letters, the oldest first: of one source ("event", "cast", "reminder", "sensor") or all, of one `name` or all, at most
+        `limit`. One that can't be read is named in the log and left out. Raises `InvalidArguments`.
         """
         _check_source(source)
         found: list[DeadLetter] = []
@@ -130,10 +138,9 @@ class DeadLetters:
 
     @leaves
     async def redrive(self, id: str) -> None:  # noqa: A002 - the contract's name
-        """Run a letter again; it is removed once that has worked, else its error is raised and it stays.
-
-        Asked for twice at the same time it runs once. A handler must not redrive letters of the lane that it is handling:
-        they wait for the lane to be free.
+        """Run a letter again, with its old deduplication: it takes effect once however often it is redriven. Removed once that has worked;
+        otherwise its error is raised and it stays. `InvalidArguments` if there is none of that id, or nobody takes it just now: host its agent
+        type or subscribe again. A handler must not redrive letters of the stream or key that it is handling: they wait for it.
         """
         going = self._redriving.get(id)
         if going is None:
@@ -142,7 +149,7 @@ class DeadLetters:
 
     @leaves
     async def clear(self, source: Source | None = None) -> int:
-        """Remove letters for good, of one source or all (those that can't be read are among all); how many."""
+        """Remove letters for good, of one source or all, those that can't be read among them; how many."""
         _check_source(source)
         chosen: list[Record] = []
         async for record in self._stored():

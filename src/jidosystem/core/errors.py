@@ -186,6 +186,12 @@ class InvalidPattern(UsageError, ValueError):
     code = "invalid-pattern"
 
 
+class ScaffoldError(UsageError):
+    """`jido new` or `jido generate` can't make what it was asked for; nothing was left behind."""
+
+    code = "scaffold"
+
+
 # -- refused for now, nothing has happened ---------------------------------------------------------------------
 
 

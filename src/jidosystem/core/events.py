@@ -27,10 +27,21 @@ _PATTERN = re.compile(r"(?:[A-Za-z0-9_\-]+|\*\*?)(?:\.(?:[A-Za-z0-9_\-]+|\*\*?))
 
 
 class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One thing that happened.
+    """A CloudEvents 1.0 value; frozen. `emit` and `publish` make them, `data` and `metadata` are plain builtins for every reader alike.
 
-    `time_s` is seconds since the Unix epoch; `position` is 0 until the event is stored. `source` is who emitted it
-    (`type/key` of an agent, or the publisher's name) and `subject` the emitting agent's key.
+    Attributes:
+        id: unique; drop one that you have seen
+        type: dotted words, `orders.eu.placed`
+        source: who emitted it: `type/key` of an agent, or "platform"
+        subject: key of the emitting agent; "" if none did
+        time_s: when, seconds since the epoch
+        data: what was handed over: a dataclass comes out as a dictionary
+        stream: what it is ordered in
+        metadata: the publisher's own
+        correlation_id: the same for everything that one request caused
+        causation_id: id of the event that led to it, through calls, casts, reminders and timers too; None if a call from outside began it
+        traceparent: W3C trace context
+        position: in the log; 0 until it is stored
     """
 
     id: str
@@ -60,11 +71,13 @@ class Event(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def time(self) -> str:
-        """`time_s` as an RFC 3339 timestamp in UTC, the form that CloudEvents asks for."""
+        """`time_s` as an RFC 3339 timestamp in UTC."""
         return utc_from(self.time_s).isoformat().replace("+00:00", "Z")
 
     def to_cloudevent(self) -> dict[str, Any]:
-        """The event in the JSON format of CloudEvents 1.0."""
+        """The event in the JSON format of CloudEvents 1.0, as a dictionary; extensions are `stream`, `position`, `correlationid`, `causationid`,
+        `traceparent`, `metadata`.
+        """
         attributes: dict[str, Any] = {
             "specversion": "1.0", "id": self.id, "type": self.type, "source": self.source, "subject": self.subject,
             "time": self.time, "datacontenttype": "application/json", "data": self.data, "stream": self.stream,

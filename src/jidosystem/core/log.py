@@ -14,11 +14,12 @@ from .events import Event
 
 
 class EventLog(Protocol):
-    """Promises, for every adapter:
+    """The one log of events. `max_event_bytes` is the largest event that it takes. What every adapter promises:
 
-    - `append` is all or nothing, durable when it returns, and its events are consecutive among the events of their stream.
-    - Readers see events in the order of positions, without holes: once an event is visible, all before it are.
-    - Every event read has its `position` set, and its checksum verified (`RecordUnreadable` otherwise).
+    - `append` is all or nothing, durable when it returns; its events are consecutive among the events of their stream.
+    - Readers see events in the order of positions, without holes: once an event is visible, all before it are, and nobody who has seen
+      position p finds a new event at or below p later.
+    - Every event read has its `position` set and its checksum verified (`RecordUnreadable` otherwise).
     """
 
     max_event_bytes: int
@@ -39,5 +40,5 @@ class EventLog(Protocol):
         ...
 
     async def last(self, stream: str | None = None) -> int:
-        """The position of the last event (of a stream), 0 if there is none."""
+        """The position of the last event, of a stream or of all; 0 if there is none."""
         ...

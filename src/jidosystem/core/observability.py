@@ -26,11 +26,14 @@ _EXPORTED = range(1, 31)  # 2 µs to 18 minutes
 class TurnMeter:
     """The counters of one agent type. The runtime adds to them without a call; reading them changes nothing."""
 
-    __slots__ = ("activations", "buckets", "commits", "crashes", "dropped", "events", "failures", "passivations")
+    __slots__ = (
+        "activations", "buckets", "commits", "crashes", "dropped", "events", "failures", "passivations", "sensed", "sensor_failures",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.buckets = [0] * BUCKETS
         self.failures = self.commits = self.events = self.crashes = self.dropped = self.activations = self.passivations = 0
+        self.sensed = self.sensor_failures = 0
 
     @property
     def turns(self) -> int:
@@ -51,6 +54,8 @@ _COUNTERS: dict[str, tuple[str, Callable[[TurnMeter], int]]] = {
     "jido_messages_dropped": ("Messages dropped from full mailboxes", lambda meter: meter.dropped),
     "jido_activations": ("Agents that were activated", lambda meter: meter.activations),
     "jido_passivations": ("Agents that were passivated", lambda meter: meter.passivations),
+    "jido_sensor_items": ("Items of sensors whose turn is durable, or that became a dead letter", lambda meter: meter.sensed),
+    "jido_sensor_failures": ("Runs of sensors that raised", lambda meter: meter.sensor_failures),
 }
 
 

@@ -18,10 +18,14 @@ from .log import EventLog
 
 
 class Row(NamedTuple):
-    """One change to a row: `value=None` removes it (no error if it isn't there).
+    """One change to a row, as `commit` takes it.
 
-    `expires_s` (wall clock, seconds since the epoch): from then on the row is as if it weren't there.
-    `create=True`: the commit fails with `RowExists` if an unexpired row of that kind and name is there.
+    Attributes:
+        kind: `pending`, `due`, `key`, `from`, `sub`, `redrive`, `child`
+        name: its name within kind and agent
+        value: None removes it; no error if it isn't there
+        expires_s: from then on (seconds since the epoch) the row is as if it weren't there
+        create: the commit fails with `RowExists` if an unexpired row of that kind and name is there
     """
 
     kind: str
@@ -32,7 +36,15 @@ class Row(NamedTuple):
 
 
 class StoredRow(NamedTuple):
-    """A row as it is found. `damage`: in a scan of many agents, why this one can't be read (its value is empty then)."""
+    """A row as it is found.
+
+    Attributes:
+        agent: address of its agent
+        kind: as it was written
+        name: as it was written
+        value: as it was written
+        damage: in a scan of many agents: why this one can't be read; None: it can
+    """
 
     agent: str
     kind: str
@@ -42,8 +54,14 @@ class StoredRow(NamedTuple):
 
 
 class Record(NamedTuple):
-    """An agent's head. `head is None`: a tombstone; the agent was deleted and its revision goes on growing.
-    `damage`: in a scan of many agents, why this one can't be read."""
+    """An agent's head.
+
+    Attributes:
+        agent: its address, `type/key`
+        revision: grows with each commit
+        head: None is a tombstone
+        damage: in a scan of many agents: why this one can't be read; None: it can
+    """
 
     agent: str
     revision: int
@@ -52,7 +70,12 @@ class Record(NamedTuple):
 
 
 class Committed(NamedTuple):
-    """What a commit did: the head's new revision, and the position of each event, in the order given."""
+    """What a commit did.
+
+    Attributes:
+        revision: the head's new one
+        positions: of each event, in the order given
+    """
 
     revision: int
     positions: Sequence[int]
@@ -63,15 +86,17 @@ Told = Callable[[Record | None, BaseException | None], None]
 
 
 class Records(Protocol):
-    """Promises, for every adapter:
+    """What is stored of each agent, written by compare-and-set. `max_head_bytes` is the largest head that it takes, `at_once` whether `submit`
+    never waits. What every adapter promises:
 
     - Of any number of commits that race with the same expected revision exactly one succeeds; the others fail with `Conflict`.
-    - A revision is a positive integer, opaque, larger than every earlier one of that agent, also across deletion. 0: no record ever.
-    - A failed commit changed nothing, unless it failed with `CommitUnknown`. Failing: `Conflict`, `RowExists`,
-      `StoreUnavailable`, `StoreFull`, `CommitUnknown`, `TooLarge`.
-    - A commit that is cancelled by its caller may still happen. One accepted is decided without the caller.
+    - A revision is a positive integer, larger than every earlier one of that agent, also across deletion. 0: no record ever.
+    - A failed commit changed nothing, unless it failed with `CommitUnknown`. It fails with `Conflict`, `RowExists`, `StoreUnavailable`,
+      `StoreFull`, `CommitUnknown` or `TooLarge`.
+    - One that was accepted is decided without its caller: cancelling the wait doesn't undo it.
     - Commits made in one turn of the event loop share one durable write where the engine can.
-    - A read sees every commit that returned before it. Damage found while reading is `RecordUnreadable` naming the agent.
+    - A read sees every commit that returned before it. Damage found while reading is `RecordUnreadable` naming the agent; a scan of many
+      agents goes on and marks what is damaged.
     """
 
     max_head_bytes: int
@@ -84,9 +109,10 @@ class Records(Protocol):
         ...
 
     def commit(self, agent: str, expected: int, head: bytes | None, rows: Sequence[Row] = (), events: Sequence[Event] = ()) -> Future[Committed]:
-        """Write the record if its revision is `expected`. `head=None` leaves a tombstone and removes every row
-        of the agent but those given here. `events` must be empty where `log` is None. Returns a future that is
-        resolved on the event loop, after the write is durable, in the order in which commits became durable."""
+        """Write head, rows and events, all or nothing, if the record's revision is `expected`. `head=None` leaves a tombstone and removes every
+        row but those given. `events` must be empty where `log` is None. The future is resolved on the event loop after the write is durable, in
+        the order in which commits became durable.
+        """
         ...
 
     def submit(
@@ -106,7 +132,9 @@ class Records(Protocol):
         ...
 
     def fetch(self, agent: str, told: Told) -> None:
-        """`read` for whoever wakes thousands a second: `told(record, None)` or `told(None, error)` is called on the loop, perhaps at once."""
+        """`read` for whoever makes thousands a second: `told(record, None)` or `told(None, error)` is called on the loop, perhaps at once. An
+        adapter that derives from `Records` has it made from `read`.
+        """
         future = self.read(agent)
         if future.done():
             _tell(told, future)
@@ -118,7 +146,7 @@ class Records(Protocol):
         ...
 
     async def read_rows(self, agent: str, kind: str) -> Sequence[StoredRow]:
-        """The unexpired rows of one kind of one agent, in order of their names (code points)."""
+        """The unexpired rows of one kind of one agent, in order of their names by code points."""
         ...
 
     def scan(self, kind: str, start: str = "", end: str | None = None) -> AsyncIterator[Sequence[StoredRow]]:
@@ -132,13 +160,17 @@ class Records(Protocol):
         one is listed with its `damage` and an empty head."""
         ...
 
+    async def count_agents(self, type_name: str) -> int:
+        """How many records (no tombstones) there are of an agent type; their heads stay unread where the engine can do without."""
+        return sum([len(page) async for page in self.scan_agents(type_name)])
+
     def watch(self, agent: str) -> AsyncIterator[Record]:
         """The present record (if any), then every later one as it is committed, in order. A watcher that is more
         than 1,000 records behind skips to the newest; it never misses the last one."""
         ...
 
     async def remove_expired(self, now_s: float, limit: int = 1_000) -> int:
-        """Physically remove up to `limit` expired rows; how many."""
+        """Physically remove up to `limit` rows whose time (seconds since the epoch) has come; how many."""
         ...
 
     async def verify(self) -> Sequence[str]:

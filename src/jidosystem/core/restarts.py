@@ -28,12 +28,13 @@ MAX_RESTARTS = 10_000
 @block
 @dataclass(frozen=True, slots=True)
 class Supervision:
-    """How an agent is started again after a crash.
+    """What follows a crash. The agent starts again after a growing delay; more than `max_restarts` crashes of its own within `within` seconds,
+    and it is failed: calls get `AgentFailed` until somebody restarts it, and its parent is told.
 
-    `strategy` rules the agent's children: when one crashes, only that one starts again ("one_for_one"), all of them
-    ("one_for_all"), or it and those created after it ("rest_for_one"). More than `max_restarts` crashes of the agent
-    itself within `within` seconds: it is failed. `crash_on`: exceptions of actions that are crashes, not failed turns;
-    `Rejected` never is one.
+    - `strategy`: rules this agent's children: when one crashes, "one_for_one" starts only that one again, "one_for_all" all of them,
+      "rest_for_one" it and those created after it. A class without a block takes `agents.supervision_strategy`
+    - `max_restarts`, `within`: of this agent itself; `within` in seconds
+    - `crash_on`: exceptions of actions that are crashes instead of failed turns; `Rejected` and `CancelledError` never are
     """
 
     strategy: Strategy = "one_for_one"
@@ -52,7 +53,7 @@ class Supervision:
                 raise DefinitionError(f"Supervision(crash_on=…): {kind.__name__} never is a crash")
 
     def is_crash(self, error: BaseException) -> bool:
-        """Whether an exception that an action raised is a crash."""
+        """Whether an exception that an action raised is a crash under this policy."""
         return isinstance(error, self.crash_on) and not isinstance(error, Rejected | CancelledError)
 
 

@@ -9,7 +9,7 @@ Serve = Callable[[bytes], Awaitable[bytes | None]]
 
 
 class Served(Protocol):
-    """A subject being served."""
+    """A subject being served, as `serve` returns it."""
 
     async def close(self) -> None:
         """Take no further requests; those being served are finished first."""
@@ -17,11 +17,12 @@ class Served(Protocol):
 
 
 class Wire(Protocol):
-    """Promises, for every adapter:
+    """Requests and messages between nodes: bytes in, bytes out. `max_payload_bytes` is the largest payload that it takes. What every adapter
+    promises:
 
     - A request reaches at most one server of its subject, at most once.
-    - Nobody serves the subject: `NodeUnreachable` at once, not after the timeout. No answer in time: `WireTimeout`
-      (the outcome is unknown). A payload over `max_payload_bytes`: `TooLarge`, nothing sent.
+    - Nobody serves the subject: `NodeUnreachable` at once. No answer in time: `WireTimeout`, the outcome is unknown. A payload that is too
+      large: `TooLarge`, nothing sent.
     - Servers of one subject and group share its requests; each message of `send` reaches one server of every group.
     - A handler that raises answers nothing: its requester times out. Handlers translate errors themselves.
     """
@@ -29,7 +30,7 @@ class Wire(Protocol):
     max_payload_bytes: int
 
     async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
-        """Send and wait for the answer."""
+        """Send and wait for the answer, so many seconds."""
         ...
 
     async def send(self, subject: str, payload: bytes) -> None:
@@ -37,7 +38,7 @@ class Wire(Protocol):
         ...
 
     async def serve(self, subject: str, handler: Serve, *, group: str = "") -> Served:
-        """Answer requests and take messages of a subject, many at once."""
+        """Answer requests and take messages of a subject, many at once. A handler takes bytes and returns bytes, or None for a message."""
         ...
 
     async def close(self) -> None:

@@ -28,9 +28,8 @@ _NO_FAILURES = (Rejected, RefusedError, InvalidArguments, IdempotencyConflict, C
 @block
 @dataclass(frozen=True, slots=True)
 class CircuitBreaker:
-    """Open after `threshold` failures in a row; after `timeout` seconds one call finds out whether it works again.
-
-    `threshold=None`: the configuration's `infrastructure.circuit_breaker_threshold`.
+    """One for each agent: after `threshold` failed calls in a row it is open, and calls get `CircuitOpen` with `retry_after_s`. After
+    `timeout` seconds one call finds out whether it works again. `Rejected`, refusals, wrong arguments and cancellation are no failures.
     """
 
     threshold: int | None = None

@@ -20,7 +20,7 @@ from ..core.errors import BulkheadFull
 @block
 @dataclass(frozen=True, slots=True)
 class Bulkhead:
-    """At most `max_concurrent` at a time; `max_waiting` more may wait, any further gets `BulkheadFull`."""
+    """So many turns of the agent type run at a time on this node; `max_waiting` more wait, in order, and any further call gets `BulkheadFull`."""
 
     max_concurrent: int = 100
     max_waiting: int = 1_000

@@ -33,12 +33,19 @@ _HEADER_VALUE = re.compile(r"[\x20-\x7e\t]*")
 
 
 class WebhookForwarder:
-    """POSTs events as CloudEvents 1.0 in JSON: each alone (structured mode), or with `batch=True` up to 100 in one request.
+    """POSTs events as CloudEvents 1.0 in JSON: each alone (structured mode), or with `batch=True` up to 100 in one request. Signed as Standard
+    Webhooks asks for: `webhook-id` (the event's id), `webhook-timestamp`, `webhook-signature`. Needs the extra `server`.
 
-    A 2xx answer is success. Unreachable, 408, 425, 429, 502, 503, 504: tried again without end, at the pace that a
-    `Retry-After` asks for. Other 5xx and answers that don't come within `timeout` seconds: ten attempts. Any other answer:
-    a dead letter at once. `secret`: "whsec_" and base64, or any text; several (the newest first) while one is being
-    replaced; without one requests aren't signed. Needs the extra `server`.
+    2xx is success. Unreachable, 408, 425, 429, 502, 503, 504: away (`ForwardUnavailable`; a `Retry-After` is heeded). Other 5xx and no
+    answer in time: failed (`ForwardFailed`). Anything else: never (`Undeliverable`). Redirects aren't followed. Raises `InvalidPattern`,
+    `InvalidArguments`, and `UsageError` without the extra.
+
+    Args:
+        url: http:// or https://. Its user, password and query never stand in a log
+        secret: "whsec_" and base64, or any text; several, the newest first, while one is being replaced; None: unsigned
+        headers: to be sent along; none that begins with `webhook-`
+        timeout: seconds for an answer, more than 0, at most 3,600
+        name: what the position is kept under; by default made from the URL
     """
 
     def __init__(
@@ -70,7 +77,7 @@ class WebhookForwarder:
             raise UsageError("webhooks need the extra `server`: pip install 'jidosystem[server]'")
 
     async def forward(self, events: Sequence[Event]) -> None:
-        """Send the events, in order; what was taken before a failure isn't sent again in this process."""
+        """What the bus calls. What was taken before a failure isn't sent again in this process."""
         if self._client is None:
             self._client = await asyncio.to_thread(_new_client)  # it reads certificates
         todo = [event for event in events if event.id not in self._sent]
@@ -85,7 +92,7 @@ class WebhookForwarder:
         self._sent.difference_update(event.id for event in events)
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections; the bus calls it."""
         client, self._client = self._client, None
         self._sent.clear()
         if client is not None:
@@ -133,10 +140,9 @@ class WebhookForwarder:
 
 
 class LogFileForwarder:
-    """Appends each event as a line of CloudEvents JSON, on the disk before it counts as sent.
-
-    The file is turned over before it would grow past `max_bytes`; `keep` old ones stay, `path.1` the youngest. A line
-    that a crash left unfinished is removed: its event comes again.
+    """Appends each event as a line of CloudEvents JSON; it counts as sent when it is on the disk. The file is turned over before it would grow
+    past `max_bytes`; `keep` old ones stay, `path.1` the youngest. A line that a crash left unfinished is removed: its event comes again.
+    `name`: by default `file-` and the file's name. Raises `InvalidPattern`, `InvalidArguments`.
     """
 
     def __init__(self, path: str | Path, *, pattern: str = "**", max_bytes: int = 100 * 1024 * 1024, keep: int = 5, name: str | None = None) -> None:
@@ -150,7 +156,7 @@ class LogFileForwarder:
         self._max_bytes, self._keep = max_bytes, keep
 
     async def forward(self, events: Sequence[Event]) -> None:
-        """Write the events; `StoreUnavailable` while the disk doesn't take them."""
+        """What the bus calls. `StoreUnavailable` while the disk doesn't take them."""
         lines = [_json(event) + b"\n" for event in events]
         try:
             await asyncio.to_thread(self._write, lines)

@@ -35,11 +35,14 @@ MAX_DELAY_S = 3_600.0
 @block
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often and when a failed attempt is repeated. Made by `exponential`, `fixed` and `none`.
+    """Repeats a rolled-back turn as a new turn, within the caller's deadline; caller and breaker see the last outcome only. **What a failed
+    attempt did outside of the platform isn't undone.**
 
-    `max_attempts` counts the first attempt too. The delay after the first is `initial` seconds, each later one `factor`
-    times the one before, `maximum` at most; `jitter` is the share of it that chance may take away (0: none, 1: all).
-    `on`: the exceptions that are repeated. What a failed attempt did outside of the platform isn't undone.
+    - `max_attempts`: the first one included, 1 to 1,000
+    - `initial`, `factor`, `maximum`: the delay after the first attempt in seconds; how it grows; what it doesn't exceed
+    - `jitter`: the share of a delay that chance may take away: 0 none, 1 all
+    - `on`: the exceptions that are repeated, by default `Transient`, `ConnectionError` and `TimeoutError`. Never: `InvalidArguments`,
+      `Rejected`, `Conflict`, `CallTimeout`, `TurnTimeout`, `OutcomeUnknown`, `DefinitionError`, `CallCycle`, and what derives from them
     """
 
     max_attempts: int = 3
@@ -73,17 +76,17 @@ class Retry:
         jitter: float = 0.5,
         on: tuple[type[Exception], ...] = DEFAULT_ON,
     ) -> Retry:
-        """Delays that grow; times in seconds."""
+        """Delays that grow by `factor`, in seconds."""
         return cls(max_attempts, initial, maximum, factor, jitter, on)
 
     @classmethod
     def fixed(cls, max_attempts: int = 3, *, delay: float = 0.5, jitter: float = 0.0, on: tuple[type[Exception], ...] = DEFAULT_ON) -> Retry:
-        """The same delay before every attempt, in seconds."""
+        """The same delay, in seconds, before every attempt."""
         return cls(max_attempts, delay, delay, 1.0, jitter, on)
 
     @classmethod
     def none(cls) -> Retry:
-        """One attempt."""
+        """One attempt and no other."""
         return cls(max_attempts=1, on=())
 
 

@@ -449,6 +449,8 @@ class Activation:
         """Begin no further turn but hooks; what ended well is still committed."""
         self.status = CRASHING if crashing else LEAVING
         self.idle = False
+        if self.host.type.sensors:
+            self.host.node.sensors.end(self)
 
     def begin_deletion(self) -> None:
         """Begin nothing more, no hook either: whatever it wrote would bring a deleted agent back."""
@@ -471,6 +473,8 @@ class Activation:
             self.idle = True
         else:
             self.proceed()
+        if self.host.type.senses:
+            self.host.node.sensors.begin(self)
 
     # -- state -----------------------------------------------------------------------------------------------
 

@@ -34,11 +34,25 @@ _loose_ids = Ids("loose")
 
 
 class Agent:
-    """A long-lived, stateful, addressable object.
+    """The class to derive from: a long-lived, stateful, addressable object. In the `class` statement, `class Counter(Agent, name="counter")`:
 
-    Annotated class attributes are its durable state, methods marked `@action` its requests. Names that begin with `_`
-    are transient and never stored. Outside a platform it is an ordinary object: `await Counter().add(2)` runs the action,
-    and `effects` shows what it asked for.
+    - `name=`: the agent type's name, by default the class's: letters, digits, `_`, `.`, `-`, at most 128. It is part of every address:
+      renaming the class without it makes other agents
+    - `version=1`: of the state; see `migrate_state`
+    - `resident=False`: True: activated when the platform starts, and not passivated. So is every type with a `sensor` that doesn't wait for
+      requests
+
+    Annotated class attributes are *durable fields*, by the rules of dataclasses; each needs a default. Names that begin with `_` are
+    *transient*: never stored, at their defaults in a new activation. A field, parameter or result may be of any type that the codec
+    carries: None, bool, int (64 bits), float, str, bytes, list, tuple, set, frozenset, dict, `datetime` and its kin, `Decimal`, `UUID`,
+    enums, dataclasses, `TypedDict`, `NamedTuple`, `msgspec.Struct`, pydantic models, unions and `Any` of these.
+
+    The `class` statement raises `DefinitionError`, naming class and member, for whatever can't be: a field without a default, with a shared
+    mutable default, of a type that can't be stored, or named like a member of `Agent`; an overridden `__init__`; an action without type
+    hints; a wrong block. `NotYetAvailable`: the blocks `capabilities`, `resources`, `scaling`, `observability`, and `isolation=`.
+
+    Made by hand, `Counter(value=3)` is a plain object for tests: keyword arguments set fields, actions run as they are, and `effects` holds
+    what they asked for.
     """
 
     # No slots: an instance with them has a dictionary of its own on Python 3.13, 230 bytes more for each agent.
@@ -92,7 +106,7 @@ class Agent:
 
     @property
     def key(self) -> str:
-        """The agent's key; "" without a platform."""
+        """The agent's key; "" without a platform. References have it too."""
         return str(self._link().key)
 
     @property
@@ -104,7 +118,9 @@ class Agent:
 
     @property
     def log(self) -> Any:
-        """A structured logger that knows the agent; without a platform its type."""
+        """A structured logger that knows node and agent (without a platform the type alone): `self.log.info("what happened", cents=5)`, also
+        `debug`, `warning`, `error`, `exception`, `bind`.
+        """
         link = self._link()
         if isinstance(link, _Loose):
             return logger("jidosystem").bind(agent=type(self).__jido_type__.name)
@@ -112,7 +128,16 @@ class Agent:
 
     @property
     def effects(self) -> Effects:
-        """Without a platform: what the actions called so far have asked for."""
+        """Without a platform: what the actions called so far have asked for. With one: `OutsideTurn`.
+
+        - `events`: list of `Event`
+        - `casts`: list with `to` (an address) and `action` of each
+        - `reminders`: dictionary of name to reminder (`action`, `schedule`, `due_s`), None if it was forgotten
+        - `timers`: list with `after_s` and `action` of each
+        - `children`: list of addresses
+        - `restarts`: the children that are to be started again
+        - `stopped`, `deleted`: whether `stop` or `delete` was asked for
+        """
         link = self._link()
         if isinstance(link, _Loose):
             return link.effects
@@ -122,7 +147,7 @@ class Agent:
 
     @property
     def children(self) -> tuple[str, ...]:
-        """The addresses of this agent's children, the oldest first."""
+        """The addresses (`type/key`) of this agent's children, the oldest first."""
         link = self._link()
         if isinstance(link, _Loose):
             return tuple(link.effects.children)
@@ -133,7 +158,7 @@ class Agent:
 
     @property
     def reminders(self) -> Mapping[str, datetime]:
-        """The durable reminders of this agent: name to due time (UTC), as they will be once this turn commits."""
+        """Name and due time (UTC) of this agent's reminders, as they will be once this turn is committed."""
         link = self._link()
         present: dict[str, Reminder | None] = dict(link.extra.reminders) if not isinstance(link, _Loose) and link.extra is not None else {}
         effects = self._pending_effects()
@@ -144,7 +169,7 @@ class Agent:
     # -- others ----------------------------------------------------------------------------------------------
 
     def agent(self, cls: type[A], key: str) -> A:
-        """A reference to another agent; no I/O. Raises `InvalidKey`, `NoPlatform`."""
+        """A reference to another agent; no I/O. Raises `InvalidKey`, `NoPlatform`, `NoHost`."""
         node = self._activation("agent").host.node
         ref: A = node.ref_to(cls, key)
         return ref
@@ -178,9 +203,8 @@ class Agent:
         timeout: float | None = None,
         idempotency_key: str | None = None,
     ) -> R:
-        """Call another agent's action with a deadline (seconds, within what is left of this turn's) or an idempotency key of its own.
-
-        Raises as `Platform.call`; `OutsideTurn` in an action that is a plain `def`. The other's turn isn't undone with this one.
+        """As `Platform.call`, from within a turn: waits until what this agent's earlier turns did is durable, then calls. The other agent's turn
+        is its own; it isn't undone if this one fails. `OutsideTurn` in a `def` action, which runs in a thread and can't call.
         """
         node = self._activation("call").host.node
         try:
@@ -196,9 +220,8 @@ class Agent:
     @overload
     def cast(self, action: Callable[..., Coroutine[Any, Any, Any]], /, *, args: Mapping[str, Any]) -> None: ...
     def cast(self, action: Callable[[Unpack[Ts]], Coroutine[Any, Any, Any]], /, *arguments: *Ts, args: Mapping[str, Any] | None = None) -> None:  # type: ignore[misc]
-        """Send a message with this turn's commit: durable, delivered at least once, applied once.
-
-        Raises `InvalidArguments`, `OutsideTurn`, `ReadOnlyTurn`; the turn fails with `OutboxFull` if too many are on their way.
+        """Send a message with this turn's commit: durable, delivered at least once, applied once, in the order of turns. `OutboxFull` if
+        `agents.max_pending_effects` are still on their way.
         """
         ref, spec = target_of(action)
         blob = spec.signature.to_plain(arguments, by_name(spec, arguments, args))
@@ -206,9 +229,9 @@ class Agent:
         effects.casts.append(CastEffect(0, f"{ref._host.type.name}/{ref._key}", spec.name, blob, *_cause(turn)))
 
     def child(self, cls: type[A], name: str) -> A:
-        """A reference to this agent's child of that name (no "/"); it becomes a child with this turn's commit.
-
-        Its key is `type/key/name` of this agent. Raises `InvalidArguments`, `InvalidKey`, `NoPlatform`.
+        """A reference to this agent's child of that name; it becomes one with this turn's commit. Its key is `type/key/name` of this agent, so
+        `name` holds no "/". Asking again gives the same child. Children stop and are deleted with their parent; a crash of one is the business
+        of this agent's `Supervision.strategy`.
         """
         activation = self._activation("child")
         if "/" in name:
@@ -225,7 +248,9 @@ class Agent:
         return ref
 
     def restart_child(self, child: Agent) -> None:
-        """Start a child again once this turn is committed: its crashes are forgiven, and the state "failed" ends."""
+        """Start a child again once this turn is committed: its crashes are forgiven, and the state "failed" ends. `child` is the reference that
+        `child()` or `@on_child_failed` gave. `InvalidArguments` for anybody else.
+        """
         given: object = child
         address = f"{given._host.type.name}/{given._key}" if isinstance(given, Ref) else repr(given)
         if address not in self.children:
@@ -235,9 +260,9 @@ class Agent:
     # -- effects ---------------------------------------------------------------------------------------------
 
     def emit(self, type: str, data: Any = None, *, stream: str | None = None, metadata: Mapping[str, Any] | None = None) -> None:  # noqa: A002 - the contract's name
-        """Emit an event with this turn's commit. `data` is taken as it is now; the default stream is `type/key` of this agent.
-
-        Raises `InvalidPattern` for an impossible type, `InvalidArguments` naming what can't be carried, `OutsideTurn`, `ReadOnlyTurn`.
+        """Emit an event with this turn's commit: it is in the log exactly once. `type`: dotted words, else `InvalidPattern`. `data`: what the
+        codec carries, taken as it is at this moment, else `InvalidArguments`. `stream`: 1 to 1,000 characters, by default `type/key` of this
+        agent.
         """
         check_event_type(type)
         if stream is not None and (not isinstance(stream, str) or not 0 < len(stream) <= MAX_STREAM_CHARS or not is_unicode(stream)):
@@ -273,11 +298,17 @@ class Agent:
         tz: str = "UTC",
         args: Mapping[str, Any] | None = None,
     ) -> None:
-        """Set a durable reminder: survives restarts of everything and wakes a passive agent. The same name replaces it.
+        """Set a durable reminder: survives restarts of everything and wakes a passive agent. The same `name` (1 to 200 characters) replaces it.
 
-        `name`: 1 to 200 characters. `after`, `every`: seconds; `at`: an aware datetime or seconds since the epoch; `cron`: five
-        fields, in the zone `tz`. One of them, or `every` with `after` or `at`. `action`: one of this agent's own, `args` by name.
-        Raises `InvalidArguments` naming what can't be, `OutsideTurn`, `ReadOnlyTurn`.
+        - `action`: one of this agent's own, `self.close_day`; if it has a parameter `missed` it is told how many further occurrences went by
+        - `after`: once, in so many seconds
+        - `at`: once, at an aware `datetime` or at seconds since the epoch; in the past means at once
+        - `every`: again and again, each so many seconds (at least 0.001), on a fixed grid; with `after` or `at`: beginning then
+        - `cron`, `tz`: by a cron expression of five fields (six: with seconds first) in an IANA time zone
+        - `args`: the action's arguments by name
+
+        Exactly one of `after`, `at`, `every`, `cron`, but for those combinations; else `InvalidArguments`, as for `args` that don't fit the
+        action's type hints.
         """
         if not isinstance(name, str) or not name or len(name) > 200:
             raise InvalidArguments(f"a reminder's name is a string of 1 to 200 characters: {name!r}", path="$.name")
@@ -295,14 +326,14 @@ class Agent:
         )
 
     def forget(self, name: str) -> None:
-        """Remove a reminder; no error if there is none."""
+        """Remove a reminder with this turn's commit. No error if there is none of that name."""
         effects, _turn = self._collect("forget")
         effects.reminders[name] = None
 
     def after(self, seconds: float, action: Callable[..., Coroutine[Any, Any, Any]], /, *, args: Mapping[str, Any] | None = None) -> None:
-        """Set a timer of this activation: so many seconds from the commit; lost with the activation. For what must survive use `remind`.
-
-        `action`: one of this agent's own, `args` by name. Raises `InvalidArguments`, `OutsideTurn`, `ReadOnlyTurn`.
+        """Set a timer: the action runs so many seconds after the commit, in a turn of its own, if the activation still lives. It survives nothing;
+        an agent that has one isn't passivated for idleness. `action` is one of this agent's own, `self.flush`; `args` its arguments by name.
+        What it raises is told in the log.
         """
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e9:
             raise InvalidArguments(f"after({seconds!r}): seconds, 0 or more and less than 1,000,000,000", path="$.seconds")
@@ -312,11 +343,13 @@ class Agent:
         effects.timers.append(Timer(float(seconds), name, blob, *_cause(turn)))
 
     def stop(self) -> None:
-        """Become passive when this turn is committed, after `on_terminate`; the next call activates again."""
+        """Become passive when this turn is committed, after `@on_terminate`. The next call activates it again."""
         self._collect("stop")[0].stopped = True
 
     def delete(self) -> None:
-        """Delete this agent with this turn's commit: state, rows and reminders; the next call begins from defaults."""
+        """Delete this agent with this turn's commit: state, rows and reminders go, its children are told durably. What the turn casts and emits is
+        still delivered. The next call begins from defaults.
+        """
         self._collect("delete")[0].deleted = True
 
     # -- inside ----------------------------------------------------------------------------------------------

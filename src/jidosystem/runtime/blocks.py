@@ -40,9 +40,12 @@ def _seconds(block: str, name: str, value: float | None, *, zero: bool = False) 
 class Lifecycle:
     """How long things may take, in seconds.
 
-    `startup_timeout`: loading, migration and `on_start` together. `shutdown_grace_period`: what a running turn gets
-    when the platform closes. `idle_timeout`: without work for so long, the agent is passivated (None: the
-    configuration's `agents.idle_timeout`). `turn_timeout`: a turn that runs longer is cancelled and rolled back; 0: no limit.
+    Args:
+        startup_timeout: reading the record, migrating and `@on_start` together; past it the activation has crashed
+        shutdown_grace_period: what running turns get when the platform closes, at most `platform.shutdown_timeout`
+        idle_timeout: without work for so long the agent is passivated; None: `agents.idle_timeout`
+        turn_timeout: a turn that runs longer is cancelled and rolled back, its caller gets `TurnTimeout`; one that ignores its cancellation
+            for 5 s is given up. 0: no limit
     """
 
     startup_timeout: float = 30.0
@@ -60,11 +63,12 @@ class Lifecycle:
 @block
 @dataclass(frozen=True, slots=True)
 class Mailbox:
-    """How many messages may wait for a busy agent, and what happens to one more.
+    """How many messages may wait for a busy agent, and what happens to one more. `max_size=None`: `agents.max_queue_size`.
 
-    `max_size=None`: the configuration's `agents.max_queue_size`. `overflow`: "reject" refuses it with `MailboxFull`;
-    "block" makes its sender wait; "drop_oldest" drops the oldest waiting call or cast from outside (a dropped call gets
-    `MailboxFull`), never a delivery of the platform.
+    - `"reject"`: its sender gets `MailboxFull`
+    - `"block"`: its sender waits for room, as long as its patience lasts
+    - `"drop_oldest"`: the oldest waiting call or cast from outside is dropped; a call's sender gets `MailboxFull`. Never a delivery of the
+      platform's: that stays with its sender and comes again
     """
 
     max_size: int | None = None
@@ -80,7 +84,7 @@ class Mailbox:
 @block
 @dataclass(frozen=True, slots=True)
 class Resilience:
-    """What guards the calls of an agent: a breaker per agent, retries of rolled-back turns, a bulkhead per agent type."""
+    """What guards the calls of an agent. None: no breaker, no retries, no bulkhead."""
 
     circuit_breaker: CircuitBreaker | None = None
     retry: Retry | None = None

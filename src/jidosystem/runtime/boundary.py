@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from ..core.codec import NOT_CARRIED, ModelMismatch, decoder_for, encode
+from ..core.codec import NOT_CARRIED, ModelMismatch, decoder_for, encode, from_builtins, is_pydantic_model, to_builtins
 from ..core.errors import InvalidArguments, InvalidResult
 from ..core.near import near, near_or_all
 
@@ -103,6 +103,10 @@ class Signature:
         self._result_hint = hints["return"]
         self._result: msgspec.msgpack.Decoder[Any] | None = None
 
+    def hint(self, name: str) -> Any:
+        """The type hint of a parameter."""
+        return self._hints[name]
+
     def check_arity(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """`InvalidArguments` if arguments don't match parameters."""
         if kwargs or len(args) not in self.arities:
@@ -160,12 +164,42 @@ class Signature:
             plain = msgspec.msgpack.decode(blob, type=dict[str, msgspec.Raw])
         except (msgspec.MsgspecError, ValueError) as error:
             raise InvalidArguments(f"{self._where}: the arguments can't be read: {error}", path="$") from error
-        for name in plain:
-            if name not in self._hints:
-                raise InvalidArguments(f"{self._where} has no parameter {name!r}{near_or_all(name, self.names, 'it has')}", path=f"$.{name}")
+        self._check_names(plain)
         values = {name: self._decode(name, bytes(raw)) for name, raw in plain.items()}
         self.check_arity((), values)
         return values
+
+    def from_json(self, body: bytes) -> dict[str, Any]:
+        """Arguments by name from a JSON object, checked against the hints as those in `from_plain`. An empty body is no arguments."""
+        try:
+            plain = msgspec.json.decode(body or b"{}", type=dict[str, msgspec.Raw])
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise InvalidArguments(f"{self._where}: the arguments are no JSON object: {error}", path="$") from error
+        self._check_names(plain)
+        values = {
+            name: self._fitting(name, msgspec.json.decode, bytes(raw), type=self._hints[name], dec_hook=from_builtins) for name, raw in plain.items()
+        }
+        self.check_arity((), values)
+        return values
+
+    def result_to_json(self, value: Any) -> bytes:
+        """The result as JSON; `InvalidResult` if there is none of it."""
+        try:
+            return msgspec.json.encode(value, enc_hook=to_builtins)
+        except NOT_CARRIED as error:
+            raise InvalidResult(f"{self._where} returned what JSON can't carry: {error}; the call was made all the same") from error
+
+    def json_schema(self) -> dict[str, Any]:
+        """The JSON schema of the arguments by name; a parameter whose type has none may be anything."""
+        properties = {name: _schema_of(hint) for name, hint in self._hints.items()}
+        required = [name for name in self.names if name not in self._defaults]
+        return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+    def told(self) -> str:
+        """The parameters and the result as a `def` says them."""
+        typed = [p.replace(annotation=self._hints[p.name]) for p in self.signature.parameters.values()]
+        result = None if self._result_hint is type(None) else self._result_hint
+        return str(self.signature.replace(parameters=typed, return_annotation=result))
 
     def copy_result(self, value: Any) -> Any:
         """The result as the caller gets it; `InvalidResult` if it can't be carried."""
@@ -200,13 +234,36 @@ class Signature:
         except NOT_CARRIED as error:
             raise InvalidArguments(f"{self._where}: argument {name!r} can't be carried: {error}", path=f"$.{name}") from error
 
+    def _check_names(self, named: Mapping[str, Any]) -> None:
+        for name in named:
+            if name not in self._hints:
+                raise InvalidArguments(f"{self._where} has no parameter {name!r}{near_or_all(name, self.names, 'it has')}", path=f"$.{name}")
+
     def _decode(self, name: str, blob: bytes) -> Any:
         decoder = self._decoders.get(name)
         if decoder is None:
             decoder = self._decoders[name] = decoder_for(self._hints[name])
+        return self._fitting(name, decoder.decode, blob)
+
+    def _fitting(self, name: str, decode: Callable[..., Any], blob: bytes, **how: Any) -> Any:
+        """What `decode` makes of the bytes of an argument; `InvalidArguments` naming the path that doesn't fit."""
         try:
-            return decoder.decode(blob)
-        except (msgspec.MsgspecError, ValueError, TypeError) as error:
+            return decode(blob, **how)
+        except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
             path = str(error).rpartition("at `$")[2].rstrip("`") if "at `$" in str(error) else ""
             within = error.__cause__.path if isinstance(error.__cause__, ModelMismatch) else ""
             raise InvalidArguments(f"{self._where}: argument {name!r} doesn't fit: {error}", path=f"$.{name}{path}{within}") from error
+
+
+def _schema_of(hint: Any) -> dict[str, Any]:
+    try:
+        return msgspec.json.schema(hint, schema_hook=_model_schema)
+    except (TypeError, NotImplementedError):
+        return {}
+
+
+def _model_schema(hint: type) -> dict[str, Any]:
+    if is_pydantic_model(hint):
+        schema: dict[str, Any] = hint.model_json_schema()  # type: ignore[attr-defined]
+        return schema
+    raise NotImplementedError

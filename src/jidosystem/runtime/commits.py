@@ -224,10 +224,10 @@ def undo(activation: Activation, batch: Batch, error: BaseException) -> None:
     if activation.status is Status.CRASHING:
         pass  # whatever follows the crash reads the record again; that there was one must be counted
     elif isinstance(error, Conflict):  # this copy is worthless, the next call reads the new one
-        activation.host.drop_and_requeue(activation)
+        activation.host.renew(activation)
     elif extra.has_rows or batch.staged is not None or activation.writer is not None or activation.readers:
         # What is in memory of its rows may be wrong now, or is still being used by those who have seen too much: read it again.
-        activation.host.drop_and_requeue(activation)
+        activation.host.renew(activation)
     else:
         activation.restore()
     for failed in failing:

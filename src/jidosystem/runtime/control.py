@@ -39,8 +39,25 @@ _STATES = {
 
 
 class AgentInfo(msgspec.Struct, frozen=True):
-    """What is known of one agent. `state`: "live", "passive", "paused", "failed", "loading", "held", "stopping",
-    "restarting" or "unreadable". `near`: of an agent that nothing is stored of, the keys like its own that something is stored of."""
+    """What `describe` and `list` give.
+
+    Attributes:
+        type: name of the agent type
+        key: the agent's key
+        state: "live", "passive" (not in memory), "paused", "failed" (until `restart`), "loading", "held" (a commit's outcome is being
+            looked up), "stopping", "restarting" (after a crash), "unreadable"
+        node: name of the node it is live on; None: on none
+        version: state version of the class, or of the record if it is passive
+        turns: turns that were committed
+        revision: of its record; 0: it has none
+        queued: messages in its mailbox
+        reminders: names of its reminders; of agents that aren't live only by `describe`
+        children: addresses of its children, the oldest first; likewise
+        pending_effects: casts that their receivers haven't committed yet; likewise
+        cause: why it is failed or unreadable
+        fields: its durable fields; None in a list
+        near: keys like this one, if nothing is stored of it; only by `describe`
+    """
 
     type: str
     key: str
@@ -158,6 +175,8 @@ class Control:
         if activation.status == Status.LIVE:
             activation.status = Status.PAUSED
             activation.idle = False
+            self._node.sensors.end(activation)
+            await self._node.sensors.ended(activation)
 
     async def resume(self, host: Host, key: str) -> None:
         """Let a paused agent go on."""
@@ -236,6 +255,34 @@ class Control:
                 info = self._of_live(host, activation)
                 if state is None or info.state == state:
                     yield info
+
+    async def page(self, host: Host, after: str, limit: int, state: str | None) -> list[AgentInfo]:
+        """The first agents of a type by key, those with a record and live ones without, after a key: at most `limit` of them."""
+        unstored = sorted(key for key, activation in host.live.items() if activation.revision == 0 and key > after)
+        found: list[AgentInfo] = []
+
+        def add(info: AgentInfo) -> None:
+            if state is None or info.state == state:
+                found.append(info)
+
+        def add_unstored_before(key: str | None) -> None:
+            while unstored and (key is None or unstored[0] <= key) and len(found) < limit:
+                first = unstored.pop(0)
+                live = host.live.get(first)
+                if live is not None and first != key:
+                    add(self._of_live(host, live))
+
+        async for records in self._node.records.scan_agents(host.type.name, host.prefix + after):
+            for record in records:
+                key = record.agent.partition("/")[2]
+                add_unstored_before(key)
+                if len(found) >= limit:
+                    return found
+                live = host.live.get(key)
+                stored = self._of_live(host, live) if live is not None else None
+                add(stored or self._of_head(host, key, record.revision, record.head or b"", record.damage))
+        add_unstored_before(None)
+        return found[:limit]
 
     def _of_live(self, host: Host, activation: Activation, *, fields: bool = False) -> AgentInfo:
         extra = activation.extra

@@ -24,6 +24,7 @@ from ..core.restarts import Supervision
 from .blocks import LATER, Lifecycle, Mailbox, Resilience
 from .boundary import Signature
 from .effects import refuse_assignment
+from .sensor import SensorSpec
 from .state import Field, StateCodec, check_carried, check_default, collect_fields, setter_of_defaults
 
 S = TypeVar("S")
@@ -60,11 +61,14 @@ def action(function: Callable[Concatenate[S, P], R], /) -> Callable[Concatenate[
 @overload
 def action(*, readonly: bool = False, copy: bool = True, requires: str | None = None) -> _ActionDecorator: ...
 def action(function: Callable[..., Any] | None = None, /, *, readonly: bool = False, copy: bool = True, requires: str | None = None) -> Any:
-    """Make a method an action: one validated request that runs as one turn.
+    """Make a method an action: one request that runs as one turn. `@action` or `@action(…)`. `async def` runs on the event loop, `def` in a
+    worker thread; both are awaited by whoever calls them. Every parameter and the result need a type hint.
 
-    `async def` runs on the event loop, `def` in a worker thread; both are awaited. `readonly=True`: runs beside other
-    read-only actions and may change and cause nothing. `copy=False`: arguments and results cross within a node as they
-    are, and the agent's author answers for that.
+    - `readonly=True`: runs beside other read-only actions of its agent; changing a field or causing an effect is `ReadOnlyTurn`
+    - `copy=False`: arguments and results cross within this process as they are, of any type; the author answers for nobody changing them
+    - `requires=`: comes with the security layer: `NotYetAvailable`
+
+    Raises `DefinitionError` for generators, `*args`, `**kwargs`, positional-only parameters, and a name that `Agent` itself has.
     """
     options = ActionOptions(readonly=readonly, copy=copy)
 
@@ -118,21 +122,25 @@ def _mark(name: str, function: Any, value: Any = True) -> Any:
 
 
 def on_start(function: F) -> F:
-    """Run when an activation begins, as a turn: what it changes is committed, what it raises is a crash."""
+    """`async def f(self)` or `def`: runs when an activation begins, as a turn: what it changes is committed. What it raises is a crash."""
     with users_line:
         marked: F = _mark("__jido_on_start__", function)
         return marked
 
 
 def on_terminate(function: F) -> F:
-    """Run as a last turn when the agent is stopped, passivated or its platform closes; not after a crash."""
+    """`async def f(self)` or `def`: runs as a last turn when the agent stops, is passivated or its platform closes; not after a crash, so
+    nothing may depend on it.
+    """
     with users_line:
         marked: F = _mark("__jido_on_terminate__", function)
         return marked
 
 
 def on_load(function: F) -> F:
-    """Run (a plain `def`) after the fields are decoded, at activation and after a roll-back: rebuilds transient fields."""
+    """`def f(self)`, not async: runs whenever the fields were decoded (activation and roll-back) and for a new agent before `@on_start`.
+    Rebuilds transient fields that derive from durable ones.
+    """
     with users_line:
         if inspect.iscoroutinefunction(function):
             raise DefinitionError(
@@ -143,21 +151,29 @@ def on_load(function: F) -> F:
 
 
 def on_state_change(function: F) -> F:
-    """Run as `f(self, old, new)` inside a turn that changed durable fields, before its commit; raising rolls the turn back."""
+    """`async def f(self, old, new)` or `def`: runs inside a turn that changed durable fields, after the action and before the commit, with
+    both states as dictionaries. It may emit, and may raise, which rolls the turn back. What it changes is committed too; it isn't called
+    again.
+    """
     with users_line:
         marked: F = _mark("__jido_on_state_change__", function)
         return marked
 
 
 def on_child_failed(function: F) -> F:
-    """Run as `f(self, child, error)`, a turn of the parent, when a child has failed for good; without it the parent crashes too."""
+    """`async def f(self, child, error)` or `def`: a turn of the parent when a child has failed for good; `child` is a reference, `error` the
+    `AgentFailed`. Without it the parent crashes too (escalation).
+    """
     with users_line:
         marked: F = _mark("__jido_on_child_failed__", function)
         return marked
 
 
 def migrate_state(*, from_version: int) -> Callable[[F], F]:
-    """Mark a static function `dict -> dict` that turns a stored state of `from_version` into the next version's."""
+    """`@staticmethod` above it; `def f(state: dict) -> dict`: turns the stored fields of `from_version`, as plain builtins, into the next
+    version's. Migrations chain, run when an agent is activated, and are stored with its next change. What one raises, or returns that
+    doesn't fit, is `StateMismatch`.
+    """
 
     def mark(function: F) -> F:
         target: Any = getattr(function, "__func__", function)
@@ -175,10 +191,18 @@ def on_event(
     start: str | int = "beginning",
     max_attempts: int = 5,
 ) -> Callable[[F], F]:
-    """A durable subscription of the agent type, `type.method`: each matching event is a turn of the agent that `key` names.
+    """A durable subscription of the agent type, named `type.method`: `async def f(self, event)` handles each event whose type fits the
+    pattern, once per agent, in log order per key.
 
-    `key`: a path into the event (`"data.region"`) or a function of it that returns a key, several, or None (nobody's).
-    `batch=100`: the method takes a list of up to 100 events, in one turn. `start`: "beginning", "new" or a position.
+    - `key`: whose event it is: a path into the event (`"data.region"`, `"subject"`, `"metadata.tenant"`) or a function of the event that
+      returns a key, several, or None. What the path doesn't find is nobody's; a value that is no text, or a function that raises, makes the
+      event a dead letter
+    - `batch=100`: the method takes `list[Event]`, up to so many at a time: one turn, one commit. Under load lists fill up: while 16
+      deliveries of a subscription are younger than 0.1 s, keys with less than a whole batch wait for one of them
+    - `start`: where the subscription begins when it is first registered: "beginning", "new" or a position
+    - `max_attempts`: failures after which the event is a dead letter and the key goes on
+
+    Raises `InvalidPattern`, `DefinitionError`.
     """
     with users_line:
         _check_event_options(pattern, key, batch, start, max_attempts)
@@ -243,14 +267,13 @@ class AgentType:
     __slots__ = (
         "actions", "cls", "codec", "deletion", "description", "events", "hook_change", "hook_child_failed", "hook_load", "hook_start",
         "hook_terminate", "lifecycle", "mailbox", "migrations", "name", "reader", "reset_transients", "resident", "resilience",
-        "supervision", "transients", "version",
+        "senses", "sensors", "supervision", "transients", "version",
     )  # fmt: skip
 
     def __init__(self, cls: type, name: str, version: int, resident: bool, members: frozenset[str], fields: Mapping[str, Field]) -> None:
         self.cls: type = cls
         self.name: str = name
         self.version: int = version
-        self.resident: bool = resident
         self.description: str = inspect.cleandoc(cls.__doc__ or "")
         self.codec: StateCodec = StateCodec(name, version, fields)
         self.transients: tuple[Field, ...] = tuple(f for f in fields.values() if f.name.startswith("_") and f.has_default)
@@ -261,6 +284,7 @@ class AgentType:
         self.supervision: Supervision | None = getattr(cls, "supervision", None)
         self.actions: dict[str, ActionSpec] = {}
         self.events: dict[str, tuple[ActionSpec, EventOptions]] = {}
+        self.sensors: dict[str, SensorSpec] = {}
         self.migrations: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
         self.deletion: ActionSpec = self._internal(DELETE, _delete)
         self.hook_start: ActionSpec | None = None
@@ -269,6 +293,10 @@ class AgentType:
         self.hook_change: Callable[..., Coroutine[Any, Any, None]] | None = None
         self.hook_child_failed: ActionSpec | None = None
         self._collect_members(members)
+        self._collect_sensors(members)
+        self.senses: bool = any(sensor.options.http is None for sensor in self.sensors.values())
+        """Whether its agents have work that nobody brings them: they live uncalled. A request finds its agent by itself."""
+        self.resident: bool = resident or self.senses
         self._check_migrations()
         self.reader: type = _make_reader(cls, self.codec.names)
 
@@ -296,6 +324,16 @@ class AgentType:
                 raise DefinitionError(f"{where}: a second @migrate_state(from_version={from_version})")
             self.migrations[from_version] = function
         self._collect_hook(name, function)
+
+    def _collect_sensors(self, members: frozenset[str]) -> None:
+        for name in dir(self.cls):
+            function = inspect.getattr_static(self.cls, name)
+            if inspect.isfunction(function) and (options := getattr(function, "__jido_sensor__", None)) is not None:
+                where = f"{self.cls.__name__}.{name}"
+                with about(name):
+                    if name in members:
+                        raise DefinitionError(f"{where}: a sensor can't be named {name!r}: every agent has a member `Agent.{name}`")
+                    self.sensors[name] = SensorSpec(self, name, function, options, _hints_of(function, where, self.cls))
 
     def _collect_hook(self, name: str, function: Any) -> None:
         for mark, attribute, takes in (

@@ -11,12 +11,12 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..core.codec import decode
-from ..core.errors import AgentFailed, JidoError
+from ..core.errors import AgentCrashed, AgentFailed, JidoError
 from ..core.ids import split_address
 from .definition import DELETE
 from .effects import CastEffect, Reminder
 from .status import Status
-from .turn import DELIVERY, DueOrigin, Origin, Turn
+from .turn import DELIVERY, DueOrigin, Origin, SensorOrigin, Turn
 
 if TYPE_CHECKING:
     from .activation import Activation
@@ -138,6 +138,14 @@ def to_be_done(activation: Activation, turn: Turn) -> bool:
     """
     origin, extra = turn.origin, activation.extra
     assert origin is not None
+    if isinstance(origin, SensorOrigin):
+        if origin.activation is activation:
+            return True
+        activation.host.guards.release(turn)
+        turn.fail(
+            AgentCrashed(f"{activation.address}: the activation that its sensor {origin.name} ran on has ended", agent=activation.address, cause="")
+        )
+        return False
     if isinstance(origin, DueOrigin):
         if extra is not None and extra.reminders.get(origin.name) == origin.reminder:  # the very one: it may have been replaced for the same time
             return True

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .effects import Reminder
 from .head import Marks
-from .turn import Turn
+from .turn import Turn, TurnTask
 
 if TYPE_CHECKING:
     from .outbox import Outbox
@@ -21,7 +21,7 @@ MAX_REMEMBERED = 1_000
 class Extra:
     """One agent's rows as its activation knows them, and its rarer machinery."""
 
-    __slots__ = ("at_rest", "breaker", "children", "gone", "marks", "outbox", "reading", "reminders", "seen", "timers")
+    __slots__ = ("at_rest", "breaker", "children", "gone", "marks", "outbox", "reading", "reminders", "seen", "sensing", "timers")
 
     def __init__(self) -> None:
         self.marks = Marks()
@@ -30,6 +30,7 @@ class Extra:
         self.children: list[str] = []
         self.outbox: Outbox | None = None
         self.seen: OrderedDict[tuple[str, str], int] = OrderedDict()  # (from|sub, name) -> last number
+        self.sensing: set[TurnTask] | None = None  # what runs of its sensors
         self.timers: set[asyncio.TimerHandle] = set()
         self.breaker: Any = None
         self.gone: asyncio.Event | None = None  # told once a deleted agent's last effects are out

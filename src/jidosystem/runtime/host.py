@@ -148,11 +148,10 @@ class Host:
                     await self.run_hook(activation, self.type.hook_start)
         except (RecordUnreadable, NoHost, AgentFailed, StoreError) as refused:
             await asyncio.sleep(0)  # whoever has just asked for the agent waits for it first
-            if isinstance(refused, StoreUnavailable) and not activation.queue and not self.node.closing:
-                self.drop(activation)  # nobody calls it: it is to live for what waits for it in the store, or for being resident
+            uncalled = not activation.queue  # it is to live for what waits for it in the store, or for being resident
+            self.refuse(activation, refused)
+            if isinstance(refused, StoreUnavailable) and (uncalled or self.type.resident) and not self.node.closing:
                 self.revive(activation.key, [], LOAD_AGAIN_S)
-            else:
-                self.refuse(activation, refused)
             if isinstance(refused, AgentFailed) and activation.need_extra().marks.pending:
                 self.node.owed.send(self, activation.key)
         except Exception as failed:
@@ -208,6 +207,8 @@ class Host:
             activation.reader = None
         if activation.extra is not None:
             activation.extra.cancel_timers()
+            if activation.extra.sensing:
+                self.node.sensors.end(activation)
             if activation.extra.outbox is not None:
                 activation.extra.outbox.close()
         queue, activation.queue = activation.queue, None
@@ -218,6 +219,13 @@ class Host:
         self.requeue(activation.key, self.drop(activation))
         outbox = activation.extra.outbox if activation.extra is not None else None
         if outbox is not None and not outbox.settled and not self.node.closing:
+            self.find(activation.key)
+
+    def renew(self, activation: Activation) -> None:
+        """The same for one whose memory can't be trusted any more. An agent that is to live uncalled has a successor at once."""
+        live = activation.status in (Status.LIVE, Status.HELD, Status.PAUSED)
+        self.drop_and_requeue(activation)
+        if live and self.type.resident and not self.node.closing:
             self.find(activation.key)
 
     def requeue(self, key: str, waiting: list[Turn]) -> None:
@@ -259,7 +267,7 @@ class Host:
 
     def _maygo(self, activation: Activation) -> bool:
         extra = activation.extra
-        return extra is None or not (extra.timers or extra.reading or (extra.outbox is not None and not extra.outbox.settled))
+        return extra is None or not (extra.timers or extra.reading or extra.sensing or (extra.outbox is not None and not extra.outbox.settled))
 
     async def go(self, activation: Activation) -> None:
         """The slow way out: `on_terminate` as a last turn, then what is still to be noted."""
@@ -293,11 +301,14 @@ class Host:
         """Wait for what runs, run `on_terminate`, and let the activation go, its children with it."""
         if activation.extra is not None:
             await self.node.family.stop_all(tuple(activation.extra.children))
+        if self.type.sensors:
+            await self.node.sensors.ended(activation)
         await activation.at_rest()
         await self.go(activation)
 
     def deleted(self, activation: Activation) -> None:
         """The record is a tombstone: the next call begins from defaults."""
+        self.node.sensors.forget(activation)
         outbox = activation.extra.outbox if activation.extra is not None else None
         if outbox is None or outbox.settled:
             self.drop_and_requeue(activation)

@@ -35,6 +35,8 @@ from .owed import Owed
 from .recovery import Recovery
 from .reference import make_ref_class
 from .reminders import Reminders
+from .sensors import STOPPING_S as SENSORS_STOPPING_S
+from .sensors import Sensors
 from .status import Status
 from .threads import Threads
 from .turn import steps_on
@@ -72,7 +74,7 @@ class DeadLetterBox(Protocol):
 
     async def bury(
         self,
-        source: Literal["event", "cast", "reminder"],
+        source: Literal["event", "cast", "reminder", "sensor"],
         name: str,
         agent: str | None,
         payload: dict[str, Any],
@@ -126,6 +128,7 @@ class Node:
         self.family = Family(self)
         self.owed = Owed(self)
         self.control = Control(self)
+        self.sensors = Sensors(self)
         self.recovery = Recovery(self)
         self._by_class: dict[type, Host] = {}
         self.on_hosted: list[Callable[[Host], None]] = []
@@ -148,7 +151,10 @@ class Node:
         if host is None and get_ident() != self._thread:
             return self._on_loop(partial(self.host_of, cls))
         if host is None:
-            host = self.hosts[kind.name] = Host(self, kind)
+            host = Host(self, kind)
+            self.sensors.check(host)
+            self.hosts[kind.name] = host
+            self.sensors.mount(host)
             host.ref_class = make_ref_class(host)
             for call in self.on_hosted:
                 call(host)
@@ -249,6 +255,7 @@ class Node:
         for host in self.hosts.values():
             for turn in tuple(host.repeating):
                 turn.fail(refused)
+        await self.sensors.close(min(max(grace_s, HOOKS_S), SENSORS_STOPPING_S))
         busy = [a for a in activations if not a.idle]
         await self._end({asyncio.ensure_future(a.at_rest()): a for a in busy}, grace_s)
         await self._end({asyncio.ensure_future(a.host.go(a)): a for a in activations if _has_last_words(a)}, max(grace_s, HOOKS_S))
@@ -296,7 +303,7 @@ class Node:
         """Run a coroutine as a task of this node, which waits for it when it closes; its failure is a fault of ours and logged loudly."""
         task = start_eagerly(coro, self.loop)
         if task.done():
-            self._tell(task)
+            self.tell(task)
         else:
             self.adopt(task)
 
@@ -320,9 +327,10 @@ class Node:
 
     def _ended(self, task: asyncio.Future[Any]) -> None:
         self._tasks.discard(task)
-        self._tell(task)
+        self.tell(task)
 
-    def _tell(self, task: asyncio.Future[Any]) -> None:
+    def tell(self, task: asyncio.Future[Any]) -> None:
+        """A task has ended that nobody waits for: how, if it is a fault."""
         if not task.cancelled() and (error := task.exception()) is not None and not (self.closing and isinstance(error, JidoError)):
             self.loop.call_exception_handler({"message": "a task of the platform failed", "exception": error, "future": task})
 

@@ -1,4 +1,4 @@
-"""Dead letters of effects and reminders, run again when somebody asks: one turn of the agent that they were for.
+"""Dead letters of effects, reminders and items of sensors, run again when somebody asks: one turn of the agent that they were for.
 
 The letter's id is kept in the agent's record, in the commit of that turn: whatever dies in between, it takes effect once.
 A letter is run once more, not put back: the sender's later effects and the reminder's series went on without it.
@@ -22,6 +22,7 @@ from .effects import CastEffect, Reminder
 from .turn import DELIVERY, Origin, Turn
 
 if TYPE_CHECKING:
+    from .host import Host
     from .node import Node
 
 _cast = msgspec.msgpack.Decoder(CastEffect)
@@ -29,26 +30,53 @@ _reminder = msgspec.msgpack.Decoder(Reminder)
 
 
 def take_letters(node: Node, letters: DeadLetters) -> None:
-    """Be the one who runs letters of casts and reminders again."""
+    """Be the one who runs letters of casts, reminders and sensors again."""
     letters.register("cast", "", partial(_redrive, node, _of_cast))
     letters.register("reminder", "", partial(_redrive, node, _of_reminder))
+    letters.register("sensor", "", partial(_redrive_item, node))
 
 
 async def _redrive(node: Node, read: Callable[[DeadLetter], tuple[str, CastEffect | Reminder]], letter: DeadLetter) -> None:
     """Run what a letter holds; returns when it is durable, raises what it raises."""
     address, effect = read(letter)
+    host, key = _host_of(node, address, letter)
+    spec = host.type.deletion if effect.action == DELETE else host.type.actions.get(effect.action)
+    if spec is None:
+        raise host.type.no_action(effect.action, address, f"the letter {letter.id} stays")
+    turn = Turn(host.dummy, spec, (), None)
+    turn.kwargs = spec.signature.from_plain(effect.args)
+    turn.follow(effect)
+    await _run(node, host, key, turn, letter)
+
+
+async def _redrive_item(node: Node, letter: DeadLetter) -> None:
+    """The same for what a sensor yielded: one turn, which leaves the sensor's position as it is."""
+    host, key = _host_of(node, letter.agent or "", letter)
+    try:
+        name, arguments = str(letter.payload["sensor"]), bytes(letter.payload["args"])
+    except (KeyError, TypeError) as error:
+        raise _unreadable(letter, error) from error
+    sensor = host.type.sensors.get(name)
+    if sensor is None:
+        raise NoHost(f"{host.type.name} has no sensor {name!r} (any more): the letter {letter.id} stays", agent=letter.agent)
+    spec = sensor.action
+    turn = Turn(host.dummy, spec, (), None)
+    turn.kwargs = spec.signature.from_plain(arguments)
+    await _run(node, host, key, turn, letter)
+
+
+def _host_of(node: Node, address: str, letter: DeadLetter) -> tuple[Host, str]:
     type_name, key = split_address(address)
     host = node.hosts.get(type_name)
     if host is None:
         raise NoHost(f"node {node.name} hosts no agent type {type_name!r}: the letter {letter.id} stays", agent=address)
-    spec = host.type.deletion if effect.action == DELETE else host.type.actions.get(effect.action)
-    if spec is None:
-        raise host.type.no_action(effect.action, address, f"the letter {letter.id} stays")
+    return host, key
+
+
+async def _run(node: Node, host: Host, key: str, turn: Turn, letter: DeadLetter) -> None:
     done: asyncio.Future[None] = node.loop.create_future()
-    turn = Turn(host.dummy, spec, (), None)
-    turn.kind, turn.kwargs = DELIVERY, spec.signature.from_plain(effect.args)
+    turn.kind = DELIVERY
     turn.origin = Origin("redrive", letter.id, 1, partial(settle, done))
-    turn.follow(effect)
     deliver(host, key, turn)
     await done
 

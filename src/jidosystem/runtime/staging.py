@@ -14,7 +14,7 @@ from .definition import DELETE
 from .effects import CastEffect, Effects, Reminder
 from .head import Batch
 from .outbox import Outbox
-from .turn import DueOrigin, Origin, Turn
+from .turn import DueOrigin, Origin, SensorOrigin, Turn
 
 if TYPE_CHECKING:
     from .activation import Activation
@@ -65,6 +65,11 @@ def stage(activation: Activation, turn: Turn, value: Any, batch: Batch) -> None:
 
 def _stage_origin(activation: Activation, extra: Extra, origin: Origin, batch: Batch) -> None:
     node = activation.host.node
+    if isinstance(origin, SensorOrigin):
+        if origin.kept is not None:
+            batch.stage().rows["sensor", origin.name] = Row("sensor", origin.name, origin.kept)
+            batch.size_bytes += len(origin.kept)
+        return
     if origin.kind == "due":
         if isinstance(origin, DueOrigin):
             stage_reminder(activation, extra, origin.name, origin.following, batch, origin.zero_s)

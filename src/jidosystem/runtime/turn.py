@@ -33,7 +33,7 @@ class ActivationCrash(Exception):
 class Origin:
     """Where a delivery of the platform comes from, and who wants to hear that it was handled.
 
-    `kind` is "from", "sub", "due" or "redrive"; `name` the sender, subscription, reminder or letter; `number` the
+    `kind` is "from", "sub", "due", "redrive" or "sensor"; `name` the sender, subscription, reminder, letter or sensor; `number` the
     delivery's place in that series. `settled(None)` is called when the turn is durable (or known to have been done
     before), `settled(error)` when it was rolled back.
     """
@@ -55,6 +55,18 @@ class DueOrigin(Origin):
         self.following = following
         self.row = reminder.row
         self.zero_s = zero_s
+
+
+class SensorOrigin(Origin):
+    """An item of a sensor. Its turn counts on the activation that the sensor runs on and on no other; `kept` is what the commit
+    writes down of the sensor, None: nothing."""
+
+    __slots__ = ("activation", "kept")
+
+    def __init__(self, activation: Activation, name: str, kept: bytes | None, settled: Callable[[BaseException | None], None]) -> None:
+        super().__init__("sensor", name, 0, settled)
+        self.activation = activation
+        self.kept = kept
 
 
 class Turn:

@@ -31,11 +31,9 @@ def _check_odds(odds: StoreFaults | WireFaults) -> None:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StoreFaults:
-    """How likely (0 to 1) each commit, append or read of a store meets a fault.
-
-    `fail`: a commit fails, and is known not to have happened. `unknown`: its outcome is unknown (`CommitUnknown`); half of those
-    have happened. `slow`: commits and reads take up to `slow_s` seconds. `read_fail`: a read fails. `away`: from here on
-    everything fails for up to `away_s` seconds.
+    """How likely, from 0 to 1, each operation meets a fault. `fail`: a commit or append fails, known not to have happened. `unknown`: its
+    outcome is unknown; half of those have happened. `slow`: commits and reads take up to `slow_s` seconds. `read_fail`: a read fails.
+    `away`: from there on everything fails for up to `away_s` seconds. What can't be odds is `InvalidArguments`.
     """
 
     fail: float = 0.0
@@ -52,10 +50,8 @@ class StoreFaults:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WireFaults:
-    """How likely (0 to 1) each request or message meets a fault.
-
-    `lost`: it, or its answer, never arrives. `delayed`: it takes up to `delay_s` seconds, so that later ones overtake it.
-    `duplicated`: it arrives twice, which no wire of the contract does: receivers that must bear it are tested so.
+    """The same for requests and messages. `lost`: it, or its answer, never arrives. `delayed`: it takes up to `delay_s` seconds, and later
+    ones overtake it. `duplicated`: it arrives twice, which no wire of the contract does; receivers that must bear it are tested so.
     """
 
     lost: float = 0.0
@@ -83,7 +79,10 @@ class _Scheduled:
 
 
 class Faults:
-    """See the module. Nothing fails before `start` or after `stop`, but for what is scheduled."""
+    """What goes wrong, when: drawn from the seed by the odds in `store` and `wire`, or scheduled. `seed` and the odds are attributes;
+    `journal` holds the last 1,000 things that were made to fail, in words. Each `TestPlatform` has one in `faults`; make one of your own
+    for `FaultyRecords` and `FaultyWire`.
+    """
 
     def __init__(self, store: StoreFaults | None = None, wire: WireFaults | None = None, *, seed: int = 0) -> None:
         self.seed = seed
@@ -99,7 +98,7 @@ class Faults:
     # -- what a test says ------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Draw faults from now on."""
+        """Draw faults from now on. A `TestPlatform` does it when it has started."""
         self._on = True
 
     def stop(self) -> None:
@@ -109,11 +108,17 @@ class Faults:
         self._away_until = -inf
 
     def schedule(self, kind: Kind, *, commit: int = 1, agent: str = "*", seconds: float = 1.0) -> None:
-        """Let the n-th commit from now on, of agents whose address fits (`Counter/a`, `Counter/*`), meet a fault.
+        """Let the n-th commit from now on, of agents whose address fits (`Counter/a`, `Counter/*`), meet a fault. An append to the event log is a
+        commit of `log/<stream>`; the platform's own records begin with `jido.`.
 
-        "fail": it didn't happen, and that is known. "lost" and "done": its outcome is unknown, and it didn't happen, or did. "slow":
-        it takes so many seconds. "crash-before" and "crash-after": the platform crashes when the commit is asked for, or when
-        it is durable and nobody has been told. An append to the event log is a commit of `log/<stream>`.
+        What becomes of the commit, by `kind`:
+
+        - `fail`: it doesn't happen, and that is known: `StoreUnavailable`
+        - `lost`: it doesn't happen, and nobody knows: `CommitUnknown`
+        - `done`: it happens, and nobody knows: `CommitUnknown`
+        - `slow`: it takes so many seconds
+        - `crash-before`: the platform crashes when it is asked for
+        - `crash-after`: the platform crashes when it is durable and nobody has been told
         """
         if kind not in KINDS:
             raise InvalidArguments(f"kind={kind!r}: one of {', '.join(KINDS)}", path="$.kind")
@@ -122,13 +127,13 @@ class Faults:
         self._scheduled.append(_Scheduled(kind, agent, commit, seconds))
 
     def go_away(self, seconds: float) -> None:
-        """The store fails everything for so long."""
+        """The store fails everything for so many seconds."""
         self._away_until = asyncio.get_running_loop().time() + seconds
         self._note(f"the store is away for {seconds:g} s")
 
     @property
     def pending(self) -> list[str]:
-        """What was scheduled and hasn't happened yet."""
+        """What was scheduled and hasn't happened yet, in words; empty: all of it has."""
         return [f"{entry.kind} at commit {entry.left} of {entry.agent}" for entry in self._scheduled]
 
     @property

@@ -32,7 +32,9 @@ NOWHERE = (object(), 0.0)
 
 
 class Stuck(AssertionError):
-    """What the test waits for can't happen any more, or hasn't for too long; the message names who waits, and where."""
+    """An `AssertionError`, raised where the test waits for what can't happen any more or hasn't happened for too long. Its message names who
+    waits, and in which line, and what the platform is still at.
+    """
 
 
 class OutsideWork:
@@ -71,7 +73,10 @@ class _Selector(selectors.DefaultSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """See the module. `patience_s`: how long, in real seconds, the test may wait for one thing before it fails with `Stuck`."""
+    """An asyncio loop whose clock jumps to the next timer when nothing is left to do and no thread that it knows of is at work. A test that
+    has waited `patience_s` real seconds for one and the same thing, because a thread hangs, the loop goes round and round or time runs on
+    for nothing, gets `Stuck`.
+    """
 
     def __init__(self, *, patience_s: float = 30.0) -> None:
         self.patience_s = patience_s
@@ -241,6 +246,6 @@ def outside(what: str = "something outside") -> Generator[None]:
 
 
 def run(main: Coroutine[Any, Any, T], *, patience_s: float = 30.0) -> T:
-    """Run a coroutine as `asyncio.run` does, under virtual time."""
+    """Run a coroutine as `asyncio.run` does, on a `VirtualLoop`."""
     with asyncio.Runner(loop_factory=lambda: VirtualLoop(patience_s=patience_s)) as runner:
         return runner.run(main)

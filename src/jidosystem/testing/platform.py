@@ -56,7 +56,14 @@ class VirtualClock:
 
 
 class DueReminder(NamedTuple):
-    """A reminder that is set: whose, its name, the action that it will call, and when."""
+    """A reminder that is set.
+
+    Attributes:
+        agent: whose: its address
+        name: the reminder's name
+        action: what it will call
+        at: when, in UTC
+    """
 
     agent: str
     name: str
@@ -65,7 +72,13 @@ class DueReminder(NamedTuple):
 
 
 class PendingCast(NamedTuple):
-    """A cast of a committed turn that its sender's record still names: who sent it, to whom, and the action."""
+    """A cast of a committed turn that its sender's record still names.
+
+    Attributes:
+        sender: who sent it: its address
+        to: to whom: an address
+        action: what it will call
+    """
 
     sender: str
     to: str
@@ -73,10 +86,11 @@ class PendingCast(NamedTuple):
 
 
 class TestPlatform(Platform):
-    """See the module. It needs a loop of virtual time: `testing.run(main())`, or the pytest plugin.
-
-    `url`: "memory://", "sqlite://" (a file that is removed at the end) or any other store's. `agents`: the classes to host.
-    `start`: the date on which time begins. `seed`: of faults, delays and jitter. `store`: how likely the store fails.
+    """A `Platform` with everything that belongs to it, on an event loop of virtual time, which `run` or the plugin provide; on any other loop
+    entering it is a `RuntimeError`. `url`: "memory://", "sqlite://" (a file that is removed at the end), or another store's. `start`: when
+    time begins, with its zone. `seed`: of faults, of the jitter of retries and of identifiers. `store`: how likely the store fails, from
+    the moment the platform has started. An exception that leaves `async with` gets a note with the seed and what was made to fail. `faults`
+    is its `Faults`.
     """
 
     __test__ = False  # no test, although its name begins like one
@@ -161,11 +175,13 @@ class TestPlatform(Platform):
 
     @property
     def crashed(self) -> bool:
-        """Whether the platform has crashed and wasn't started again."""
+        """Whether the platform has crashed, by `crash` or by a scheduled fault, and wasn't started again."""
         return self._burying is not None
 
     async def crash(self) -> None:
-        """Everything in memory is gone, nothing was closed, the store is kept. Whoever waits for an answer gets `OutcomeUnknown`."""
+        """Everything in memory is gone, nothing was closed, the store is kept. Whoever waits for an answer gets `OutcomeUnknown`. Code of turns
+        under way is cancelled, since a coroutine can't be made to vanish; nothing that it does then reaches the store.
+        """
         self._crash_now()
         if self._burying is not None:
             await asyncio.shield(self._burying)
@@ -186,9 +202,8 @@ class TestPlatform(Platform):
         await faulty.close()
 
     async def restart(self, *, agents: Iterable[type[Agent]] | None = None) -> None:
-        """Start again on what the store holds, after a crash or an orderly end; `agents`: other classes than before.
-
-        References and subscriptions of the old platform are of no use to the new one: make them again.
+        """Start again on what the store holds, after a crash or, if it runs, after closing it in order. `agents`: other classes than before, the
+        next release for example. Make references and subscriptions again.
         """
         if self._burying is not None:
             await self._burying
@@ -209,14 +224,16 @@ class TestPlatform(Platform):
         return utc_from(self._clock.time_s())
 
     async def advance(self, *, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0) -> None:
-        """Let so much time pass, with all that is due meanwhile; returns when what is due at its end has run as far as it can."""
+        """Let so much time pass, with all that is due meanwhile, each at its time; returns when what is due at the end has run as far as it can
+        without more time.
+        """
         await asyncio.sleep(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
         await virtual_loop().idle()
 
     async def at_rest(self, within_s: float = 86_400.0) -> None:
-        """Wait until nothing runs, is due or undelivered. Time passes as far as that needs, for retries and the like.
-
-        `Stuck` naming what is still going on if that takes longer than `within_s` virtual seconds, or can't end at all.
+        """Wait until nothing runs, is due or undelivered. Time passes as far as that needs, for retries and the like, not for reminders of the
+        future. What would take longer than `within_s` virtual seconds, or can't end, is `Stuck`, naming what still goes on. Calls that wait for
+        a paused agent, and casts to one, don't count.
         """
         loop = virtual_loop()
         began = loop.time()
@@ -250,7 +267,7 @@ class TestPlatform(Platform):
     # -- what a test wants to see ----------------------------------------------------------------------------
 
     def published(self, pattern: str = "**") -> list[Event]:
-        """The events that became durable during the test and whose type fits, in the order of the log."""
+        """The events that became durable during the test and whose type fits the pattern, in the order of the log."""
         fits = matcher(pattern)
         return [event for _position, event in sorted(self._heard, key=lambda heard: heard[0]) if fits(event.type)]
 
@@ -258,7 +275,9 @@ class TestPlatform(Platform):
         self._heard += [(position, decode_event(encode_event(event), position)) for event, position in zip(events, positions, strict=True)]
 
     async def state(self, agent: Any) -> dict[str, Any]:
-        """An agent's durable fields by name, whether it is live or not; `agent` is a reference."""
+        """The durable fields of an agent by name, whether it is live or not; `agent` is a reference. What else is known of it says
+        `platform.agents.describe`.
+        """
         return (await self.agents.describe(agent)).fields or {}
 
     async def due_reminders(self) -> list[DueReminder]:
@@ -271,7 +290,7 @@ class TestPlatform(Platform):
         return found
 
     async def pending_casts(self) -> list[PendingCast]:
-        """Casts that their senders' records still name: not taken yet, or taken and not yet noted."""
+        """Casts of committed turns that their senders' records still name: not taken yet, or taken and not yet noted."""
         return [
             PendingCast(row.agent, cast.to, cast.action) async for page in self._inside().scan("pending") for row in page for cast in casts_of(row)
         ]

@@ -19,10 +19,9 @@ Heard = Callable[[Sequence[Event], Sequence[int]], None]
 
 
 class FaultyRecords(Records):
-    """A store, and what `faults` says becomes of what is asked of it.
-
-    `crash` is called where a crash is scheduled. `heard` is told of events that have become durable, with their positions.
-    `owns`: closing this closes what is inside. Once `die` was called nothing is answered any more and nothing reaches the inside.
+    """Any store, and its log, with what `faults` says. A real adapter of `Records`: without faults it passes the conformance suite. `crash` is
+    called where a crash is scheduled, `heard` with events that have become durable and their positions. `owns`: closing it closes what is
+    inside, `inner`.
     """
 
     def __init__(
@@ -40,7 +39,7 @@ class FaultyRecords(Records):
         return self._log
 
     def die(self) -> None:
-        """The process is gone, as far as the store can tell."""
+        """From now on nothing is answered and nothing reaches the inside: the process is gone, as far as the store can tell. `dead` says so."""
         self.dead = True
 
     def _end(self) -> None:

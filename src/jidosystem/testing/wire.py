@@ -13,7 +13,7 @@ from .faults import Faults
 
 
 class FaultyWire(Wire):
-    """A wire, and what `faults` says becomes of its messages; without faults it keeps every promise of the contract."""
+    """Any wire with what `faults` says; without faults it passes the conformance suite too. What is delayed when it closes is lost."""
 
     def __init__(self, inner: Wire, faults: Faults) -> None:
         self.inner = inner

@@ -215,6 +215,11 @@ class SqliteRecords(Records):
             if len(found) < PAGE:
                 return
 
+    async def count_agents(self, type_name: str) -> int:
+        query = "SELECT count(*) FROM heads WHERE agent > ? AND agent < ? AND head IS NOT NULL"
+        found = await self._reader.call(_query(query, (f"{type_name}/", f"{type_name}0")))
+        return int(found[0][0])
+
     async def watch(self, agent: str) -> AsyncIterator[Record]:
         seen: deque[Record] = deque(maxlen=WATCH_BEHIND)
         grown = asyncio.Event()
@@ -260,7 +265,7 @@ class SqliteRecords(Records):
         return removed
 
     async def verify(self) -> Sequence[str]:
-        return await self._reader.call(_verify)
+        return await self._reader.call(verify)
 
     async def close(self) -> None:
         if self._closed:
@@ -318,7 +323,8 @@ def _scanned_record(agent: str, revision: int, head: bytes) -> Record:
         return Record(agent, revision, b"", str(error))
 
 
-def _verify(connection: sqlite3.Connection) -> list[str]:
+def verify(connection: sqlite3.Connection) -> list[str]:
+    """See `Records.verify`."""
     problems = [str(told) for (told,) in connection.execute("PRAGMA integrity_check(100)") if told != "ok"]
     for agent, head in connection.execute("SELECT agent, head FROM heads WHERE head IS NOT NULL"):
         problems += _checked(head, f"the record of {agent}")

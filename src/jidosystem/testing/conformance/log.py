@@ -19,11 +19,11 @@ async def numbers(log: EventLog, after: int = 0, stream: str | None = None) -> l
 
 
 class EventLogConformance(ABC):
-    """See the package."""
+    """The promises of `EventLog` as a test suite, with readers that follow racing writers."""
 
     @abstractmethod
     def open_log(self) -> AbstractAsyncContextManager[EventLog]:
-        """An empty log, closed at the end."""
+        """To be written: an async context manager that yields an empty log, closed at the end."""
 
     async def test_events_are_read_as_they_were_appended(self) -> None:
         async with self.open_log() as log:
@@ -120,4 +120,4 @@ class EventLogConformance(ABC):
 
     @abstractmethod
     async def close_log(self, log: EventLog) -> None:
-        """Close the store that the log belongs to."""
+        """To be written: close the store that the log belongs to."""

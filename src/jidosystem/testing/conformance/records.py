@@ -90,11 +90,11 @@ class Ledger:
 
 
 class RecordsConformance(ABC):
-    """See the package."""
+    """The promises of `Records` as a test suite, races and cancellation included."""
 
     @abstractmethod
     def open(self, clock: Clock) -> AbstractAsyncContextManager[Records]:
-        """An empty adapter, closed at the end."""
+        """To be written: an async context manager that yields an empty adapter, closed at the end. It takes its time from `clock`."""
 
     async def test_a_record_is_read_as_it_was_written(self) -> None:
         async with self.open(HandClock()) as records:
@@ -321,6 +321,7 @@ class RecordsConformance(ABC):
             found = [record.agent async for page in records.scan_agents("A") for record in page]
             assert found == ["A/1", "A/3"]
             assert [r.agent async for page in records.scan_agents("A", after="A/1") for r in page] == ["A/3"]
+            assert [await records.count_agents(name) for name in ("A", "AB", "B")] == [2, 1, 0]
 
     async def test_a_watcher_sees_the_present_and_then_each_change(self) -> None:
         async with self.open(HandClock()) as records:

@@ -18,11 +18,11 @@ async def echo(payload: bytes) -> bytes:
 
 
 class WireConformance(ABC):
-    """See the package."""
+    """The promises of `Wire` as a test suite."""
 
     @abstractmethod
     def open(self) -> AbstractAsyncContextManager[Wire]:
-        """A wire that nobody serves yet, closed at the end."""
+        """To be written: an async context manager that yields a wire that nobody serves yet, closed at the end."""
 
     async def test_a_request_is_answered(self) -> None:
         async with self.open() as wire:

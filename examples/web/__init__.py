@@ -1,0 +1,1 @@
+"""Agents inside a web application: FastAPI owns the process, and its lifespan runs the platform."""

@@ -1,0 +1,161 @@
+"""Routes on agents and their types: call, list, describe, start, stop, and what else there is."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Header, Query, Request, Response
+
+from ...core.errors import InvalidArguments, NoHost, NotAnAction
+from ...core.ids import check_key
+from ...core.near import near, near_or_all
+from ...runtime import calls
+from ...runtime.control import AgentInfo
+from ...runtime.definition import ActionSpec
+from ...runtime.host import Host
+from ...runtime.keyed import check_idempotency_key
+from ..agents import STATES
+from .answers import answer, as_from_afar
+
+if TYPE_CHECKING:
+    from ..platform import Platform
+
+MAX_PAGE = 1_000
+MAX_TIMEOUT_S = 24 * 3600.0
+OPERATIONS = ("start", "stop", "restart", "pause", "resume")
+
+
+class AgentRoutes:
+    """See the module."""
+
+    def __init__(self, platform: Platform) -> None:
+        self._platform = platform
+        self._node = platform._running()
+
+    def router(self) -> APIRouter:
+        """The routes. A key may hold slashes, written as they are or encoded: what follows it is the last part of a path."""
+        router = APIRouter(prefix="/v1", tags=["agents"])
+        router.add_api_route("/types", self.types, methods=["GET"])
+        router.add_api_route("/types/{type}", self.one_type, methods=["GET"])
+        router.add_api_route("/agents", self.page, methods=["GET"])
+        router.add_api_route("/agents/{type}/{key:path}", self.describe, methods=["GET"])
+        router.add_api_route("/agents/{type}/{key:path}", self.delete, methods=["DELETE"])
+        router.add_api_route("/agents/{type}/{key:path}/{action}", self.call, methods=["POST"])
+        router.add_api_route("/operations/{operation}/{type}/{key:path}", self.operate, methods=["POST"])
+        return router
+
+    # -- calling -----------------------------------------------------------------------------------------------
+
+    async def call(
+        self, request: Request, type: str, key: str, action: str,  # noqa: A002 - the word of the path
+        timeout: float | None = Query(None, description="The caller's patience in seconds; by default agents.default_timeout."),
+        idempotency_key: str | None = Header(None, description="A repetition with the same key takes effect once."),
+    ) -> Response:  # fmt: skip
+        """Call an action. The body is a JSON object of its arguments by name, the answer its result."""
+        host = self._host(type)
+        spec = self._action(host, action)
+        if timeout is not None and not (math.isfinite(timeout) and 0 <= timeout <= MAX_TIMEOUT_S):
+            raise InvalidArguments(f"timeout={timeout!r}: seconds, 0 to {MAX_TIMEOUT_S:g}", path="$.timeout")
+        if idempotency_key is not None:
+            check_idempotency_key(idempotency_key)
+        check_key(key)
+        arguments = spec.signature.from_json(await request.body())
+        with as_from_afar():
+            value = await calls.call(host, key, spec, (), arguments, timeout, idempotency_key)
+        return Response(spec.signature.result_to_json(value), media_type="application/json")
+
+    def _host(self, name: str) -> Host:
+        host = self._node.hosts.get(name)
+        if host is None or name.startswith("jido."):
+            hosted = self._hosted()
+            told = near_or_all(name, hosted, "hosted are")
+            raise NoHost(f"no agent type {name!r} is hosted here{told}", agent_type=name)
+        return host
+
+    def _hosted(self) -> list[str]:
+        return sorted(name for name in self._node.hosts if not name.startswith("jido."))
+
+    def _action(self, host: Host, name: str) -> ActionSpec:
+        spec = host.type.actions.get(name)
+        if spec is None:
+            told = near_or_all(name, host.type.actions, "it has")
+            raise NotAnAction(f"{host.type.name} has no action {name!r}{told}", agent_type=host.type.name)
+        return spec
+
+    # -- looking -----------------------------------------------------------------------------------------------
+
+    async def types(self) -> Response:
+        """The hosted agent types, with their fields, actions and the JSON schemas of the arguments."""
+        return answer({"types": [_type_of(self._node.hosts[name]) for name in self._hosted()]})
+
+    async def one_type(self, type: str) -> Response:  # noqa: A002
+        """One hosted agent type."""
+        return answer(_type_of(self._host(type)))
+
+    async def page(
+        self,
+        type: str | None = Query(None, description="Only agents of this type."),  # noqa: A002
+        state: str | None = Query(None, description="Only agents in this state."),
+        limit: int = Query(100, ge=1, le=MAX_PAGE),
+        after: str = Query("", description="`type/key` of the last agent of the page before: its `next`."),
+        totals: bool = Query(True, description="Count the agents of each type too."),
+    ) -> Response:
+        """A page of agents by type and key, without their fields, and how many there are of each type."""
+        if state is not None and state not in STATES:
+            raise InvalidArguments(f"state={state!r}: one of {', '.join(STATES)}{near(state, STATES)}", path="$.state")
+        hosts = [self._host(type)] if type is not None else [self._node.hosts[name] for name in self._hosted()]
+        after_type, _, after_key = after.partition("/")
+        found: list[AgentInfo] = []
+        for host in hosts:
+            name = host.type.name
+            if name >= after_type and len(found) <= limit:
+                found += await self._node.control.page(host, after_key if name == after_type else "", limit + 1 - len(found), state)
+        shown = found[:limit]
+        following = f"{shown[-1].type}/{shown[-1].key}" if len(found) > limit else None
+        return answer({"agents": shown, "next": following, "totals": await self._totals(hosts) if totals else None})
+
+    async def _totals(self, hosts: Iterable[Host]) -> dict[str, dict[str, int]]:
+        count = self._node.records.count_agents
+        return {host.type.name: {"stored": await count(host.type.name), "live": len(host.live)} for host in hosts}
+
+    async def describe(self, type: str, key: str) -> Response:  # noqa: A002
+        """One agent with its durable fields; doesn't wake it."""
+        return answer(await self._node.control.describe(self._host(type), check_key(key)))
+
+    # -- operating ---------------------------------------------------------------------------------------------
+
+    async def delete(self, type: str, key: str) -> Response:  # noqa: A002
+        """Delete an agent: state, rows and reminders."""
+        await self._node.see_through(self._node.control.delete(self._host(type), check_key(key)))
+        return answer({"deleted": f"{type}/{key}"})
+
+    async def operate(self, operation: str, type: str, key: str) -> Response:  # noqa: A002
+        """Start, stop, restart, pause or resume an agent; the answer describes it afterwards."""
+        host = self._host(type)
+        if operation not in OPERATIONS:
+            raise InvalidArguments(f"there is no operation {operation!r}{near(operation, OPERATIONS)}; there are {', '.join(OPERATIONS)}", path="$")
+        control = self._node.control
+        chosen = {"start": control.start, "stop": control.stop, "restart": control.restart, "pause": control.pause, "resume": control.resume}
+        with as_from_afar():
+            await self._node.see_through(chosen[operation](host, check_key(key)))
+        return answer(await control.describe(host, key))
+
+
+def _type_of(host: Host) -> dict[str, Any]:
+    kind = host.type
+    return {
+        "call_timeout": host.node.limits.default_timeout, "name": kind.name, "version": kind.version, "description": kind.description,
+        "resident": kind.resident,
+        "fields": {field.name: inspect.formatannotation(field.hint) for field in kind.codec.fields},
+        "actions": {
+            name: {
+                "description": (spec.function.__doc__ or "").strip(), "readonly": spec.readonly,
+                "signature": spec.signature.told(), "arguments": spec.signature.json_schema(),
+            }
+            for name, spec in sorted(kind.actions.items())
+        },
+        "events": {name: options.pattern for name, (_spec, options) in sorted(kind.events.items())},
+    }  # fmt: skip

@@ -1,0 +1,66 @@
+"""`jido describe`: one agent with its durable fields, or an agent type with its fields and actions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from . import node
+from .call import address
+from .node import NodeOption
+from .output import Json, colour, tell, tell_json
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+
+@app.command()
+def describe(
+    what: Annotated[str, typer.Argument(help="An agent (Counter/home) or an agent type (Counter).")],
+    node_name: NodeOption = None,
+    as_json: Json = False,
+) -> None:
+    """Show an agent with its durable fields, or an agent type with its fields and actions."""
+    if "/" in what:
+        type_name, key = address(what)
+        found = node.ask(node.find(node_name), "GET", node.path_of("agents", type_name, key))
+    else:
+        found = node.ask(node.find(node_name), "GET", node.path_of("types", what))
+    if as_json:
+        tell_json(found)
+    elif "/" in what:
+        _show_agent(found)
+    else:
+        _show_type(found)
+
+
+def _show_agent(agent: Mapping[str, Any]) -> None:
+    tell(colour(f"{agent['type']}/{agent['key']}", "bold"))
+    for name in ("state", "node", "version", "turns", "revision", "queued", "pending_effects", "reminders", "children", "cause"):
+        value = agent[name]
+        if value not in (None, "", [], 0):
+            tell(f"  {name}: {', '.join(value) if isinstance(value, list) else value}")
+    for name, value in (agent["fields"] or {}).items():
+        tell(f"  .{name} = {json.dumps(value, ensure_ascii=False)}")
+
+
+def _show_type(kind: Mapping[str, Any]) -> None:
+    tell(colour(f"{kind['name']} (version {kind['version']})", "bold"))
+    for line in kind["description"].splitlines():
+        tell(f"  {line}".rstrip())
+    for title, lines in (
+        ("fields", [f"{name}: {hint}" for name, hint in kind["fields"].items()]),
+        ("actions", [_action(name, spec) for name, spec in kind["actions"].items()]),
+        ("events", [f"{pattern} -> {name}" for name, pattern in kind["events"].items()]),
+    ):
+        if lines:
+            tell(colour(title, "bold"))
+            for line in lines:
+                tell(f"  {line}")
+
+
+def _action(name: str, spec: Mapping[str, Any]) -> str:
+    first = spec["description"].partition("\n")[0]
+    return f"{name}{spec['signature']}{'  read-only' if spec['readonly'] else ''}{f'  # {first}' if first else ''}"

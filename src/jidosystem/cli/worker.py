@@ -1,0 +1,101 @@
+"""One process of `jido dev`: it imports everything that is slow, waits to be told a program, and serves it when it is told to.
+
+Its supervisor holds the other end of a pair of sockets, JSON lines both ways, and the listening socket. When the supervisor
+is gone, however it went, the worker closes its platform and ends.
+
+    from above   {"load": [target, only], "place": [...]}   {"do": "open"}   {"do": "close"}
+    from here    {"told": "loaded"}  {"told": "open"}  {"told": "closed"}  {"told": "failed", ...}
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from typing import Any
+
+from .output import Failure, prepare, shape
+from .program import Program, load
+from .serving import Node, Place, rehearse, run_loop, serve
+
+
+def main(control_fd: int, listening_fd: int) -> int:
+    """Work until told to end."""
+    signal.signal(signal.SIGINT, lambda _number, _frame: None)  # Ctrl-C reaches the whole terminal; the supervisor decides
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    prepare()
+    for fd in (control_fd, listening_fd):
+        os.set_inheritable(fd, False)  # what the program starts has no part in it
+    with socket.socket(fileno=control_fd) as control, socket.socket(fileno=listening_fd) as listening:
+        if not select.select([control], [], [], 0)[0]:  # nobody waits for it yet
+            rehearse()
+        with control.makefile("r", encoding="utf-8") as lines:
+            line = lines.readline()
+        if not line:
+            return 0
+        task = json.loads(line)
+        sys.dont_write_bytecode = True  # two saves within a second look alike to a compiled module
+        try:
+            program = load(*task["load"])
+        except Failure as failure:
+            control.sendall(_failed(failure))
+            return 1
+        control.sendall(_told("loaded"))
+        return run_loop(_work(control, listening, Place(*task["place"]), program))
+
+
+async def _work(control: socket.socket, listening: socket.socket, place: Place, program: Program) -> int:
+    reader, writer = await asyncio.open_connection(sock=control.dup())
+    ended = asyncio.ensure_future(_terminated())
+    serving: Node | None = None
+    leaving: list[Node] = []
+    try:
+        while True:
+            coming = asyncio.ensure_future(reader.readline())
+            await asyncio.wait((coming, ended), return_when=asyncio.FIRST_COMPLETED)
+            if not coming.done() or not coming.result():
+                coming.cancel()
+                return 0
+            if json.loads(coming.result())["do"] == "close":
+                if serving is not None:
+                    leaving.append(serving)
+                    await serving.close()
+                serving = None
+                writer.write(_told("closed"))
+                continue
+            try:
+                serving = await serve(place, program, listening, developing=True)
+            except Exception as error:  # whatever it is, the supervisor tells it
+                writer.write(_failed(error))
+            else:
+                writer.write(_told("open"))
+    finally:
+        if serving is not None:
+            await serving.__aexit__()
+        for node in leaving:
+            await node.close_connections()
+        ended.cancel()
+        writer.close()
+
+
+async def _terminated() -> None:
+    event = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, event.set)
+    await event.wait()
+
+
+def _told(what: str, **more: Any) -> bytes:
+    return json.dumps({"told": what, **more}).encode() + b"\n"
+
+
+def _failed(error: BaseException) -> bytes:
+    failure = shape(error)
+    return _told("failed", message=str(failure), code=failure.code, hint=failure.hint, lines=failure.lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))

@@ -1,0 +1,267 @@
+"""`jido run` as a process: what it says, how it ends, and what it does with programs and stores that can't be."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from jidosystem.cli import node
+from tests.cli.conftest import Jido
+
+JIDO = [sys.executable, "-m", "jidosystem"]
+PROGRAM = """
+import asyncio
+from jidosystem import Agent, action
+
+
+class Counter(Agent):
+    value: int = 0
+
+    @action
+    async def add(self, amount: int = 1) -> int:
+        self.value += amount
+        return self.value
+
+    @action
+    async def slow(self) -> str:
+        print("slow begins", flush=True)
+        await asyncio.sleep(1)
+        return "done"
+
+
+class Other(Agent):
+    pass
+"""
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(home: Path) -> Iterator[Start]:
+    """Start `jido` in the user's folder; what still runs at the end is killed."""
+    processes: list[subprocess.Popen[str]] = []
+
+    def started(*arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen([*JIDO, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=home)
+        processes.append(process)
+        return process
+
+    yield started
+    for process in processes:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def program(home: Path) -> Path:
+    path = home / "counter.py"
+    path.write_text(PROGRAM)
+    return path
+
+
+def ready(process: subprocess.Popen[str]) -> dict[str, object]:
+    """What a node says once it serves."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert line, process.communicate()[1]
+    found: dict[str, object] = json.loads(line)
+    return found
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """(exit code, what it wrote to standard error)."""
+    _out, err = process.communicate(timeout=60)
+    return process.returncode, err
+
+
+def test_a_program_is_hosted_called_and_comes_back_with_its_state(start: Start, program: Path, jido: Jido, home: Path) -> None:
+    for expected in ("2\n", "4\n"):
+        process = start("run", "counter.py", "--json", "--port", "0")
+        said = ready(process)
+        assert (said["name"], said["store"], said["agents"]) == ("counter", "sqlite:///counter.db", ["Counter", "Other"])
+        assert jido("call", "Counter/home", "add", "amount=2").out == expected
+        process.send_signal(signal.SIGTERM)
+        assert ended(process) == (0, "")
+        assert node.running() == ([], [])
+    assert (home / "counter.db").exists()
+
+
+def test_ctrl_c_lets_a_running_turn_end_and_its_caller_have_the_answer(start: Start, program: Path) -> None:
+    process = start("run", "counter.py", "--json", "--port", "0")
+    ready(process)
+    calling = start("call", "Counter/home", "slow")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "slow begins\n"
+    process.send_signal(signal.SIGINT)
+    assert calling.communicate(timeout=60) == ("done\n", "")
+    assert ended(process)[0] == 130
+
+
+def test_a_second_signal_ends_at_once_and_nothing_acknowledged_is_lost(start: Start, program: Path, jido: Jido) -> None:
+    process = start("run", "counter.py", "--json", "--port", "0")
+    ready(process)
+    assert jido("call", "Counter/home", "add", "amount=5").out == "5\n"
+    calling = start("call", "Counter/home", "slow")
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    assert ended(process)[0] == 130
+    assert calling.wait(60) == 3
+    ready(start("run", "counter.py", "--json", "--port", "0"))
+    assert jido("call", "Counter/home", "add").out == "6\n"
+
+
+@pytest.mark.parametrize("wait_s", [0, 0.1, 0.3, 0.6, 1.2])
+def test_ctrl_c_while_it_starts_leaves_nothing_behind(start: Start, program: Path, wait_s: float) -> None:
+    process = start("run", "counter.py", "--json", "--port", "0")
+    time.sleep(wait_s)
+    process.send_signal(signal.SIGINT)
+    code, err = ended(process)
+    assert code in (130, -signal.SIGINT, 1)
+    if code == 130:
+        assert "Traceback" not in err
+    assert node.running() == ([], [])
+
+
+def test_a_store_that_is_locked_names_its_owner(start: Start, program: Path) -> None:
+    first = start("run", "counter.py", "--json", "--port", "0")
+    ready(first)
+    code, err = ended(start("run", "counter.py", "--port", "0"))
+    assert (code, f"process {first.pid}" in err, "STORE_LOCKED" in err, "Traceback" in err) == (1, True, True, False)
+
+
+def test_two_nodes_of_one_program_have_two_names(start: Start, program: Path, jido: Jido) -> None:
+    ready(start("run", "counter.py", "--json", "--port", "0"))
+    second = start("run", "counter.py", "--json", "--port", "0", "--store", "memory://")
+    assert ready(second)["name"] == f"counter-{second.pid}"
+    assert ended(start("run", "counter.py", "--name", "counter", "--store", "memory://"))[0] == 2
+    assert jido("ps").code == 3
+    assert jido("ps", "--node", "counter").code == 0
+
+
+def test_only_some_types_are_hosted_if_they_are_named(start: Start, program: Path) -> None:
+    process = start("run", "counter.py", "--json", "--port", "0", "--agents", "Other")
+    assert ready(process)["agents"] == ["Other"]
+    code, err = ended(start("run", "counter.py", "--agents", "Othr"))
+    assert (code, "did you mean 'Other'" in err) == (2, True)
+    assert ended(start("run", "counter.py", "--agents", ","))[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "told", "code"),
+    [
+        ("from jidosystem import Agent\n\nx = undefined\n", ["counter.py", "line 3", "x = undefined", "NameError"], 1),
+        ("import os\n\ndef f(:\n", ["counter.py", "line 3", "SyntaxError"], 1),
+        ("import nothing_of_that_name\n", ["counter.py", "line 1", "nothing_of_that_name"], 1),
+        ("import sys\nsys.exit(4)\n", ["line 2", "SystemExit"], 1),
+        ("x = 1\n", ["no agent class"], 1),
+        ("from jidosystem import Agent\n\nclass C(Agent):\n    x: int\n", ["counter.py", "line 3", "C.x", "DEFINITION"], 1),
+        ("from jidosystem import Agent\nclass A(Agent, name='T'): pass\nclass B(Agent, name='T'): pass\n", ["'T'", "counter.A", "counter.B"], 1),
+        ("raise KeyboardInterrupt\n", [], 130),
+        ("\x00", ["null bytes"], 1),
+    ],
+)
+def test_a_program_that_can_not_be_imported_shows_its_authors_line(start: Start, home: Path, text: str, told: list[str], code: int) -> None:
+    (home / "counter.py").write_text(text)
+    found, err = ended(start("run", "counter.py", "--port", "0"))
+    assert found == code
+    for part in told:
+        assert part in err
+    assert "jidosystem/" not in err
+    assert "importlib" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("countr.py",), 2, "did you mean 'counter.py'"),
+        (("nowhere/app.py",), 2, "there is no file"),
+        ((".",), 2, "folder"),
+        (("no-module",), 2, "neither"),
+        (("nothing.here",), 2, "no module"),
+        (("a.txt",), 2, ""),
+        ((), 2, "missing argument"),
+        (("counter.py", "--store", "mysql://x"), 1, "INVALID_CONFIG"),
+        (("counter.py", "--store", "nats://x"), 1, "NOT_YET_AVAILABLE"),
+        (("counter.py", "--host", "0.0.0.0"), 1, "security layer"),
+        (("counter.py", "--host", "example.org"), 1, "security layer"),
+        (("counter.py", "--port", "70000"), 2, "--port"),
+        (("counter.py", "--port", "1x"), 2, "--port"),
+        (("counter.py", "--workers", "4"), 2, "comes with the cluster"),
+        (("counter.py", "--cluster", "nats://x"), 2, "comes with the cluster"),
+        (("counter.py", "--name", ""), 2, "--name"),
+        (("counter.py", "--name", "x" * 101), 2, "--name"),
+        (("counter.py", "--stor", "memory://"), 2, "--store"),
+    ],
+)
+def test_what_can_not_be_run_is_one_clear_error(jido: Jido, program: Path, arguments: tuple[str, ...], code: int, told: str) -> None:
+    for command in ("run", "dev"):
+        if command == "dev" and (arguments[1:2] in (("--workers",), ("--cluster",)) or arguments == ("nothing.here",)):  # it waits for a save
+            continue
+        ran = jido(command, *arguments)
+        assert (ran.code, told in ran.err, "Traceback" in ran.err) == (code, True, False), ran.err
+
+
+def test_a_store_that_can_not_be_opened_is_told(start: Start, program: Path) -> None:
+    code, err = ended(start("run", "counter.py", "--store", "sqlite:///no/such/folder.db"))
+    assert (code, "STORE_UNAVAILABLE" in err, "Traceback" in err) == (1, True, False)
+
+
+def test_a_broken_configuration_names_line_and_path(start: Start, program: Path, home: Path) -> None:
+    (home / "jido.toml").write_text("[agents]\n\ndefault_timeout = 'soon'\n")
+    code, err = ended(start("run", "counter.py"))
+    assert (code, "jido.toml:3" in err, "agents.default_timeout" in err) == (1, True, True)
+    (home / "jido.toml").write_text("[agents\n")
+    code, err = ended(start("run", "counter.py"))
+    assert (code, "line 1" in err, "Traceback" in err) == (1, True, False)
+
+
+def test_a_store_of_another_program_is_left_alone(start: Start, program: Path, home: Path) -> None:
+    with sqlite3.connect(home / "counter.db") as other:
+        other.execute("CREATE TABLE mine (x)")
+    other.close()
+    code, err = ended(start("run", "counter.py"))
+    assert (code, "STORE_VERSION" in err) == (1, True)
+
+
+def test_a_file_in_a_package_and_a_dotted_name_are_the_same_module(start: Start, home: Path) -> None:
+    package = home / "shop"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "agents.py").write_text(PROGRAM)
+    (package / "app.py").write_text("from .agents import Counter\n")
+    for target in ("shop/app.py", "shop.app"):
+        process = start("run", target, "--json", "--port", "0")
+        said = ready(process)
+        assert (said["name"], said["agents"]) == ("app", ["Counter"])
+        process.send_signal(signal.SIGTERM)
+        assert ended(process)[0] == 0
+
+
+def test_a_program_named_like_a_module_in_use_is_refused(start: Start, home: Path) -> None:
+    (home / "json.py").write_text(PROGRAM)
+    code, err = ended(subprocess.Popen([sys.executable, "-P", *JIDO[1:], "run", "json.py"], stderr=subprocess.PIPE, text=True, cwd=home))
+    assert (code, "rename the file" in err) == (2, True)
+
+
+def test_a_killed_node_is_forgotten_and_its_store_opens_again(start: Start, program: Path, jido: Jido) -> None:
+    process = start("run", "counter.py", "--json", "--port", "0")
+    ready(process)
+    assert jido("call", "Counter/home", "add").out == "1\n"
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait(30)
+    assert jido("ps").code == 3
+    ready(start("run", "counter.py", "--json", "--port", "0"))
+    assert jido("call", "Counter/home", "add").out == "2\n"
