@@ -149,17 +149,18 @@ async def test_it(jido_platform, jido_seed):
 async def test_stuck(jido_platform):
     await jido_platform.agent(Meter, "m").begin()
     await asyncio.Event().wait()
-
-@pytest.mark.jido([Meter])
-async def test_wrong(jido_platform):
-    pass
 """,
         "asyncio_mode = auto",
     )
-    counts, told = project.run("-k", "not wrong")
+    counts, told = project.run()
     assert counts == {"passed": 3, "failed": 1}, told
     assert "Stuck: what the test waits for hasn't happened for 0.2 s" in told
-    assert "takes options by name" in project.run("-k", "wrong")[1]
+
+
+def test_a_marker_with_options_that_have_no_names_is_refused_when_tests_are_collected(tmp_path: Path) -> None:
+    counts, told = Project(tmp_path, "\n@pytest.mark.jido([Meter])\nasync def test_it(jido_platform):\n    pass\n", "asyncio_mode = auto").run()
+    assert counts == {"error": 1}, told
+    assert "takes options by name" in told
 
 
 def test_a_cancelled_test_and_a_failing_one_leave_nothing_behind(tmp_path: Path) -> None:
