@@ -68,7 +68,7 @@ async def test_what_is_no_agent_class_is_refused() -> None:
     [
         ({"agents.default_timeout": -1}, r"agents\.default_timeout = -1"),
         ({"agents.default_timeout": "soon"}, r"agents\.default_timeout = 'soon'"),
-        ({"agents.defualt_timeout": 1}, "did you mean 'default_timeout'"),
+        ({"agents.defualt_timeout": 1}, "did you mean 'agents.default_timeout'"),
         ({"agnets.default_timeout": 1}, "did you mean 'agents'"),
         ({"infrastructure.durability": "perhaps"}, r"infrastructure\.durability = 'perhaps'"),
     ],

@@ -121,6 +121,11 @@ def test_a_value_that_cannot_be_is_refused_by_name(name: str, value: object) -> 
     assert refused.value.path == f"$.{name}"
 
 
+def test_a_timedelta_is_told_as_the_seconds_to_write() -> None:
+    with pytest.raises(InvalidArguments, match=r"after=.*: seconds as a number, for this 1209600\.0"):
+        make_schedule(after=timedelta(days=14), now_s=NOW)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     "zone", ["Mars/Olympus", "", "America", "../../etc/passwd", "/etc/localtime", "Europe/Berlin\0", "\ud800", None, 5, "x" * 5000]
 )

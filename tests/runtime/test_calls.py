@@ -375,11 +375,18 @@ async def test_a_call_begins_when_it_is_awaited(platform: Platform) -> None:
 
 async def test_call_takes_the_action_itself(platform: Platform) -> None:
     ref = platform.agent(Desk, "a")
-    pending = ref.add(5)
-    for wrong in (pending, Desk().add, len, "add", ref):
+    for wrong in (Desk().add, len, "add", ref):
         with pytest.raises(InvalidArguments, match="isn't an action of a reference"):
             await platform.call(wrong)  # type: ignore[arg-type]
-    pending.close()  # type: ignore[attr-defined]
+
+
+async def test_a_call_in_place_of_the_action_is_told_and_leaves_no_coroutine_behind(platform: Platform) -> None:
+    ref = platform.agent(Desk, "a")
+    with pytest.raises(InvalidArguments, match=r"^add\(…\) isn't an action of a reference but a call of it"):
+        await platform.call(ref.add(5))  # type: ignore[arg-type]
+    with pytest.raises(InvalidArguments, match=r"cast\(ref\.add, …\)"):
+        await platform.cast(ref.add(5))  # type: ignore[arg-type]
+    assert await ref.get() == 0
 
 
 async def test_only_agent_classes_have_references(platform: Platform) -> None:

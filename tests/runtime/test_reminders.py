@@ -170,6 +170,27 @@ async def test_arguments_are_checked_when_it_is_set(timed: Platform) -> None:
         await timed.agent(Careless, "a").set()
 
 
+async def test_a_call_of_an_action_and_arguments_without_names_are_told_apart_from_other_slips() -> None:
+    """What was called is closed as well: the suite takes a coroutine that is never awaited for an error."""
+
+    class Slips(Agent):
+        @action
+        async def call_it(self) -> None:
+            self.remind("r", after=1, action=self.ring(3))  # type: ignore[arg-type]
+
+        @action
+        async def name_nothing(self) -> None:
+            self.remind("r", after=1, action=self.ring, args=(3,))  # type: ignore[arg-type]
+
+        @action
+        async def ring(self, strokes: int) -> None: ...
+
+    with pytest.raises(InvalidArguments, match=r"give the action itself, action=self\.ring, and its arguments as args="):
+        await Slips().call_it()
+    with pytest.raises(InvalidArguments, match=r"args=\(3,\): arguments go by name, for example args=\{'strokes': …\}"):
+        await Slips().name_nothing()
+
+
 async def test_what_is_more_than_a_minute_off_is_a_wall_clock_time_and_the_last_minute_isnt(timed: Platform, clock: FakeClock) -> None:
     ref = timed.agent(Bell, "a")
     await ref.set("far", after=600)

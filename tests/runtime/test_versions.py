@@ -135,15 +135,20 @@ async def test_a_record_of_a_newer_version_is_never_opened_by_older_code(file_ur
     assert await stored_of(file_url) == before
 
 
-@pytest.mark.parametrize(("cls", "field_name", "method"), [(Renamed, "total", "write"), (Retyped, "total", "add")])
-async def test_state_that_doesnt_fit_the_class_stops_the_agent_and_is_left_alone(file_url: str, cls: Any, field_name: str, method: str) -> None:
+@pytest.mark.parametrize(
+    ("cls", "field_name", "method", "advice"),
+    [(Renamed, "total", "write", "Add the field, or raise"), (Retyped, "total", "add", "Give the field its old type back, or raise")],
+)
+async def test_state_that_doesnt_fit_the_class_stops_the_agent_and_is_left_alone(
+    file_url: str, cls: Any, field_name: str, method: str, advice: str
+) -> None:
     await write_v1(file_url)
     before = await stored_of(file_url)
     async with Platform(file_url) as platform:
         ref: Any = platform.agent(cls, "a")
         arguments = ("x",) if method == "write" else ()
         for _ in range(2):
-            with pytest.raises(StateMismatch) as caught:
+            with pytest.raises(StateMismatch, match=advice) as caught:
                 await getattr(ref, method)(*arguments)
             assert caught.value.field == field_name
         fresh: Any = platform.agent(cls, "b")

@@ -344,7 +344,7 @@ class Config:
             told = f"there is no value {section!r}: it is a section; write {section}.{keys[0] if keys else 'key'} and so on{where}"
             raise InvalidConfig(told, path=path, value=None, allowed=", ".join(f"{section}.{k}" for k in keys))
         if key not in keys:
-            told = f"there is no {path!r}{near(key, keys)}{f' ({source})' if source else ''}"
+            told = f"there is no {path!r}{near(key, keys, prefix=f'{section}.')}{f' ({source})' if source else ''}"
             raise InvalidConfig(told, path=path, value=None, allowed=", ".join(f"{section}.{k}" for k in keys))
         if rest and section in SECTIONS:
             told = f"there is no {path!r}: {section}.{key} has nothing below it{f' ({source})' if source else ''}"

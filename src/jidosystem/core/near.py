@@ -26,10 +26,10 @@ def nearest(name: object, names: Iterable[str], *, cutoff: float = 0.6, most: in
     return [folded[close] for close in difflib.get_close_matches(name.casefold(), folded, most, cutoff)]
 
 
-def near(name: object, names: Iterable[str], cutoff: float = 0.6) -> str:
-    """`; did you mean …?` if there is a name like it, else nothing."""
+def near(name: object, names: Iterable[str], cutoff: float = 0.6, *, prefix: str = "") -> str:
+    """`; did you mean …?` if there is a name like it, else nothing. `prefix` is what has to be written before it."""
     close = nearest(name, names, cutoff=cutoff)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return f"; did you mean {prefix + close[0]!r}?" if close else ""
 
 
 def near_or_all(name: object, names: Iterable[str], intro: str) -> str:

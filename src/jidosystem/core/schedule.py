@@ -13,7 +13,7 @@ the first time; with wildcards a skipped hour has no occurrences and a repeated 
 from __future__ import annotations
 
 import math
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
 from typing import TypeAlias
 
@@ -143,6 +143,8 @@ def _next_on_grid(grid: Every, due_s: float, now_s: float) -> tuple[int, float |
 
 
 def _number(name: str, value: object, least: float = 0.0) -> float:
+    if isinstance(value, timedelta):
+        raise InvalidArguments(f"{name}={value!r}: seconds as a number, for this {value.total_seconds()!r}", path=f"$.{name}")
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < MAX_TIME_S:
         raise InvalidArguments(f"{name}={value!r}: seconds, at least {least:g} and less than {MAX_TIME_S:,.0f}", path=f"$.{name}")
     return float(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -82,8 +83,20 @@ def refuse_assignment(instance: Any, name: str) -> None:
     raise ReadOnlyTurn(f"{type(instance).__name__}.{name} was assigned in a read-only action; drop readonly=True to change state", field=name)
 
 
+def called_instead(given: object) -> str | None:
+    """The name of an action that was called where it is to be given: `self.ring(5)` for `self.ring`. What came of it is closed, so that
+    no warning of a coroutine that was never awaited hides the error."""
+    if not inspect.iscoroutine(given):
+        return None
+    given.close()
+    return given.__name__
+
+
 def bound_action_name(owner: object, bound: Callable[..., Any]) -> str:
     """The name of a bound action or method of `owner`, as `remind` and `after` take it."""
+    if called := called_instead(bound):
+        told = f"action={called}(…) is a call of the action: give the action itself, action=self.{called}, and its arguments as args={{name: value}}"
+        raise InvalidArguments(told, path="$.action")
     target = getattr(bound, "__self__", None)
     name = getattr(bound, "__name__", None)
     if target is not owner or name is None or getattr(getattr(type(owner), name, None), "__jido_action__", None) is None:
@@ -93,6 +106,8 @@ def bound_action_name(owner: object, bound: Callable[..., Any]) -> str:
 
 def encode_named(signature: Any, args: Mapping[str, Any] | None) -> bytes:
     """Arguments given by name, checked against the hints and encoded; `missed` may be left out: the platform fills it in."""
+    if not isinstance(args, Mapping | None):
+        raise InvalidArguments(f"args={args!r}: arguments go by name, for example args={{{(*signature.names, 'amount')[0]!r}: …}}", path="$.args")
     values = dict(args or {})
     if "missed" in signature.names and "missed" not in values:
         values["missed"] = 0

@@ -17,6 +17,7 @@ from .activation import Activation
 from .boundary import IMMUTABLE
 from .commits import commit_at_once, commit_soon
 from .definition import ActionSpec
+from .effects import called_instead
 from .endings import watch
 from .host import Host
 from .status import Status
@@ -205,6 +206,9 @@ def target_of(bound: Any) -> tuple[Ref, ActionSpec]:
         name = getattr(bound, "__name__", "")
         if getattr(getattr(bound, "__self__", None), "__jido_type__", None) is not None:
             told = f"the agent's own method {name!r} isn't an action of a reference: await it, or take a reference: self.cast(self.ref.{name})"
+            raise InvalidArguments(told, path="$")
+        if called := called_instead(bound):
+            told = f"{called}(…) isn't an action of a reference but a call of it: give the action, then its arguments, as in cast(ref.{called}, …)"
             raise InvalidArguments(told, path="$")
         raise InvalidArguments(f"{bound!r} isn't an action of a reference; write platform.call(ref.add, 2), without calling ref.add itself", path="$")
     return ref, spec

@@ -147,7 +147,6 @@ def _told(hint: Any) -> str:
 
 
 _PATH = re.compile(r"`\$\.(\w+)")
-_OTHER_SHAPE = ". Add the field, or raise the version and write a @migrate_state"
 _WRONG_VALUE = ". The turn was rolled back; give the field a value of its type"
 
 
@@ -248,12 +247,15 @@ class StateCodec:
         struct = self._decode_or_mismatch(blob, whose=whose)
         return self._encode_plain(struct)
 
-    def _decode_or_mismatch(self, blob: bytes, advice: str = _OTHER_SHAPE, whose: str = "") -> Any:
+    def _decode_or_mismatch(self, blob: bytes, advice: str = "", whose: str = "") -> Any:
         try:
             return self._decode(blob)
         except (msgspec.MsgspecError, ValueError, TypeError) as error:
             field = self._blame(blob, error)
             named = f"; field {field!r}{near(field, self.names) if field not in self.names else ''}" if field else ""
+            if not advice:
+                mended = "Give the field its old type back" if field in self.names else "Add the field"
+                advice = f". {mended}, or raise the version and write a @migrate_state"
             raise StateMismatch(
                 f"the state of {whose or self._type_name} doesn't fit its class (version {self.version}): {error}{named}{advice}",
                 field=field,
