@@ -13,11 +13,10 @@ from typing import Any
 import httpx2
 import pydantic
 import pytest
-from fastapi import Request, Response
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jidosystem import Agent, DefinitionError, Event, Platform, Rejected, action, errors, on_event
+from jidosystem import Agent, DefinitionError, Event, HttpRequest, Platform, Rejected, action, errors, field, on_event, sensor
 from jidosystem.api.http.answers import STATUS
 from jidosystem.api.http.gateway import gateway
 from jidosystem.api.http.guard import MAX_BODY_BYTES
@@ -224,7 +223,7 @@ async def test_a_key_makes_a_repetition_take_effect_once(client: httpx2.AsyncCli
         ("Desk/a%00/add", b"", 400, "invalid-key"),
         ("Desk//add", b"", 400, "invalid-key"),
         (f"Desk/{'k' * 513}/add", b"", 400, "invalid-key"),
-        ("Desk/%FF/add", b"", 400, "INVALID_PATH"),
+        ("Desk/%FF/add", b"", 400, "invalid-path"),
         ("Dusk/a/add", b"", 404, "no-host"),
         ("jido.sender/a/add", b"", 404, "no-host"),
         ("Desk/a/ad", b"", 404, "not-an-action"),
@@ -480,11 +479,30 @@ async def test_the_configuration_is_read_changed_and_rolled_back(client: httpx2.
 # -- sources of work -------------------------------------------------------------------------------------------------
 
 
-async def test_a_receiver_is_mounted_under_its_path_behind_the_same_door(platform: Platform) -> None:
-    async def receive(request: Request) -> Response:
-        return Response(await request.body(), 202)
+class Shop(Agent):
+    """Takes orders from a webhook."""
 
-    async with serving(platform, receivers={"/hooks/orders": receive}) as asked:
-        taken = await asked.post("/hooks/orders", content=b"order")
-        assert (taken.status_code, taken.content) == (202, b"order")
-        assert (await asked.post("/hooks/orders", headers={"Authorization": ""})).status_code == 401
+    orders: list[int] = field(default_factory=list)
+
+    @sensor(http="/hooks/{key}", action="order")
+    async def hook(self, request: HttpRequest) -> AsyncIterator[int]:
+        for number in request.json():
+            yield number
+
+    @action
+    async def order(self, number: int) -> None:
+        self.orders.append(number)
+
+    @action(readonly=True)
+    async def get(self) -> list[int]:
+        return self.orders
+
+
+async def test_a_sensor_takes_requests_to_its_path_behind_the_same_door(platform: Platform) -> None:
+    shop = platform.agent(Shop, "a")  # hosted from now on, although the routes are made before
+    async with serving(platform) as asked:
+        assert (await asked.post("/hooks/a", json=[1, 2])).status_code == 204
+        assert (await asked.post("/hooks/a", headers={"Authorization": ""}, json=[3])).status_code == 401
+        assert (await asked.post("/hooks/a", json=["x"])).status_code == 422
+        assert (await asked.get("/health")).status_code == 200
+    assert await shop.get() == [1, 2]

@@ -1,13 +1,11 @@
 """The application that a node serves: routes over its running `Platform`, behind the guard.
 
-`receivers` is the one place where sources of work that listen to HTTP come in: a path and a coroutine function that is
-given each request to it and returns the answer.
+Sources of work that listen to HTTP come in before the routes: a request to the path of a sensor with `http=` is the sensor's.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request, Response
@@ -26,10 +24,8 @@ from .node import NodeRoutes
 if TYPE_CHECKING:
     from ..platform import Platform
 
-Receiver = Callable[[Request], Awaitable[Response]]
 
-
-def application(platform: Platform, *, closing: asyncio.Event, program: str = "", receivers: Mapping[str, Receiver] | None = None) -> FastAPI:
+def application(platform: Platform, *, closing: asyncio.Event, program: str = "") -> FastAPI:
     """The routes, without the guard. Setting `closing` ends what is being followed."""
     from ... import __version__
 
@@ -40,8 +36,6 @@ def application(platform: Platform, *, closing: asyncio.Event, program: str = ""
     app.add_api_route("/health", _health, methods=["GET"], tags=["node"])
     for routes in (EventRoutes(platform, closing), NodeRoutes(platform, program), AgentRoutes(platform)):
         app.include_router(routes.router())
-    for path, receiver in (receivers or {}).items():
-        app.add_route(path, receiver, methods=["POST", "PUT"])
     app.add_middleware(_Refusals)
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(RequestValidationError, _bad_request)
@@ -49,8 +43,8 @@ def application(platform: Platform, *, closing: asyncio.Event, program: str = ""
 
 
 def gateway(platform: Platform, token: str, **options: Any) -> Guard:
-    """`application` behind the guard: what a node serves."""
-    return Guard(application(platform, **options), token)
+    """`application` and the sensors behind the guard: what a node serves."""
+    return Guard(platform.hooks(application(platform, **options)), token)
 
 
 async def _health() -> Response:
@@ -87,8 +81,8 @@ async def _no_route(request: Request, error: Exception) -> Response:
     if error.status_code == 413:
         return too_large()
     if error.status_code == 405:
-        return plain_refusal("NO_SUCH_METHOD", f"{request.method} isn't for {request.url.path}", 405, error.headers)
-    return plain_refusal("NO_SUCH_PATH", f"there is nothing at {request.url.path}; /v1/openapi.json lists what there is", error.status_code)
+        return plain_refusal("no-such-method", f"{request.method} isn't for {request.url.path}", 405, error.headers)
+    return plain_refusal("no-such-path", f"there is nothing at {request.url.path}; /v1/openapi.json lists what there is", error.status_code)
 
 
 async def _bad_request(_request: Request, error: Exception) -> Response:
