@@ -45,7 +45,7 @@ class Counter(Agent):
 
     @action
     async def refuse(self) -> None:
-        raise Rejected("not_today")
+        raise Rejected("not_today", wanted=7)
 
     @action
     async def fail(self) -> None:

@@ -95,7 +95,7 @@ def test_a_key_makes_a_repetition_take_effect_once(jido: Jido, running: NodeThre
         (("Counter/a\x00", "add"), FAILED, "control characters"),
         (("Counter/\udcff", "add"), USAGE, "Unicode"),
         (("Counter/a", "name", "label=\udcff"), FAILED, "invalid-arguments"),
-        (("Counter/a", "refuse"), FAILED, "not_today"),
+        (("Counter/a", "refuse"), FAILED, "not_today\n  wanted=7\n"),
         (("Counter/a", "fail"), FAILED, "ValueError: a mistake"),
         (("Counter/slow", "wait", "--timeout", "0.05"), FAILED, "call-timeout"),
         (("Counter/a",), USAGE, "missing argument"),
@@ -184,6 +184,8 @@ def test_dead_letters_are_listed_redriven_and_cleared(jido: Jido, running: NodeT
     assert jido("events", "dead-letters", "redrive", "nope").code == FAILED
     assert jido("events", "dead-letters", "clear", "--source", "evnt").code == FAILED
     assert jido("events", "dead-letters", "clear").out == "cleared: 1\n"
+    none = jido("events", "dead-letters", "list")
+    assert (none.out, none.err) == ("", "no dead letters\n")
 
 
 # -- which node ------------------------------------------------------------------------------------------------------

@@ -341,6 +341,11 @@ async def test_members_that_want_something_else_are_refused(bus: EventBus, other
         await bus.subscribe(**{"pattern": "a", "handler": print, "group": "g", **other})
 
 
+async def test_a_handler_that_cant_take_an_event_is_refused_at_once(bus: EventBus) -> None:
+    with pytest.raises(InvalidArguments, match="called with the event alone"):
+        await bus.subscribe("a", lambda: None, durable="x")  # type: ignore[arg-type,misc]
+
+
 async def test_a_durable_name_has_one_handler(bus: EventBus) -> None:
     first = await bus.subscribe("a", print, durable="x")
     with pytest.raises(InvalidArguments, match="use group="):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any, ClassVar
@@ -345,7 +346,16 @@ def test_a_hook_that_takes_the_wrong_arguments_is_refused() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"key": ""}, {"key": 3}, {"batch": 0}, {"max_attempts": 0}, {"start": -1}, {"start": "now"}],
+    [
+        {"key": ""},
+        {"key": 3},
+        {"key": lambda: "all"},
+        {"key": lambda _event, _more: "all"},
+        {"batch": 0},
+        {"max_attempts": 0},
+        {"start": -1},
+        {"start": "now"},
+    ],
 )
 def test_a_subscription_is_checked_when_it_is_written(options: dict[str, Any]) -> None:
     with pytest.raises(DefinitionError, match="@on_event"):
@@ -358,6 +368,36 @@ def test_the_key_of_a_subscription_starts_at_an_attribute_of_events() -> None:
         class Listens(Agent):
             @on_event("orders.*", key="dta.region")
             async def heard(self, event: Event) -> None:
+                pass
+
+
+def test_the_key_of_a_subscription_isnt_a_coroutine_function() -> None:
+    async def everybody(_event: Event) -> str:
+        return "all"
+
+    with pytest.raises(DefinitionError, match="no coroutine function"):
+        on_event("orders.*", key=everybody)  # type: ignore[arg-type]
+
+
+def test_functions_of_which_nothing_is_known_may_name_the_key() -> None:
+    on_event("orders.*", key=operator.attrgetter("subject"))
+
+
+def test_a_handler_of_batches_takes_a_list() -> None:
+    with pytest.raises(DefinitionError, match=r"Single\.heard: with batch=10 it is given a list\[Event\]"):
+
+        class Single(Agent):
+            @on_event("orders.*", key="subject", batch=10)
+            async def heard(self, event: Event) -> None:
+                pass
+
+
+def test_a_handler_without_batches_takes_one_event() -> None:
+    with pytest.raises(DefinitionError, match=r"Several\.heard: it is given one Event at a time.*batch=100"):
+
+        class Several(Agent):
+            @on_event("orders.*", key="subject")
+            async def heard(self, events: list[Event]) -> None:
                 pass
 
 

@@ -135,6 +135,17 @@ async def test_a_batch_is_one_turn(world: Crashable) -> None:
     assert (await platform.agents.describe(ref)).turns == len(sizes)
 
 
+async def test_what_is_given_up_is_logged_with_the_line_that_raised(caplog: pytest.LogCaptureFixture) -> None:
+    Way.broken = {"north"}
+    async with Platform(agents=[Region]) as platform:
+        await place(platform, "north", 1)
+        await until_async(lambda: platform.dead_letters.list("event"))
+    (line,) = (record.getMessage() for record in caplog.records if "moved to the dead letters" in record.getMessage())
+    assert 'raise ValueError(\\"no such shelf\\")' in line
+    assert "in placed" in line
+    assert "core/subscriptions.py" not in line
+
+
 async def test_a_key_that_keeps_failing_delays_only_itself_and_can_be_redriven(world: Crashable) -> None:
     Way.broken = {"north"}
     platform = await world.start([Region])

@@ -24,7 +24,7 @@ COME_BACK_S = 10.0
 
 Pattern = Annotated[str, typer.Argument(help="Types of events: * is one word, ** any number of them.")]
 Stream = Annotated[str | None, typer.Option("--stream", help="Only events of this stream.")]
-Source = Annotated[str | None, typer.Option("--source", help="event, cast or reminder.")]
+Source = Annotated[str | None, typer.Option("--source", help="event, cast, reminder or sensor.")]
 
 
 @app.command()
@@ -118,6 +118,8 @@ def list_letters(
         tell_json(letters)
     elif letters:
         table(("ID", "SOURCE", "NAME", "AGENT", "ERROR"), [(x["id"], x["source"], x["name"], x["agent"] or "", x["error"]) for x in letters])
+    else:
+        say("no dead letters", "dim")
 
 
 @letters_app.command()

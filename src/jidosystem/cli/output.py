@@ -161,6 +161,8 @@ def told(error: BaseException, *, as_json: bool = False) -> int:
         for part in textwrap.wrap(line, max(20, room - 7), break_on_hyphens=False) or [""]:
             say(f"{colour('error:', 'red', sys.stderr) if number == 0 else '      '} {part}" if number == 0 else f"       {part}")
             number = 1  # noqa: PLW2901 - further parts of the first line stand below it
+    if failure.code == "rejected" and (details := [f"{name}={value}" for name, value in failure.details.items() if name != "outcome_known"]):
+        say(f"  {', '.join(details)}")
     if failure.hint:
         say(f"  {failure.hint}")
     say(f"  [{failure.code}]", "dim")

@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import msgspec
 
 from .carried import carried, carried_metadata
+from .checks import refuses_one
 from .clock import Clock
 from .context import current
 from .dead_letters import DeadLetters
@@ -230,6 +231,8 @@ class EventBus:
             raise ShuttingDown("the platform is closing")
         if not callable(handler):
             raise InvalidArguments(f"handler={handler!r} can't be called", path="$.handler")
+        if refusal := refuses_one(handler):
+            raise InvalidArguments(f"handler={handler!r} is called with the event alone: {refusal}", path="$.handler")
         for name, value in (("max_in_flight", max_in_flight), ("max_attempts", max_attempts)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise InvalidArguments(f"{name}={value!r}: a whole number, at least 1", path=f"$.{name}")

@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from collections.abc import Callable
 
 from .errors import DefinitionError
+
+
+def refuses_one(function: Callable[..., object]) -> str:
+    """Why a function can't be called with one argument; "" if it can, or if its signature isn't known."""
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError as error:
+        return str(error)
+    except ValueError:  # of some built-in ones nothing is known
+        pass
+    return ""
 
 
 def check_whole(block: str, option: str, value: object, least: int, most: int | None = None) -> None:

@@ -231,4 +231,4 @@ def _letter(address: str, head: bytes) -> DeadLetter:
 
 def _check_source(source: object) -> None:
     if source is not None and source not in SOURCES:
-        raise InvalidArguments(f"source={source!r}: {one_of(source, SOURCES)}, or None for all", path="$.source")
+        raise InvalidArguments(f"source={source!r}: None for all, or {one_of(source, SOURCES)}", path="$.source")

@@ -25,6 +25,7 @@ from .log import EventLog
 from .observability import logger
 from .position import KeptPosition
 from .records import Records
+from .traces import for_log
 from .troubles import is_cancelled_from_outside, is_passing, told_delay_s
 
 LOOK_AHEAD = 20_000
@@ -269,7 +270,9 @@ class DurableSubscription:
                 "an event couldn't be handled; it comes again", lane=lane.key, position=events[0].position, events=len(events), error=describe(error)
             )
             return
-        self._lines.error("an event is moved to the dead letters", lane=lane.key, position=last.position, error=describe(error))
+        self._lines.error(
+            "an event is moved to the dead letters", lane=lane.key, position=last.position, error=describe(error), exc_info=for_log(error)
+        )
         try:
             await self._bury(last, lane.key, lane.attempts, error)
         except (JidoError, *NOT_CARRIED) as full:
@@ -294,7 +297,9 @@ class DurableSubscription:
 
     async def _bury_for_sure(self, event: Event, error: BaseException) -> None:
         """Of an event that has no lane: nothing can be read past it until it is kept."""
-        self._lines.error("an event has no key; it is moved to the dead letters", position=event.position, error=describe(error))
+        self._lines.error(
+            "an event has no key; it is moved to the dead letters", position=event.position, error=describe(error), exc_info=for_log(error)
+        )
         wait_s = 0.1
         while True:
             try:

@@ -42,6 +42,12 @@ def leave(error: BaseException, node: str) -> None:
             error.with_traceback(trace)  # an assignment fails on exceptions that are frozen dataclasses
 
 
+def for_log(error: BaseException) -> BaseException:
+    """The error of a delivery that is given up, to be logged with the frames of its user: nobody else gets it any more."""
+    leave(error, "")
+    return error
+
+
 def leaves(method: F) -> F:
     """Decorate a coroutine method that users call on a part of the platform, which has a `_node_name`: its errors `leave`."""
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 from ..core.blame import about, member_with, users_line
+from ..core.checks import refuses_one
 from ..core.errors import DefinitionError, InvalidArguments, InvalidPattern, NoHost, NotYetAvailable
 from ..core.events import Event, matcher
 from ..core.ids import check_type_name
@@ -234,6 +235,10 @@ def _check_event_options(pattern: object, key: object, batch: object, start: obj
             lane_path(key)
         except InvalidArguments as error:
             raise DefinitionError(f"@on_event(key={key!r}): {error}") from None
+    elif inspect.iscoroutinefunction(key):
+        raise DefinitionError(f"@on_event(key={key!r}): a plain function of the event, no coroutine function")
+    elif refusal := refuses_one(key):
+        raise DefinitionError(f"@on_event(key={key!r}): it is called with the event alone: {refusal}")
 
 
 DELETE = "delete"
@@ -316,6 +321,7 @@ class AgentType:
             self.actions[name] = self._spec(name, function, where, options)
         if (event := getattr(function, "__jido_on_event__", None)) is not None:
             _check_takes(where, function, 1)
+            _check_batch(where, function, self.cls, event.batch)
             self.events[name] = (self._internal(name, function), event)
         if (from_version := getattr(function, "__jido_migrates__", None)) is not None:
             if not isinstance(member, staticmethod):
@@ -411,6 +417,20 @@ def _check_takes(where: str, function: Any, count: int) -> None:
     except TypeError as error:
         taken = f"{count} argument{'s' * (count != 1)} beside self"
         raise DefinitionError(f"{where}{inspect.signature(function)}: the platform calls it with {taken}: {error}") from None
+
+
+def _check_batch(where: str, function: Any, cls: type, batch: int | None) -> None:
+    """`DefinitionError` if the hint of a handler of events contradicts `batch=`; one that can't be resolved is left alone."""
+    try:
+        hints = _hints_of(function, where, cls)
+    except DefinitionError:
+        return
+    _, *parameters = inspect.signature(function).parameters
+    hint = hints.get(parameters[0]) if parameters else None
+    if batch is not None and hint is Event:
+        raise DefinitionError(f"{where}: with batch={batch} it is given a list[Event], not an Event")
+    if batch is None and (hint is list or typing.get_origin(hint) is list):
+        raise DefinitionError(f"{where}: it is given one Event at a time; for a list of them say @on_event(…, batch=100)")
 
 
 def _make_reader(cls: type, names: tuple[str, ...]) -> type:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from ..core.codec import encode
 from ..core.errors import JidoError, describe
 from ..core.records import Row
+from ..core.traces import for_log
 from ..core.troubles import is_passing
 from .deliveries import deliver_effect
 from .effects import CastEffect
@@ -128,7 +129,14 @@ class Outbox:
             node.later(delay_s, partial(self._send, to, attempt + (not passing), tries + 1))
         else:
             cast, _row = self._lanes[to][0]
-            node.log.error("an effect is moved to the dead letters", agent=self._activation.address, to=to, action=cast.action, error=describe(error))
+            node.log.error(
+                "an effect is moved to the dead letters",
+                agent=self._activation.address,
+                to=to,
+                action=cast.action,
+                error=describe(error),
+                exc_info=for_log(error),
+            )
             node.own(self._bury(to, cast, attempt, tries, error))
 
     async def _bury(self, to: str, cast: CastEffect, attempts: int, tries: int, error: BaseException) -> None:

@@ -23,6 +23,7 @@ from ..core.errors import JidoError, RefusedError, StoreError, TooLarge, describ
 from ..core.outside import later_in_passing
 from ..core.records import StoredRow
 from ..core.schedule import follows_wall_clock, next_due
+from ..core.traces import for_log
 from .deliveries import deliver_effect
 from .effects import Reminder
 from .outbox import LONGEST_WAIT_S, MAX_ATTEMPTS, backoff_s
@@ -223,7 +224,9 @@ class Reminders:
             delay_s = min(backoff_s(tries, node.random()), LONGEST_WAIT_S) if passing else backoff_s(attempt, node.random())
             node.later(delay_s, partial(self._fire, address, reminder, now_s, zero_s, attempt + (not passing), tries + 1))
             return
-        node.log.error("a reminder is moved to the dead letters", agent=address, reminder=reminder.name, error=describe(error))
+        node.log.error(
+            "a reminder is moved to the dead letters", agent=address, reminder=reminder.name, error=describe(error), exc_info=for_log(error)
+        )
         node.own(self._bury(address, reminder, now_s, zero_s, attempt, tries, error))
 
     async def _bury(self, address: str, reminder: Reminder, now_s: float, zero_s: float, attempts: int, tries: int, error: BaseException) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.errors import StoreError, describe
 from ..core.hooks import Receivers
+from ..core.traces import for_log
 from .activation import SYSTEM_READ, nothing
 from .definition import ActionOptions, ActionSpec
 from .folders import Folders, check_installed
@@ -190,7 +191,9 @@ class Sensors:
         known = None if packed.position is None else blake2b(packed.position + packed.arguments, digest_size=16).hexdigest()
         address, name = activation.address, f"{activation.host.type.name}.{spec.name}"
         payload = {"sensor": spec.name, "args": packed.arguments}
-        self._node.log.error("an item of a sensor is moved to the dead letters", agent=address, sensor=spec.name, error=describe(error))
+        self._node.log.error(
+            "an item of a sensor is moved to the dead letters", agent=address, sensor=spec.name, error=describe(error), exc_info=for_log(error)
+        )
         await self._node.letters.bury("sensor", name, address, payload, series=known or self._node.ids(), number=0, attempts=attempts, error=error)
 
 

@@ -133,7 +133,7 @@ class EventRoutes:
 
     async def letters(
         self,
-        source: str | None = Query(None, description="event, cast or reminder."),
+        source: str | None = Query(None, description="event, cast, reminder or sensor."),
         name: str | None = Query(None),
         limit: int = Query(100, ge=1, le=MAX_PAGE),
     ) -> Response:
