@@ -223,7 +223,7 @@ async def test_a_key_makes_a_repetition_take_effect_once(client: httpx2.AsyncCli
         ("Desk/a%00/add", b"", 400, "invalid-key"),
         ("Desk//add", b"", 400, "invalid-key"),
         (f"Desk/{'k' * 513}/add", b"", 400, "invalid-key"),
-        ("Desk/%FF/add", b"", 400, "INVALID_PATH"),
+        ("Desk/%FF/add", b"", 400, "invalid-path"),
         ("Dusk/a/add", b"", 404, "no-host"),
         ("jido.sender/a/add", b"", 404, "no-host"),
         ("Desk/a/ad", b"", 404, "not-an-action"),

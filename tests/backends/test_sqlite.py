@@ -16,6 +16,8 @@ import pytest
 from jidosystem.backends.sqlite import open_store
 from jidosystem.backends.sqlite.log import _next_limit
 from jidosystem.backends.sqlite.records import EXPIRED
+from jidosystem.backends.sqlite.statements import HEAD, Head
+from jidosystem.backends.sqlite.writer import Writer
 from jidosystem.core.clock import SystemClock
 from jidosystem.core.errors import RecordUnreadable, StoreCorrupt, StoreError, StoreFull, StoreLocked, StoreUnavailable, StoreVersion
 from jidosystem.core.records import Committed, Row
@@ -321,6 +323,56 @@ async def test_a_question_that_cannot_be_put_to_the_engine_is_refused_and_the_re
         assert found is not None and found.head == b"h"
     finally:
         await records.close()
+
+
+class BadDisk(sqlite3.Connection):
+    """A connection whose file can't be read or written each time a statement begins in one of the ways that are listed."""
+
+    failing = ()
+
+    def execute(self, statement, *values):
+        for number, begins in enumerate(self.failing):
+            if statement.startswith(begins):
+                self.failing = self.failing[:number] + self.failing[number + 1 :]
+                error = sqlite3.OperationalError("disk I/O error")
+                error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+                raise error
+        return super().execute(statement, *values)
+
+
+async def test_a_disk_that_fails_again_while_a_doubt_is_ended_delays_the_answer_and_ends_nothing(path):
+    await (await open_store(path)).close()
+    loop = asyncio.get_running_loop()
+    connection = sqlite3.connect(path, factory=BadDisk, isolation_level=None, check_same_thread=False)
+    told = asyncio.Queue()
+
+    def settled(outcomes):
+        for outcome in outcomes:
+            told.put_nowait(outcome)
+
+    writer = await asyncio.to_thread(Writer, connection, path, loop, SystemClock(), told.put_nowait, settled)
+    connection.failing = (HEAD[1], "SELECT revision FROM heads")
+    doubtful, next_ = (Head(None, agent, 1, bytearray(b"1")) for agent in ("A/a", "A/b"))
+    writer.put(doubtful)
+    async with asyncio.timeout(10):
+        item, _value, error = await told.get()
+        assert (item, type(error)) == (doubtful, StoreUnavailable)
+        assert connection.failing == ()
+        writer.put(next_)
+        assert await told.get() == [next_]
+    await asyncio.to_thread(writer.close)
+
+
+async def test_what_was_asked_before_a_store_closes_is_answered_and_what_comes_then_is_refused(path):
+    records = await open_store(path)
+    await records.commit("A/a", 0, b"1")
+    asked = records.read("A/a")
+    closing = asyncio.ensure_future(records.close())
+    await asyncio.sleep(0)
+    with pytest.raises(StoreUnavailable, match="closed"):
+        await records.read("A/a")
+    await closing
+    assert (await asked).head == b"1"
 
 
 async def test_whoever_gives_up_while_a_store_is_opened_leaves_it_to_the_next(path):

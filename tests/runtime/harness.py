@@ -290,3 +290,5 @@ async def end_without_closing(platform: Platform) -> None:
         task.cancel()
     await asyncio.wait([*others, asyncio.ensure_future(asyncio.sleep(0))], timeout=2.0)
     node.threads.close()
+    if node._watchdog is not None:
+        await node._watchdog.close()

@@ -118,6 +118,7 @@ class Desk(Agent):
 
 async def test_a_call_that_began_times_out_uncertain_and_goes_on(platform: Platform) -> None:
     ref, gate = platform.agent(Desk, "a"), asyncio.Event()
+    await ref.get()  # it is loaded: the call begins at once
     with pytest.raises(CallTimeout, match=r"Desk/a\.wait.*had begun and goes on") as caught:
         await platform.call(ref.wait, gate, timeout=0.02)
     assert caught.value.uncertain is True

@@ -76,7 +76,11 @@ async def test_a_reminder_that_kept_failing_is_redriven(platform: Platform) -> N
     await platform.agent(Bank, "a").remind_to_pay(7)
     letter = await letter_of(platform, "reminder")
     assert (letter.agent, letter.attempts) == ("Bank/a", ATTEMPTS)
-    assert (await platform.agents.describe(platform.agent(Bank, "a"))).reminders == ()
+
+    async def forgotten() -> bool:  # after the letter, never before it
+        return (await platform.agents.describe(platform.agent(Bank, "a"))).reminders == ()
+
+    await until_async(forgotten)
     Way.open = True
     await platform.dead_letters.redrive(letter.id)
     assert await platform.agent(Bank, "a").get() == 7

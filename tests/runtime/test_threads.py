@@ -35,7 +35,6 @@ class Late(Agent):
 
 
 class Worker(Agent):
-    lifecycle = Lifecycle(turn_timeout=0.05)
     value: int = 0
 
     @action
@@ -78,6 +77,10 @@ class Worker(Agent):
     @action
     def call_from_here(self) -> int:
         return asyncio.run(self.agent(Other, "a").take(1))
+
+
+class Hasty(Worker):
+    lifecycle = Lifecycle(turn_timeout=1.0)  # long beside what a thread takes to start on a busy machine
 
 
 async def test_a_plain_def_runs_in_a_thread_and_the_loop_goes_on(platform: Platform) -> None:
@@ -124,7 +127,7 @@ async def test_it_cant_call(platform: Platform) -> None:
 
 async def test_a_thread_that_hangs_is_given_up_and_its_agent_goes_on() -> None:
     async with Platform() as platform:
-        ref, event = platform.agent(Worker, "a"), threading.Event()
+        ref, event = platform.agent(Hasty, "a"), threading.Event()
         with pytest.raises(TurnTimeout):
             await ref.hang(event)
         assert await ref.add(1) == 1
@@ -161,6 +164,7 @@ class Hung(Agent):
     @action
     def hang(self) -> None:
         self.value = 99
+        entered.set()
         threading.Event().wait()
 
     @action
@@ -176,10 +180,10 @@ class Hung(Agent):
 async def main():
     async with Platform("sqlite:///{path}") as platform:
         task = asyncio.ensure_future(platform.agent(Hung, "a").hang())
-        await asyncio.sleep(0.05)
+        await asyncio.to_thread(entered.wait)
     print("closed", repr(await asyncio.gather(task, return_exceptions=True)), flush=True)
 
-going = "thread"
+going, entered = "thread", threading.Event()
 asyncio.run(main())
 print("left", flush=True)
 """

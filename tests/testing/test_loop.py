@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jidosystem.testing import Stuck, outside, run
+from jidosystem.testing.loop import LOOK_EVERY
 
 YEAR_S = 365 * 86_400.0
 
@@ -180,6 +181,23 @@ def test_a_loop_that_goes_round_and_round_is_stopped() -> None:
         spinning.cancel()
 
     run(main(), patience_s=0.2)
+
+
+def test_a_test_that_runs_whenever_it_is_looked_at_isnt_stopped() -> None:
+    async def main() -> None:
+        for _ in range(3 * LOOK_EVERY):
+            await asyncio.sleep(0)
+
+    run(main())
+
+
+def test_a_test_that_goes_round_and_round_itself_is_stopped() -> None:
+    async def main() -> None:
+        while True:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0)
+
+    with pytest.raises(Stuck, match="although much else has"):
+        run(main(), patience_s=0.2)
 
 
 def test_time_that_runs_on_for_nothing_is_stopped() -> None:

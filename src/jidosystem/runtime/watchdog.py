@@ -52,9 +52,11 @@ class Watchdog:
         if outside is not None:
             outside.began(THREAD)
         self._signs.put(_STOP)
-        await self._ended
-        if outside is not None:
-            outside.ended(THREAD)
+        try:
+            await self._ended
+        finally:
+            if outside is not None:
+                outside.ended(THREAD)
 
     # -- the thread ------------------------------------------------------------------------------------------
 
@@ -87,7 +89,8 @@ class Watchdog:
             try:
                 return self._signs.get(timeout=patience_s / SLICES)
             except Empty:
-                continue
+                if self._loop.is_closed():  # it was asked for a sign that it can't give any more
+                    return _STOP
         return None
 
     def _pause(self, seconds: float) -> bool:

@@ -27,6 +27,8 @@ START_US = 1_000_000_000
 """What a new loop's clock shows: not zero, which some take for no time at all."""
 LOOK_EVERY = 512
 """After how many turns of the loop it is looked whether the test gets anywhere."""
+NOWHERE = (object(), 0.0)
+"""Where the test was at a look that never was: not even None, which is where it is while it runs."""
 
 
 class Stuck(AssertionError):
@@ -88,7 +90,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._moved: list[asyncio.Future[None]] = []
         self._main: asyncio.Future[Any] | None = None
         self._turns = 0
-        self._last_look: tuple[object, float] = (None, 0.0)
+        self._last_look: tuple[object, float] = NOWHERE
         self._ready: Any
         self._scheduled: Any
         super().__init__(_Selector(self._wait))
@@ -174,7 +176,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         if point is not self._last_look[0]:
             self._last_look = (point, now)
         elif now - self._last_look[1] > self.patience_s:
-            self._last_look = (None, 0.0)
+            self._last_look = NOWHERE
             self._interrupt(f"what the test waits for hasn't happened for {self.patience_s:g} s, although much else has")
 
     def _interrupt(self, why: str) -> None:
@@ -193,7 +195,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """As asyncio's; what it runs is the test."""
         main: asyncio.Future[Any] = asyncio.ensure_future(future, loop=self)
         before, self._main = self._main, main
-        self._last_look = (None, 0.0)
+        self._last_look = NOWHERE
         try:
             return super().run_until_complete(main)
         finally:

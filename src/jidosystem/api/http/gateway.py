@@ -81,8 +81,8 @@ async def _no_route(request: Request, error: Exception) -> Response:
     if error.status_code == 413:
         return too_large()
     if error.status_code == 405:
-        return plain_refusal("NO_SUCH_METHOD", f"{request.method} isn't for {request.url.path}", 405, error.headers)
-    return plain_refusal("NO_SUCH_PATH", f"there is nothing at {request.url.path}; /v1/openapi.json lists what there is", error.status_code)
+        return plain_refusal("no-such-method", f"{request.method} isn't for {request.url.path}", 405, error.headers)
+    return plain_refusal("no-such-path", f"there is nothing at {request.url.path}; /v1/openapi.json lists what there is", error.status_code)
 
 
 async def _bad_request(_request: Request, error: Exception) -> Response:

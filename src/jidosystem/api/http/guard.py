@@ -37,14 +37,14 @@ class Guard:
         host = headers.get(b"host", b"").decode("latin-1").lower()
         name = host if host.endswith("]") else host.rpartition(":")[0] if ":" in host else host
         if name not in LOOPBACK:
-            return plain_refusal("WRONG_HOST", f"Host: {host or 'none'}; this node answers to {', '.join(sorted(LOOPBACK))} only", 421)
+            return plain_refusal("wrong-host", f"Host: {host or 'none'}; this node answers to {', '.join(sorted(LOOPBACK))} only", 421)
         if scope["path"] not in OPEN and not hmac.compare_digest(headers.get(b"authorization", b""), self._expected):
             told = "the node's token is missing or wrong; `jido run` writes it for its own user, or set JIDO_TOKEN"
             return plain_refusal("unauthorized", told, 401, {"WWW-Authenticate": "Bearer"})
         try:
             unquote_to_bytes(scope.get("raw_path") or b"").decode()
         except UnicodeDecodeError:
-            return plain_refusal("INVALID_PATH", "the path is no UTF-8 once its percent signs are decoded", 400)
+            return plain_refusal("invalid-path", "the path is no UTF-8 once its percent signs are decoded", 400)
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or int(length) > MAX_BODY_BYTES:
             return too_large()

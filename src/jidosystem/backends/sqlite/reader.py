@@ -67,11 +67,14 @@ class Reader:
         value: T = await self.ask("call", function)
         return value
 
-    def close(self) -> None:
-        """Answer what was asked, then end. Blocks."""
+    def stop(self) -> None:
+        """Take no more questions; what was asked is answered. Called on the loop's thread, as whatever asks is."""
         self._closed = True
         self._hand_over()
         self._queue.put(None)
+
+    def close(self) -> None:
+        """Wait until a reader that was told to stop has ended. Blocks."""
         self._thread.join()
         self._connection.close()
 

@@ -91,6 +91,7 @@ class SqliteRecords(Records):
                 written, settled = partial(_end, outside, self._written), partial(_end, outside, self._settled)
                 self._writer = Writer(connection, path, loop, clock, written, settled)
         except sqlite3.Error:
+            self._reader.stop()
             self._reader.close()
             raise
         self._put = self._writer.put if outside is None else partial(_begin, outside, self._writer.put)
@@ -271,6 +272,7 @@ class SqliteRecords(Records):
             return
         self._closed = True
         self._log.close()
+        self._reader.stop()
         for watchers in self._watchers.values():
             for _seen, grown in watchers:
                 grown.set()

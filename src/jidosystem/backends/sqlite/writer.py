@@ -129,13 +129,13 @@ class Writer:
             self._connection.execute("BEGIN IMMEDIATE")
             self._connection.execute(f"PRAGMA user_version = {VERSION}")
             self._connection.execute("COMMIT")
+            ended = [(writes, error, self._is_there(writes[0], before)) for writes, before, error in self._doubtful]
         except sqlite3.Error:  # still failing: the next attempt tells
             self._roll_back()
             return False
-        doubtful, self._doubtful = self._doubtful, []
-        for writes, before, error in doubtful:
+        self._doubtful = []
+        for writes, error, there in ended:
             failed = translate(error, self._path)
-            there = self._is_there(writes[0], before)
             self._tell(self._settled, self._still_unknown(writes, error) if there else [(write, None, failed) for write in writes])
         return True
 
