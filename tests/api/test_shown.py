@@ -66,6 +66,8 @@ async def test_references_agents_and_infos() -> None:
         assert repr(info) == "<AgentInfo Counter/home live, version 1, revision 2, 2 turns, node n-1>"
         assert "value" in info._repr_html_()
         assert is_table(info._repr_html_())
+        assert repr(platform.agents) == "<agents of node n-1>"
+        assert repr(platform.events) == "<events of node n-1>"
         assert repr(Counter(value=3)) == "Counter(value=3, notes=[])"
 
 

@@ -390,8 +390,11 @@ async def test_a_call_in_place_of_the_action_is_told_and_leaves_no_coroutine_beh
 
 
 async def test_only_agent_classes_have_references(platform: Platform) -> None:
-    with pytest.raises(NoHost, match="isn't an agent class"):
+    with pytest.raises(NoHost, match="isn't an agent class") as caught:
         platform.agent(Order, "a")  # type: ignore[type-var]
+    assert caught.value.__context__ is None  # no error of ours is told beside it
+    with pytest.raises(NoHost, match="isn't an agent class"):
+        platform.agent([], "a")  # type: ignore[type-var]
     with pytest.raises(NoHost):
         platform.agent(Agent, "a")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import pytest
@@ -281,6 +282,59 @@ async def test_checking_mode_finds_an_argument_that_couldnt_travel(url: str) -> 
     async with Platform(url, checking=True) as platform:
         with pytest.raises(TypeError, match="amount"):
             await platform.agent(Room, "a").add("three")  # type: ignore[arg-type]
+
+
+class Forgetful(Agent):
+    """Lacks an annotation."""
+
+    value: int = 0
+    count = 0
+
+    @action
+    async def typo(self) -> None:
+        self.value = 1
+        self.vlaue = 2
+
+    @action
+    async def add(self) -> int:
+        self.count += 1  # of this activation only
+        return self.count
+
+    @action
+    async def get(self) -> int:
+        return self.value
+
+    @cached_property
+    def derived(self) -> int:
+        return 1
+
+    @action
+    async def derive(self) -> int:
+        self._seen = self.derived
+        return self._seen
+
+    @action
+    async def unawaited(self) -> None:
+        pending = self.get()
+        pending.close()  # type: ignore[attr-defined]
+        self.value = pending  # type: ignore[assignment]
+
+
+async def test_checking_mode_finds_what_is_assigned_to_no_field(url: str) -> None:
+    async with Platform(url, checking=True) as platform:
+        ref = platform.agent(Forgetful, "a")
+        with pytest.raises(InvalidResult, match=r"Forgetful/a\.typo assigned self\.vlaue, which is no field.*did you mean 'value'\?"):
+            await ref.typo()
+        with pytest.raises(InvalidResult, match=r"self\.count.*Annotate it"):
+            await ref.add()
+        assert await ref.get() == 0
+        assert await ref.derive() == await ref.derive() == 1
+
+
+async def test_a_forgotten_await_is_told(platform: Platform) -> None:
+    ref = platform.agent(Forgetful, "a")
+    with pytest.raises(InvalidResult, match=r"coroutine can't be carried; is an `await` missing\?"):
+        await ref.unawaited()
 
 
 async def test_checking_mode_changes_nothing_else(url: str) -> None:

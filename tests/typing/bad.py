@@ -36,6 +36,10 @@ class Counter(Agent):
         print(text)
 
 
+Counter(valeu=3)  # error: call-arg, reportCallIssue
+Counter(value="three")  # error: arg-type, reportArgumentType
+
+
 class Hooked(Agent):
     """Uses decorators on what they don't take."""
 

@@ -35,6 +35,9 @@ class Agents:
         agents._node, agents._node_name = node, node.name
         return agents
 
+    def __repr__(self) -> str:
+        return f"<agents of node {self._node_name}>"
+
     @leaves
     async def start(
         self, cls: type[A], key: str, *, resources: object = None, placement: object = None, constraints: object = None, isolation: object = None

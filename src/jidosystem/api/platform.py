@@ -64,8 +64,8 @@ class Platform:
         config: values by path, `{"agents.default_timeout": 10}`
         forwarders: send matching events to the outside
         clock: where time comes from, for tests: a `Clock`
-        checking: True: encode at every border and compare state between turns, to find what would break on another node. For tests. None:
-            `agents.checking_mode`
+        checking: True: encode at every border, compare state between turns and refuse what is assigned to no field, to find what would break
+            on another node or be lost. For tests. None: `agents.checking_mode`
         name: the node's name in log lines and `AgentInfo.node`; by default `host-pid`
         tracer_provider: OpenTelemetry's; by default the one that the application has set up before, if any
     """

@@ -106,6 +106,9 @@ class EventBus:
         self._forwarders: list[Forwarder] = []
         self._closed = False
 
+    def __repr__(self) -> str:
+        return f"<events of node {self._node_name}>"
+
     # -- publishing ------------------------------------------------------------------------------------------------
 
     @leaves

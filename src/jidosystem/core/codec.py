@@ -7,6 +7,7 @@ not malice.
 from __future__ import annotations
 
 import sys
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -57,7 +58,7 @@ def to_builtins(value: Any) -> Any:
     """Hook for encoding what msgspec doesn't know: pydantic models become dictionaries."""
     if is_pydantic_model(type(value)):
         return value.model_dump(mode="python")
-    instead = getattr(type(value), "_carried_instead", "")
+    instead = "; is an `await` missing?" if isinstance(value, Coroutine) else getattr(type(value), "_carried_instead", "")
     raise TypeError(f"{type(value).__module__}.{type(value).__qualname__} can't be carried{instead}")
 
 

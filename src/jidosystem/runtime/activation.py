@@ -24,7 +24,7 @@ from ..core.errors import (
 )
 from . import commits, endings
 from .boundary import IMMUTABLE, Signature
-from .checking import changed_names, unchanged_between_turns
+from .checking import changed_names, lost, unchanged_between_turns
 from .definition import ActionOptions, ActionSpec
 from .deliveries import to_be_done
 from .effects import Effects
@@ -345,14 +345,16 @@ class Activation:
 
     def _wrote(self, turn: Turn, value: Any) -> BaseException | None:
         """A writing turn ended well: what it changed and caused joins the batch. An error, if that can't be committed."""
+        if self.host.node.checking and (error := lost(self, turn)) is not None:
+            return error
         codec = self.host.type.codec
         before = self.state
         try:
             after = codec.encode_checked(self.instance, before)
-        except StateMismatch as error:
-            return InvalidResult(f"{self.address}.{turn.spec.name} left state that doesn't fit its type hints: {error}", agent=self.address)
-        except (*NOT_CARRIED, AttributeError) as error:
-            return InvalidResult(f"{self.address}.{turn.spec.name} left state that can't be carried: {error}", agent=self.address)
+        except StateMismatch as mismatch:
+            return InvalidResult(f"{self.address}.{turn.spec.name} left state that doesn't fit its type hints: {mismatch}", agent=self.address)
+        except (*NOT_CARRIED, AttributeError) as wrong:
+            return InvalidResult(f"{self.address}.{turn.spec.name} left state that can't be carried: {wrong}", agent=self.address)
         if after is before and turn.effects is None and turn.origin is None and turn.key is None:
             self.answer_when_durable(turn, value)
             return None

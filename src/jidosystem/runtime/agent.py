@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import field
 from datetime import datetime
-from typing import Any, ClassVar, TypeVar, TypeVarTuple, Unpack, overload
+from typing import Any, ClassVar, TypeVar, TypeVarTuple, Unpack, dataclass_transform, overload
 
 from ..core.blame import blame, place_of
 from ..core.carried import culprit
@@ -33,6 +34,7 @@ Ts = TypeVarTuple("Ts")
 _loose_ids = Ids("loose")
 
 
+@dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(field,))
 class Agent:
     """The class to derive from: a long-lived, stateful, addressable object. In the `class` statement, `class Counter(Agent, name="counter")`:
 

@@ -1,10 +1,12 @@
-"""Checking mode: state must change in turns only, and never in read-only ones."""
+"""Checking mode: state must change in turns only, never in read-only ones, and what is assigned must be a field."""
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
-from ..core.errors import StateChangedOutsideTurn, StateMismatch
+from ..core.errors import InvalidResult, StateChangedOutsideTurn, StateMismatch
+from ..core.near import near_or_all
 from .turn import Turn
 
 if TYPE_CHECKING:
@@ -42,3 +44,15 @@ def unchanged_between_turns(activation: Activation, turn: Turn) -> bool:
         )
     )
     return False
+
+
+def lost(activation: Activation, turn: Turn) -> InvalidResult | None:
+    """Checking mode: what the turn assigned to a name that is no field, so that it would be gone with the activation; it is taken away."""
+    kind, instance = activation.host.type, activation.instance
+    for name in vars(instance).keys() - set(kind.codec.names):
+        if not name.startswith("_") and not isinstance(getattr(kind.cls, name, None), cached_property):
+            delattr(instance, name)
+            near = near_or_all(name, kind.codec.names, "its fields are")
+            told = f"{activation.address}.{turn.spec.name} assigned self.{name}, which is no field and wouldn't be stored{near}"
+            return InvalidResult(f"{told}. Annotate it in the class, or begin its name with '_'", agent=activation.address)
+    return None

@@ -183,9 +183,8 @@ class Node:
 
     def ref_to(self, cls: type, key: str) -> Any:
         """A reference to an agent; `InvalidKey`, and what `host_of` raises."""
-        try:
-            host = self._by_class[cls]
-        except (KeyError, TypeError):
+        host = self._by_class.get(cls) if isinstance(cls, type) else None
+        if host is None:
             host = self._by_class[cls] = self.host_of(cls)
         return host.ref_class(host, check_key(key))
 

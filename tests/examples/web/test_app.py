@@ -47,7 +47,7 @@ def test_routes_call_agents_and_errors_have_their_status(listening: socket.socke
         answer = client.post("/polls/drinks/votes", json={"voter": "ann", "choice": "tea"})
         assert (answer.status_code, answer.json()) == (201, {"tea": 1})
         again = client.post("/polls/drinks/votes", json={"voter": "ann", "choice": "milk"})
-        assert (again.status_code, again.json()["error"]) == (409, "REJECTED")
+        assert (again.status_code, again.json()["error"]) == (409, "rejected")
         assert client.post("/polls/drinks/votes", json={"voter": 1}).status_code == 422
         assert client.get("/polls/%07").status_code == 404
         assert client.post("/polls/drinks/close").json() == {"tea": 1}
