@@ -284,7 +284,7 @@ async def _source(platform: Platform) -> object:
     ("slip", "meant"),
     [
         (_attribute, "add"), (_action_by_name, "amount"), (_keyword, "amount"), (_constructor, "value"), (_type, "Counter"),
-        (_state, "failed"), (_config, "default_timeout"), (_word_of_the_config, "one_for_all"), (_durability, "relaxed"), (_part, "events"),
+        (_state, "failed"), (_config, "agents.default_timeout"), (_word_of_the_config, "one_for_all"), (_durability, "relaxed"), (_part, "events"),
         (_name, "Agent"), (_start, "beginning"), (_source, "event"),
     ],
 )  # fmt: skip

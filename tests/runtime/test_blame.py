@@ -47,6 +47,8 @@ def refused(path: Path, source: str) -> errors.UsageError:
 
 MISTAKES = {
     "a field without default": "class C(Agent):\n    ok: int = 0\n    count: int  # here\n",
+    "a value without a type hint, which wouldn't be stored": "class C(Agent):\n    LIMIT = 3\n    _cache = None\n    count = 0  # here\n",
+    "a field's default without its hint": "class B(Agent):\n    count: int = 0\n\nclass C(B):\n    count = 5  # here\n",
     "a mutable default": "class C(Agent):\n    things: list[int] = []  # here\n",
     "a type that can't be carried": "class C(Agent):\n    x: int = 0\n    thing: type = int  # here\n",
     "a default of another type": "class C(Agent):\n    x: int = 0\n\n    count: int = 'a'  # here\n",

@@ -28,11 +28,13 @@ from .boundary import is_immutable, is_immutable_type
 
 _MISSING: Any = object()
 _EMPTY = (list, dict, set, frozenset, tuple, bytearray)
-_SCALARS = frozenset(
+_SCALARS: frozenset[type] = frozenset(
     {int, str, float, bool, bytes, types.NoneType, datetime.datetime, datetime.date, datetime.time, datetime.timedelta, decimal.Decimal, uuid.UUID}
 )
 
 
+_DATA: tuple[type, ...] = (*_SCALARS, *_EMPTY, enum.Enum, dataclasses.Field)
+"""What a class attribute without a type hint must not be: its author means a field."""
 _EXACT = frozenset({int, str, float, bool, bytes})
 
 
@@ -60,7 +62,16 @@ class Field:
 def collect_fields(cls: type, hints: Mapping[str, Any], inherited: Mapping[str, Field]) -> dict[str, Field]:
     """The fields of a class, its bases' first, by dataclass rules; `DefinitionError` naming what is wrong."""
     fields = dict(inherited)
-    for name in inspect.get_annotations(cls):
+    annotated = inspect.get_annotations(cls)
+    for name, value in cls.__dict__.items():
+        if name not in annotated and not name.startswith("_") and not name.isupper() and isinstance(value, _DATA):
+            kind = "…" if value is None or isinstance(value, dataclasses.Field) else type(value).__name__
+            with about(name):
+                raise DefinitionError(
+                    f"{cls.__name__}.{name} has no type hint and would not be stored: write `{name}: {kind} = …` for a durable field,"
+                    f" `{name}: ClassVar[{kind}] = …` or a name in capitals for a constant"
+                )
+    for name in annotated:
         hint = hints[name]
         if hint is ClassVar or get_origin(hint) is ClassVar or name.startswith("__"):
             continue
