@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
@@ -70,3 +72,20 @@ async def test_a_function_of_the_package_that_blocks_the_loop_fails_its_test() -
 @pytest.mark.blocking
 async def test_a_test_may_block_the_loop_on_purpose() -> None:
     sleeper()()
+
+
+def test_the_public_names_are_loaded_when_they_are_asked_for():
+    code = "import sys, jidosystem; print('jidosystem.runtime' in sys.modules); jidosystem.Agent; print('jidosystem.runtime' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["False", "True"]
+
+
+def test_what_is_loaded_is_what_type_checkers_are_told():
+    tree = ast.parse(Path(jidosystem.__file__).read_text())
+    told = next(node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    homes = {alias.name: line.module for line in told.body if isinstance(line, ast.ImportFrom) for alias in line.names}
+    assert sorted(homes) == sorted(jidosystem.__all__)
+    for name, module in homes.items():
+        home = importlib.import_module(module if module == "dataclasses" else f"jidosystem.{module}")
+        there = home.errors if name == "errors" else getattr(home, name)
+        assert getattr(jidosystem, name) is there, name
