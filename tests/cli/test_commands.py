@@ -173,6 +173,30 @@ def test_events_are_listed_and_replayed(jido: Jido, running: NodeThread, fresh: 
     assert jido("events", "list", "--after", "-1").code == USAGE
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("list", "counter.adedd"), "no events that fit counter.adedd\n"),
+        (("list", "--stream", "Conter/a"), "no events in Conter/a\n"),
+        (("list", "a.*", "--stream", "Conter/a", "--after", "3"), "no events that fit a.* in Conter/a after position 3\n"),
+        (("replay", "Nope/x"), "no events in Nope/x\n"),
+    ],
+)
+def test_where_there_are_no_events_it_is_said_beside_the_result(jido: Jido, running: NodeThread, arguments: tuple[str, ...], told: str) -> None:
+    ran = jido("events", *arguments)
+    assert (ran.code, ran.out, ran.err) == (OK, "", told)
+    assert jido("events", *arguments, "--json").err == ""
+
+
+def test_an_agent_of_which_nothing_is_stored_is_told_from_one_that_there_is(jido: Jido, running: NodeThread) -> None:
+    jido("call", "Counter/somebody", "add")
+    told = jido("describe", "Counter/somebdy").out
+    assert "nothing is stored of it; did you mean Counter/somebody?" in told
+    assert "state:" not in told
+    assert json.loads(jido("describe", "Counter/somebdy", "--json").out)["near"] == ["somebody"]
+    assert "nothing is stored" not in jido("describe", "Counter/somebody").out
+
+
 def test_dead_letters_are_listed_redriven_and_cleared(jido: Jido, running: NodeThread) -> None:
     publishing = asyncio.run_coroutine_threadsafe(running.platform.events.publish("deaf.one", {"key": "k"}), running.loop)
     publishing.result(10)
@@ -314,6 +338,11 @@ def test_names_of_commands_and_options_are_suggested(jido: Jido) -> None:
     assert "did you mean 'call'" in jido("cal").err
     assert "--limit" in jido("ps", "--limi", "2").err
     assert "'list'" in jido("events", "lst").err
+    assert "`jido config get` without a path prints all" in jido("config", "list").err
+    assert "`jido config get` without a path prints all" in jido("config", "show").err
+    assert "did you mean 'rollback'" in jido("config", "rolback").err
+    assert "`jido ps --type Loan`" in jido("ps", "Loan").err
+    assert "`jido describe Loan/ada`" in jido("ps", "Loan/ada").err
     assert "'clear'" in jido("events", "dead-letters", "claer").err
 
 

@@ -252,6 +252,18 @@ def test_a_file_in_a_package_and_a_dotted_name_are_the_same_module(start: Start,
         assert ended(process)[0] == 0
 
 
+def test_a_folder_is_answered_with_a_file_in_it(jido: Jido, home: Path) -> None:
+    for name, files, told in (
+        ("parcels", ("__init__.py", "app.py", "a.py"), "app.py"),
+        ("plain", ("agents.py",), "agents.py"),
+        ("bare", (), "app.py"),
+    ):
+        (home / name).mkdir()
+        for file in files:
+            (home / name / file).touch()
+        assert f"for example {os.path.join(name, told)}" in jido("run", name, "--port", "0").err
+
+
 def test_a_program_named_like_a_module_in_use_is_refused(start: Start, home: Path) -> None:
     (home / "json.py").write_text(PROGRAM)
     code, err = ended(subprocess.Popen([sys.executable, "-P", *JIDO[1:], "run", "json.py"], stderr=subprocess.PIPE, text=True, cwd=home))

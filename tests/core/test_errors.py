@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -132,3 +133,14 @@ def test_an_error_shows_its_facts() -> None:
     assert repr(errors.CallTimeout("no answer\n", agent="Counter/a", uncertain=True)) == (
         r"CallTimeout('no answer\n', agent='Counter/a', uncertain=True)"
     )
+
+
+def test_a_traceback_of_a_rejection_shows_its_fields_below_the_word() -> None:
+    error = errors.Rejected("not_free", seat=1, why="x" * 10_000)
+    word, fields, page = "".join(traceback.format_exception_only(error)).splitlines()
+    assert word.endswith("Rejected: not_free")
+    assert fields.startswith("seat=1, why='xx")
+    assert len(fields) < 500
+    assert page == "rejected: see docs/errors/rejected.md"
+    assert (str(error), error.reason, error.details()["message"]) == ("not_free", "not_free", "not_free")
+    assert errors.Rejected("not_free").note() == page

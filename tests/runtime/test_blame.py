@@ -46,6 +46,14 @@ def refused(path: Path, source: str) -> errors.UsageError:
 
 
 MISTAKES = {
+    "on_event bare": "class C(Agent):\n    @on_event  # here\n    async def a(self, e): ...\n",
+    "on_event without key": "class C(Agent):\n    @on_event('a')  # here\n    async def a(self, e): ...\n",
+    "on_event with an option that it doesn't have": "class C(Agent):\n    @on_event('a', keys='subject')  # here\n    async def a(self, e): ...\n",
+    "sensor bare": "class C(Agent):\n    @sensor  # here\n    async def a(self): yield 1\n",
+    "sensor without options": "class C(Agent):\n    @sensor()  # here\n    async def a(self): yield 1\n",
+    "migrate_state bare": "class C(Agent):\n    @staticmethod\n    @migrate_state  # here\n    def a(state): ...\n",
+    "migrate_state above staticmethod, bare": "class C(Agent):\n    @migrate_state  # here\n    @staticmethod\n    def a(state): ...\n",
+    "migrate_state by position": "class C(Agent):\n    @staticmethod\n    @migrate_state(1)  # here\n    def a(state): ...\n",
     "a field without default": "class C(Agent):\n    ok: int = 0\n    count: int  # here\n",
     "a value without a type hint, which wouldn't be stored": "class C(Agent):\n    LIMIT = 3\n    _cache = None\n    count = 0  # here\n",
     "a field's default without its hint": "class B(Agent):\n    count: int = 0\n\nclass C(B):\n    count = 5  # here\n",
@@ -99,11 +107,27 @@ def test_it_is_reported_at_its_line(what: str, tmp_path: Path) -> None:
     ("what", "near"),
     [
         ("a key that is no path", "'data'"), ("a block that refuses", "'block'"), ("an option that a block lacks", "'max_size'"),
-        ("a strategy that is none", "'one_for_all'"), ("a class keyword", "'version'"),
+        ("a strategy that is none", "'one_for_all'"), ("a class keyword", "'version'"), ("on_event with an option that it doesn't have", "'key'"),
     ],
 )  # fmt: skip
 def test_the_near_name_is_said(what: str, near: str, tmp_path: Path) -> None:
     assert f"did you mean {near}?" in str(refused(tmp_path / "mistake.py", MISTAKES[what]))
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        ("on_event bare", '@on_event needs its options; write for example @on_event("order.*", key="data.customer")'),
+        ("on_event without key", "'key'; write for example @on_event("),
+        ("sensor bare", '@sensor needs its options; write for example @sensor(every=5.0, action="take")'),
+        ("migrate_state bare", "@migrate_state needs its options; write for example @migrate_state(from_version=1)"),
+        ("migrate_state above staticmethod, bare", "@migrate_state needs its options"),
+    ],
+)
+def test_a_decorator_without_its_options_shows_an_example(what: str, told: str, tmp_path: Path) -> None:
+    error = refused(tmp_path / "mistake.py", MISTAKES[what])
+    assert isinstance(error, errors.DefinitionError)
+    assert told in str(error)
 
 
 def test_a_mixin_of_another_file_is_blamed_there(tmp_path: Path) -> None:

@@ -87,6 +87,8 @@ async def test_no_new_work_is_taken_and_everything_says_so(world: Crashable) -> 
         with pytest.raises(ShuttingDown) as caught:
             await attempt
         assert caught.value.outcome_known
+    with pytest.raises(ShuttingDown, match=r"^Desk/a: the platform is closed; take the reference from the platform that runs now"):
+        await ref.add()
 
 
 async def test_a_running_turn_is_finished_and_durable_and_what_waits_is_refused(world: Crashable) -> None:
@@ -100,7 +102,7 @@ async def test_a_running_turn_is_finished_and_durable_and_what_waits_is_refused(
     for call in waiting:
         with pytest.raises(ShuttingDown):
             await call
-    with pytest.raises(ShuttingDown):
+    with pytest.raises(ShuttingDown, match="is closing"):
         await ref.add()
     assert not closing.done()
     Inside.gate.set()

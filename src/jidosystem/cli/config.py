@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from ..core.near import near
 from . import node
 from .call import parse
 from .node import NodeOption
 from .output import Json, table, tell, tell_json
 
-app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=False, help="Read and change the configuration.")
+
+class Configuring(TyperGroup):
+    """A word that is no command is answered with a near one, or with all that there are."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the first argument names."""
+        if args and args[0] not in self.commands and not args[0].startswith("-"):
+            others = f"; there are {', '.join(self.commands)}, and `jido config get` without a path prints all values"
+            ctx.fail(f"there is no command {args[0]!r}{near(args[0], self.commands) or others}")
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=Configuring, rich_markup_mode=None, add_completion=False, no_args_is_help=False, help="Read and change the configuration."
+)  # fmt: skip
 
 
 @app.command()

@@ -38,12 +38,21 @@ def describe(
 
 def _show_agent(agent: Mapping[str, Any]) -> None:
     tell(colour(f"{agent['type']}/{agent['key']}", "bold"))
+    if agent["state"] == "passive" and not agent["turns"]:
+        meant = " or ".join(f"{agent['type']}/{key}" for key in agent["near"])
+        tell(f"  nothing is stored of it{f'; did you mean {meant}?' if meant else ''}")
+        tell("  its first call begins with:")
+    else:
+        _show_standing(agent)
+    for name, value in (agent["fields"] or {}).items():
+        tell(f"  .{name} = {json.dumps(value, ensure_ascii=False)}")
+
+
+def _show_standing(agent: Mapping[str, Any]) -> None:
     for name in ("state", "node", "version", "turns", "revision", "queued", "pending_effects", "reminders", "children", "cause"):
         value = agent[name]
         if value not in (None, "", [], 0):
             tell(f"  {name}: {', '.join(value) if isinstance(value, list) else value}")
-    for name, value in (agent["fields"] or {}).items():
-        tell(f"  .{name} = {json.dumps(value, ensure_ascii=False)}")
 
 
 def _show_type(kind: Mapping[str, Any]) -> None:

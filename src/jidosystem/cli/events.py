@@ -76,6 +76,8 @@ def list_events(
         return
     for event in answer["events"]:
         _tell_event(event, as_json=False)
+    if not answer["events"]:
+        _say_none(pattern, stream, after)
     if answer["next"] is not None:
         say(f"more: --after {answer['next']}", "dim")
 
@@ -88,8 +90,16 @@ def replay(
     as_json: Json = False,
 ) -> None:
     """Print all events of a stream, to its present end."""
+    event = None
     for event in node.follow(node.find(node_name), node.path_of("events", "replay"), {"stream": stream, "after": after}):
         _tell_event(event, as_json)
+    if event is None and not as_json:
+        _say_none("**", stream, after)
+
+
+def _say_none(pattern: str, stream: str | None, after: int) -> None:
+    fitting = f" that fit {pattern}" if pattern != "**" else ""
+    say(f"no events{fitting}{f' in {stream}' if stream is not None else ''}{f' after position {after}' if after else ''}", "dim")
 
 
 def _tell_event(event: Mapping[str, Any], as_json: bool) -> None:

@@ -36,13 +36,13 @@ def place_of(target: str) -> tuple[str, Path]:
     """(module's name, folder to import it from) of what the command line names."""
     if not target.endswith(".py") and os.sep not in target:
         if os.path.isdir(target) and not os.path.isfile(os.path.join(target, "__init__.py")):
-            raise usage(f"{target} is a folder: name the file that has the agents, for example {os.path.join(target, 'app.py')}")
+            raise usage(f"{target} is a folder: name the file that has the agents, for example {_file_in(target)}")
         if not all(part.isidentifier() for part in target.split(".")):
             raise usage(f"{target!r} is neither a file nor a module's name", "write a path such as counter.py, or a dotted name such as shop.agents")
         return target, Path.cwd()
     path = Path(target).absolute()
     if path.is_dir():
-        raise usage(f"{target} is a folder: name the file that has the agents, for example {os.path.join(target, 'app.py')}")
+        raise usage(f"{target} is a folder: name the file that has the agents, for example {_file_in(target)}")
     if not path.is_file():
         there = [str(Path(target).with_name(other.name)) for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
         raise usage(f"there is no file {target}{near(target, there)}", "name the file that has the agents")
@@ -55,13 +55,20 @@ def place_of(target: str) -> tuple[str, Path]:
     return ".".join(parts), root
 
 
+def _file_in(folder: str) -> str:
+    """The file in a folder that most likely has agents: app.py, or else the first that is there."""
+    there = sorted(file.name for file in Path(folder).glob("*.py") if not file.name.startswith("_"))
+    return os.path.join(folder, there[0] if there and "app.py" not in there else "app.py")
+
+
 def load(target: str, only: str | None = None) -> Program:
     """Import a program; `only`: names of the agent types to host, divided by commas. `Failure` with the author's line."""
     name, root = place_of(target)
     module = _imported(name, root, target)
     agents = _agents_of(module)
     if not agents:
-        raise Failure(f"{target} has no agent class to host", code="no-agents", hint="derive one: class Counter(Agent): ...")
+        hint = f"name the file that has them, for example {_file_in(target)}" if os.path.isdir(target) else "derive one: class Counter(Agent): ..."
+        raise Failure(f"{target} has no agent class to host", code="no-agents", hint=hint)
     if only is not None:
         agents = _chosen(agents, only, target)
     return Program(name.rpartition(".")[2], module, tuple(agents.values()))

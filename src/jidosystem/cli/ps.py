@@ -8,13 +8,14 @@ import typer
 
 from . import node
 from .node import NodeOption
-from .output import Json, say, table, tell, tell_json
+from .output import Json, say, table, tell, tell_json, usage
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 
-@app.command()
+@app.command(context_settings={"allow_extra_args": True})
 def ps(
+    ctx: typer.Context,
     type_name: Annotated[str | None, typer.Option("--type", help="Only agents of this type.")] = None,
     state: Annotated[str | None, typer.Option("--state", help="Only agents in this state, for example failed.")] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1_000, help="How many to show.")] = 20,
@@ -23,6 +24,10 @@ def ps(
     as_json: Json = False,
 ) -> None:
     """List agents by type and key, with totals per type."""
+    if ctx.args:
+        word = ctx.args[0]
+        hint = f"`jido describe {word}` shows one agent" if "/" in word else f"`jido ps --type {word}` lists the agents of one type"
+        raise usage(f"ps takes options only, not {word!r}", hint)
     found = node.find(node_name)
     query = {"type": type_name, "state": state, "limit": limit, "after": after}
     answer = node.ask(found, "GET", node.path_of("agents"), query=query)

@@ -14,13 +14,14 @@ import re
 import sys
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from .errors import DefinitionError, UsageError
 from .near import near_or_all
 from .traces import users_frame
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 Place = tuple[str, int]
 
 
@@ -86,6 +87,35 @@ def block(cls: type[T]) -> type[T]:
             code = function.__code__
             setattr(cls, name, classmethod(reporting(function, code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount])))
     return cls
+
+
+def called(example: str) -> Callable[[F], F]:
+    """Decorate a function that makes a decorator: used bare, or with options that it doesn't have, it is refused at its user's line."""
+
+    def checking(make: F) -> F:
+        signature = inspect.signature(make)
+
+        @functools.wraps(make)
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            with users_line:
+                try:
+                    signature.bind(*args, **kwargs)
+                except TypeError as error:
+                    raise DefinitionError(f"@{make.__name__}{_refused(error, signature, args, kwargs)}; write for example {example}") from None
+                return make(*args, **kwargs)
+
+        return cast("F", checked)
+
+    return checking
+
+
+def _refused(error: TypeError, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    if len(args) == 1 and not kwargs and (callable(args[0]) or isinstance(args[0], staticmethod | classmethod)):
+        return " needs its options"
+    for name in kwargs:
+        if name not in signature.parameters:
+            return f"({name}=…): there is no such option{near_or_all(name, signature.parameters, 'there are')}"
+    return f": {error}"
 
 
 # -- lines of a class ------------------------------------------------------------------------------------------------

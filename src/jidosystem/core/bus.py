@@ -126,7 +126,7 @@ class EventBus:
         """
         check_event_type(type)
         if self._closed:
-            raise ShuttingDown("the platform is closing and takes no new events")
+            raise ShuttingDown("the platform is closed, or closing, and takes no new events")
         if stream is None:
             stream = "default"
         elif not isinstance(stream, str) or not 0 < len(stream) <= MAX_STREAM_CHARS:
@@ -231,7 +231,7 @@ class EventBus:
 
     def _check_options(self, handler: Handler, start: object, max_in_flight: int, max_attempts: int) -> None:
         if self._closed:
-            raise ShuttingDown("the platform is closing")
+            raise ShuttingDown("the platform is closed, or closing, and takes no new subscriptions")
         if not callable(handler):
             raise InvalidArguments(f"handler={handler!r} can't be called", path="$.handler")
         if refusal := refuses_one(handler):

@@ -300,6 +300,11 @@ class Rejected(ActionError):
         """The word that it was raised with."""
         return str(self.args[0])
 
+    def note(self) -> str:
+        """The fields too: the word alone often doesn't say enough, and is what programs compare."""
+        told = ", ".join(f"{name}={short(value)}" for name, value in self.fields.items())
+        return f"{told}\n{super().note()}" if told else super().note()
+
 
 class Transient(ActionError):
     """Raised by actions for what may work the next time: `Retry` repeats it by default."""

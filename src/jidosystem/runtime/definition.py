@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
-from ..core.blame import about, member_with, users_line
+from ..core.blame import about, called, member_with, users_line
 from ..core.checks import refuses_one
 from ..core.errors import DefinitionError, InvalidArguments, InvalidPattern, NoHost, NotYetAvailable
 from ..core.events import Event, matcher
@@ -170,6 +170,7 @@ def on_child_failed(function: F) -> F:
         return marked
 
 
+@called("@migrate_state(from_version=1)")
 def migrate_state(*, from_version: int) -> Callable[[F], F]:
     """`@staticmethod` above it; `def f(state: dict) -> dict`: turns the stored fields of `from_version`, as plain builtins, into the next
     version's. Migrations chain, run when an agent is activated, and are stored with its next change. What one raises, or returns that
@@ -184,6 +185,7 @@ def migrate_state(*, from_version: int) -> Callable[[F], F]:
     return mark
 
 
+@called('@on_event("order.*", key="data.customer")')
 def on_event(
     pattern: str,
     *,
@@ -205,8 +207,7 @@ def on_event(
 
     Raises `InvalidPattern`, `DefinitionError`.
     """
-    with users_line:
-        _check_event_options(pattern, key, batch, start, max_attempts)
+    _check_event_options(pattern, key, batch, start, max_attempts)
     options = EventOptions(pattern, key, batch, start, max_attempts)
 
     def decorate(function: F) -> F:

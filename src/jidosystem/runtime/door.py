@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from ..core.context import current
-from ..core.errors import CallCycle, CallTimeout, InvalidFrame, JidoError, NoHost, NotAnAction, OutcomeUnknown, ShuttingDown, TooLarge, WireTimeout
+from ..core.errors import CallCycle, CallTimeout, InvalidFrame, JidoError, NoHost, NotAnAction, OutcomeUnknown, TooLarge, WireTimeout
 from ..core.ids import address_of, check_key, split_address
 from ..core.near import near_or_all
 from ..core.traces import leave
@@ -164,7 +164,7 @@ async def _ask(
     assert spec.agent_type is not None
     to = address_of(spec.agent_type.name, check_key(key))
     if node.closing:
-        raise ShuttingDown(f"{to}: the platform is closing and takes no new work", agent=to)
+        raise node.shutting_down(to)
     if idempotency_key is not None:
         check_idempotency_key(idempotency_key)
     blob = spec.signature.to_plain(args, kwargs)

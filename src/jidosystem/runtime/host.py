@@ -76,8 +76,7 @@ class Host:
 
     def shutting_down(self, key: str) -> ShuttingDown:
         """What refuses new work for an agent once the platform closes."""
-        address = self.prefix + key
-        return ShuttingDown(f"{address}: the platform is closing and takes no new work", agent=address)
+        return self.node.shutting_down(self.prefix + key)
 
     def find(self, key: str) -> Activation:
         """The agent's activation; if there is none, one that begins to load. Raises `ShuttingDown`."""

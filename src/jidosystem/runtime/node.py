@@ -114,6 +114,7 @@ class Node:
         self.breaker_threshold = breaker_threshold
         self.random = random
         self.closing = False
+        self.closed = False
         self.hosts: dict[str, Host] = {}
         self.live_count = 0
         self.outliving: set[Activation] = set()  # gone, while the code of a turn still runs
@@ -275,6 +276,13 @@ class Node:
         if self._watchdog is not None:
             await self._watchdog.close()
         self._collector.restore()
+        self.closed = True
+
+    def shutting_down(self, to: str) -> ShuttingDown:
+        """What refuses new work for an agent once the platform closes; a reference to it may have been kept for long."""
+        if self.closed:
+            return ShuttingDown(f"{to}: the platform is closed; take the reference from the platform that runs now", agent=to)
+        return ShuttingDown(f"{to}: the platform is closing and takes no new work", agent=to)
 
     async def _end(self, ends: dict[asyncio.Future[None], Activation], grace_s: float) -> None:
         """Wait for the ends of what runs; after the grace period cancel it, and name what doesn't stop then."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
+from ..core.blame import called
 from ..core.checks import check_number
 from ..core.codec import NOT_CARRIED, decoder_for, encode
 from ..core.errors import DefinitionError, InvalidArguments, InvalidPattern, OutsideTurn, StateMismatch
@@ -61,6 +62,7 @@ class SensorOptions:
     event: str | None
 
 
+@called('@sensor(every=5.0, action="take")')
 def sensor(
     *,
     every: float | None = None,
