@@ -64,7 +64,8 @@ def collect_fields(cls: type, hints: Mapping[str, Any], inherited: Mapping[str, 
     fields = dict(inherited)
     annotated = inspect.get_annotations(cls)
     for name, value in cls.__dict__.items():
-        if name not in annotated and not name.startswith("_") and not name.isupper() and isinstance(value, _DATA):
+        replaces = name not in inherited and any(name in vars(base) for base in cls.__mro__[1:])  # `poll = None` switches a sensor off
+        if name not in annotated and not replaces and not name.startswith("_") and not name.isupper() and isinstance(value, _DATA):
             kind = "…" if value is None or isinstance(value, dataclasses.Field) else type(value).__name__
             with about(name):
                 raise DefinitionError(
