@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -288,7 +288,7 @@ class Forgetful(Agent):
     """Lacks an annotation."""
 
     value: int = 0
-    count = 0
+    count: ClassVar[int] = 0
 
     @action
     async def typo(self) -> None:
