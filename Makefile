@@ -22,10 +22,10 @@ help: ## what can be made
 demo: $(VENV)/.pins-run ## January 2013 at three airports: killed in the middle, and the books balance (ARGS=--all: the whole year)
 	@$(BIN)/python -m examples.flights $(ARGS)
 
-test: $(VENV)/.pins-dev ## every test but the long ones
+test: $(VENV)/.pins-dev ## every test but the long ones, and the examples of README.md and docs/
 	$(BIN)/python -m pytest $(ARGS)
 
-check: lint types layers docs test ## everything that must hold before a change goes in
+check: lint types layers site test ## everything that must hold before a change goes in
 
 lint: $(VENV)/.pins-dev ## style
 	$(BIN)/ruff check .
