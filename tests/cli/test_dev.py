@@ -236,3 +236,90 @@ def test_ctrl_c_at_any_moment_ends_everything(dev: Callable[..., Dev], wait_s: f
     else:
         raise AssertionError("a process was left behind")
     assert node.running() == ([], [])
+
+
+LIFESPAN = """
+import asyncio
+from contextlib import asynccontextmanager
+
+
+async def heard(event):
+    with open("heard", "a") as file:
+        file.write(f"{{event.data}}\\n")
+
+
+@asynccontextmanager
+async def platform_lifespan(platform):
+    await platform.events.subscribe("told", heard, durable="heard")
+    await platform.events.publish("told", "{name}")
+    {before}
+    yield
+    {after}
+"""
+
+
+def heard(home: Path, *expected: str) -> None:
+    """Wait until the subscription has heard all of this, in this order."""
+    found: list[str] = []
+    for _ in range(600):
+        found = (home / "heard").read_text().split() if (home / "heard").exists() else []
+        if len(found) >= len(expected):
+            break
+        time.sleep(0.05)
+    assert found == list(expected)
+
+
+def lifespan(name: str, before: str = "", after: str = "") -> str:
+    return LIFESPAN.format(name=name, before=before, after=after)
+
+
+def test_a_lifespan_is_run_by_every_program_and_the_old_one_again_if_the_new_one_fails(dev: Callable[..., Dev], jido: Jido, home: Path) -> None:
+    running = dev()
+    running.until("serving")
+    running.save(1, more=lifespan("first"))
+    assert running.until("reloaded", "failed")["event"] == "reloaded"
+    heard(home, "first")
+    running.save(1, more=lifespan("second", before="undefined"))
+    failed = running.until("reloaded", "failed")
+    assert (failed["event"], failed["then"]) == ("failed", "the old program goes on")
+    assert "in platform_lifespan" in failed["lines"]
+    assert "NameError" in failed["message"]
+    heard(home, "first", "second", "first")  # what the failed one published is durable
+    assert jido("call", "Counter/home", "add").out == "1\n"
+    running.save(1, more="async def platform_lifespan(platform): pass\n")
+    assert "platform_lifespan is no async generator function" in running.until("reloaded", "failed")["message"]
+    running.save(1, more=lifespan("third"))
+    assert running.until("reloaded", "failed")["event"] == "reloaded"
+    heard(home, "first", "second", "first", "third")  # the one of a wrong form didn't stop the old one
+    assert running.end() == 0
+
+
+def test_a_lifespan_that_fails_at_its_end_is_told_and_the_new_program_takes_its_place(dev: Callable[..., Dev], jido: Jido) -> None:
+    running = dev()
+    running.until("serving")
+    running.save(1, more=lifespan("first", after="undefined"))
+    assert running.until("reloaded", "failed")["event"] == "reloaded"
+    running.save(5)
+    failed = running.until("reloaded", "failed")
+    assert (failed["event"], failed["then"]) == ("failed", "the new program takes its place")
+    assert running.until("reloaded", "failed")["event"] == "reloaded"
+    assert jido("call", "Counter/home", "add").out == "5\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_lifespan_that_never_begins_keeps_no_process_and_no_lock(dev: Callable[..., Dev], jido: Jido, home: Path, number: int) -> None:
+    running = dev()
+    running.until("serving")
+    text = "import os; open('pid', 'w').write(str(os.getpid())); await asyncio.Event().wait()"
+    running.save(1, more=lifespan("first", before=text))
+    heard(home, "first")
+    for _ in range(600):
+        if (home / "pid").exists() and (home / "pid").read_text():
+            break
+        time.sleep(0.05)
+    running.process.send_signal(number)
+    running.process.wait(20)
+    assert gone(int((home / "pid").read_text()))
+    again = dev()
+    again.until("serving")
+    assert jido("call", "Counter/home", "add").out == "1\n"

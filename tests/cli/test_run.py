@@ -41,6 +41,43 @@ class Counter(Agent):
 class Other(Agent):
     pass
 """
+LIFESPAN = """
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from jidosystem import Agent, Event, LogFileForwarder, Platform, action
+
+
+class Shop(Agent):
+    sold: int = 0
+
+    @action
+    async def sell(self) -> int:
+        self.sold += 1
+        self.emit("sold", self.sold)
+        return self.sold
+
+
+async def heard(event: Event) -> None:
+    print("heard", event.data, flush=True)
+
+
+@asynccontextmanager
+async def platform_lifespan(platform: Platform) -> AsyncGenerator[None]:
+    await platform.events.subscribe("sold", heard, durable="heard", group="w")
+    await platform.events.forward(LogFileForwarder("sold.jsonl", pattern="sold"))
+    print("opened", flush=True)
+    yield
+    print("sold at the end:", await platform.agent(Shop, "a").sell(), flush=True)
+"""
+BARE = """from contextlib import asynccontextmanager
+from jidosystem import Agent
+
+class Shop(Agent): pass
+
+@asynccontextmanager
+async def platform_lifespan(platform):
+"""
 
 Start = Callable[..., "subprocess.Popen[str]"]
 
@@ -76,6 +113,13 @@ def ready(process: subprocess.Popen[str]) -> dict[str, object]:
     assert line, process.communicate()[1]
     found: dict[str, object] = json.loads(line)
     return found
+
+
+def stands(process: subprocess.Popen[str]) -> None:
+    """Wait until a node without `--json` says that it serves."""
+    assert process.stderr is not None
+    while "Ctrl-C ends" not in (line := process.stderr.readline()):
+        assert line, process.poll()
 
 
 def ended(process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -279,3 +323,110 @@ def test_a_killed_node_is_forgotten_and_its_store_opens_again(start: Start, prog
     assert jido("ps").code == 3
     ready(start("run", "counter.py", "--json", "--port", "0"))
     assert jido("call", "Counter/home", "add").out == "2\n"
+
+
+def test_a_lifespan_subscribes_before_the_first_call_and_ends_while_the_platform_is_open(start: Start, home: Path, jido: Jido) -> None:
+    (home / "shop.py").write_text(LIFESPAN)
+    process = start("run", "shop.py", "--json", "--port", "0")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "opened\n"
+    ready(process)
+    assert jido("call", "Shop/a", "sell").out == "1\n"
+    assert process.stdout.readline() == "heard 1\n"
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (0, "")
+    assert "sold at the end: 2\n" in out
+    process = start("run", "shop.py", "--json", "--port", "0")  # what is durable goes on where it was
+    assert process.stdout is not None
+    if "heard 2" not in out:
+        assert "heard 2\n" in {process.stdout.readline() for _ in range(3)}
+    while len((home / "sold.jsonl").read_text().splitlines()) < 2:
+        time.sleep(0.05)
+
+
+def test_a_program_may_have_a_lifespan_and_no_agents(start: Start, home: Path) -> None:
+    (home / "shop.py").write_text(
+        LIFESPAN.replace("class Shop(Agent)", "class Shop").replace("    @action\n", "").partition("    print(")[0]
+        + '    await platform.events.publish("sold", 7)\n    yield\n'
+    )
+    process = start("run", "shop.py", "--json", "--port", "0")
+    assert process.stdout is not None
+    said = [process.stdout.readline() for _ in range(2)]
+    assert "heard 7\n" in said
+    assert any('"agents": []' in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("lifespan", "told"),
+    [
+        ("async def platform_lifespan(platform):\n    await platform.nothing\n", "line 5: platform_lifespan is no async generator function"),
+        ("def platform_lifespan(platform):\n    yield\n", "line 5: platform_lifespan is no async generator function"),
+        ("async def platform_lifespan(platform):\n    yield\n", "line 5: platform_lifespan has no @asynccontextmanager"),
+        ("@asynccontextmanager\nasync def platform_lifespan():\n    yield\n", "line 5: platform_lifespan() can't be called"),
+        ("@asynccontextmanager\nasync def platform_lifespan(platform, more):\n    yield\n", "(platform, more) can't be called"),
+        ("platform_lifespan = 3\n", "shop.py: platform_lifespan is no async generator function"),
+    ],
+)
+def test_a_lifespan_of_another_form_names_its_line_and_opens_no_store(start: Start, home: Path, lifespan: str, told: str) -> None:
+    (home / "shop.py").write_text(f"from contextlib import asynccontextmanager\nfrom jidosystem import Agent\n\nclass Shop(Agent): pass\n{lifespan}")
+    code, err = ended(start("run", "shop.py", "--port", "0"))
+    assert (code, told in err, "@asynccontextmanager" in err, "[definition]" in err) == (1, True, True, True), err
+    assert not (home / "shop.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("    undefined\n    yield\n", ["line 8, in platform_lifespan", "    undefined\n", "NameError"]),
+        ("    await platform.events.subscribe('a..b', print)\n    yield\n", ["line 8, in platform_lifespan", "a..b"]),
+        ("    import sys; sys.exit(4)\n    yield\n", ["line 8", "SystemExit: 4"]),
+        ("    if platform is None:\n        yield\n", ["didn't yield"]),
+    ],
+)
+def test_what_a_lifespan_raises_at_the_start_stops_it_with_the_authors_line(start: Start, home: Path, body: str, told: list[str]) -> None:
+    (home / "shop.py").write_text(BARE + body)
+    process = start("run", "shop.py", "--port", "0")
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (1, "")
+    for part in ("platform_lifespan of shop.py failed", *told):
+        assert part in err
+    assert "jidosystem/" not in err
+    assert "contextlib.py" not in err
+
+
+def test_what_a_lifespan_raises_at_the_end_is_told_after_the_store_is_closed(start: Start, home: Path) -> None:
+    (home / "shop.py").write_text(BARE + "    yield\n    undefined\n")
+    for _ in range(2):
+        process = start("run", "shop.py", "--port", "0")
+        stands(process)
+        process.send_signal(signal.SIGTERM)
+        code, err = ended(process)
+        assert (code, "line 9, in platform_lifespan" in err, node.running()) == (1, True, ([], []))
+
+
+def test_a_task_of_a_lifespan_that_fails_ends_the_node(start: Start, home: Path) -> None:
+    work = "import asyncio\nasync def work():\n    await asyncio.to_thread(input)\n    undefined\n\n"
+    (home / "shop.py").write_text(work + BARE + "    async with asyncio.TaskGroup() as group:\n        group.create_task(work())\n        yield\n")
+    process = subprocess.Popen(
+        [*JIDO, "run", "shop.py", "--port", "0"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=home
+    )
+    stands(process)
+    _out, err = process.communicate("\n", timeout=60)
+    assert (process.returncode, "line 4, in work" in err, "NameError" in err, node.running()) == (1, True, True, ([], [])), err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_a_lifespan_that_waits_for_ever_at_the_start_is_ended_by_the_first_signal(
+    start: Start, home: Path, number: signal.Signals, code: int
+) -> None:
+    body = (
+        "    try:\n        print('waits', flush=True)\n        await asyncio.Event().wait()\n        yield\n    finally:\n        print('cleared')\n"
+    )
+    (home / "shop.py").write_text("import asyncio\n" + BARE + body)
+    process = start("run", "shop.py", "--json", "--port", "0")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "waits\n"
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (code, "cleared\n", "")

@@ -9,7 +9,6 @@ program always stands by.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import secrets
@@ -31,7 +30,7 @@ from .run import AgentsOption, HostOption, NameOption, PathArgument, PortOption,
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 LAST_S = 30.0
-"""How long a worker may take to end; a platform closes within its `platform.shutdown_timeout`."""
+"""How long a worker may take to open, to close or to end; a platform closes within its `platform.shutdown_timeout`."""
 SETTLED_S = 2.0
 """A program that dies sooner after its start isn't started again before the next save."""
 
@@ -103,14 +102,22 @@ class Worker:
             theirs.close()
         return cls(process, *await asyncio.open_connection(sock=ours))
 
-    async def ask(self, **what: Any) -> dict[str, Any]:
-        """Its answer; one that is gone has failed."""
-        with contextlib.suppress(ConnectionError):
+    async def ask(self, patience_s: float | None = None, **what: Any) -> dict[str, Any]:
+        """Its answer; one that is gone has failed, and one that takes too long is killed."""
+        try:
             self._writer.write(json.dumps(what).encode() + b"\n")
-            line = await self._reader.readline()
+            async with asyncio.timeout(patience_s):
+                line = await self._reader.readline()
             if line:
                 answer: dict[str, Any] = json.loads(line)
                 return answer
+        except TimeoutError:
+            self.process.kill()
+            await self.gone
+            message = f"the program took longer than {patience_s:g} s to {what['do']} and was killed"
+            return {"told": "failed", "code": "timeout", "message": message, "lines": ""}
+        except ConnectionError:
+            pass
         code = await self.gone
         return {"told": "failed", "code": "process-ended", "message": f"the program's process ended ({_how(code)})", "lines": ""}
 
@@ -213,9 +220,14 @@ class Supervisor:
         if fresh is None:
             return
         old = self._current
-        if old is not None:
-            await old.ask(do="close")
-        answer = await fresh.ask(do="open")
+        try:
+            closed = await old.ask(LAST_S, do="close") if old is not None else {"told": "closed"}
+            if closed["told"] == "failed":
+                self._told.failed(closed, "the new program takes its place")
+            answer = await fresh.ask(LAST_S, do="open")
+        except asyncio.CancelledError:
+            self._let_go(fresh)
+            raise
         if answer["told"] == "open":
             self._current, fresh.since_s = fresh, time.monotonic()
             if old is None:
@@ -236,7 +248,7 @@ class Supervisor:
         if old is None:
             self._told.failed(failure, "waiting for the next save")
             return
-        again = await old.ask(do="open")
+        again = await old.ask(LAST_S, do="open")
         if again["told"] == "open":
             self._told.failed(failure, "the old program goes on")
         else:

@@ -1,4 +1,4 @@
-"""A user's program: importing it, finding its agent classes, and showing its author's own line if it can't be.
+"""A user's program: importing it, finding its agent classes and its lifespan, and showing its author's own line if it can't be.
 
 A program is a file (`counter.py`, `shop/app.py`) or the dotted name of a module. A file is imported as Python would import it
 from its own folder, or from above the packages that it is in; its `if __name__ == "__main__":` isn't run.
@@ -6,30 +6,41 @@ from its own folder, or from above the packages that it is in; its `if __name__ 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import inspect
 import os
 import sys
 import traceback
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..core.near import near
 from .output import Failure, usage
 
 if TYPE_CHECKING:
+    from ..api.platform import Platform
     from ..runtime.agent import Agent
 
 OURS = str(Path(__file__).parents[1])
-IMPORTING = importlib.__file__ or "importlib"
+PYTHONS = (importlib.__file__ or "importlib", contextlib.__file__, "<frozen")
+LIFESPAN = "platform_lifespan"
+"""Not `lifespan`: a program that has agents and a web application has one of those already, for the application."""
+
+Lifespan = Callable[["Platform"], AbstractAsyncContextManager[Any]]
 
 
 class Program(NamedTuple):
-    """An imported program: `name` is the last word of its module's name, `agents` the classes to host."""
+    """An imported program: `name` is the last word of its module's name, `agents` the classes to host, `lifespan` what runs
+    beside them while the platform is open."""
 
     name: str
     module: ModuleType
     agents: tuple[type[Agent], ...]
+    lifespan: Lifespan | None = None
 
 
 def place_of(target: str) -> tuple[str, Path]:
@@ -65,13 +76,13 @@ def load(target: str, only: str | None = None) -> Program:
     """Import a program; `only`: names of the agent types to host, divided by commas. `Failure` with the author's line."""
     name, root = place_of(target)
     module = _imported(name, root, target)
-    agents = _agents_of(module)
-    if not agents:
+    agents, lifespan = _agents_of(module), _lifespan_of(module)
+    if not agents and lifespan is None:
         hint = f"name the file that has them, for example {_file_in(target)}" if os.path.isdir(target) else "derive one: class Counter(Agent): ..."
         raise Failure(f"{target} has no agent class to host", code="no-agents", hint=hint)
     if only is not None:
         agents = _chosen(agents, only, target)
-    return Program(name.rpartition(".")[2], module, tuple(agents.values()))
+    return Program(name.rpartition(".")[2], module, tuple(agents.values()), lifespan)
 
 
 def _imported(name: str, root: Path, target: str) -> ModuleType:
@@ -87,13 +98,18 @@ def _imported(name: str, root: Path, target: str) -> ModuleType:
     except BaseException as error:
         if isinstance(error, ModuleNotFoundError) and error.name is not None and f"{name}.".startswith(f"{error.name}."):
             raise usage(f"there is no module {error.name!r} here", f"it was looked for in {root} and among what is installed") from None
-        code = getattr(error, "code", None)
-        told = str(error) if isinstance(code, str) else traceback.format_exception_only(error)[-1].strip()
-        raise Failure(f"{target} can't be imported: {told}", code=code if isinstance(code, str) else "program", lines=own_lines(error)) from error
+        raise failed(f"{target} can't be imported", error) from error
+
+
+def failed(what: str, error: BaseException) -> Failure:
+    """What an author's code raised, with the author's lines."""
+    code = getattr(error, "code", None)
+    told = str(error) if isinstance(code, str) else traceback.format_exception_only(error)[-1].strip()
+    return Failure(f"{what}: {told}", code=code if isinstance(code, str) else "program", lines=own_lines(error))
 
 
 def own_lines(error: BaseException) -> str:
-    """The traceback of an error without frames of the platform and of Python's import system: the author's lines."""
+    """The traceback of an error without frames of the platform and of what Python calls it through: the author's lines."""
     whole = traceback.TracebackException.from_exception(error)
     waiting: list[traceback.TracebackException | None] = [whole]
     while waiting:
@@ -106,7 +122,7 @@ def own_lines(error: BaseException) -> str:
 
 
 def _is_authors(filename: str) -> bool:
-    return not filename.startswith((OURS, IMPORTING, "<frozen"))
+    return not filename.startswith((OURS, *PYTHONS))
 
 
 def _agents_of(module: ModuleType) -> dict[str, type[Agent]]:
@@ -122,6 +138,31 @@ def _agents_of(module: ModuleType) -> dict[str, type[Agent]]:
                 told = f"two agent classes are named {name!r}: {_where(other)} and {_where(value)}"
                 raise Failure(told, code="definition", hint='give one of them another: class Counter(Agent, name="other")')
     return found
+
+
+def _lifespan_of(module: ModuleType) -> Lifespan | None:
+    """An async generator function of one parameter under `@asynccontextmanager`; anything else of that name is told before a store is opened."""
+    found = vars(module).get(LIFESPAN)
+    if found is None:
+        return None
+    inner = inspect.unwrap(found)
+    code = getattr(inner, "__code__", None)
+    where = str(module.__file__) if code is None else f"{code.co_filename}, line {code.co_firstlineno}"
+    if not inspect.isasyncgenfunction(inner):
+        raise _unfit(f"{where}: {LIFESPAN} is no async generator function")
+    if inner is found:
+        raise _unfit(f"{where}: {LIFESPAN} has no @asynccontextmanager above it")
+    try:
+        inspect.signature(inner).bind(None)
+    except TypeError:
+        raise _unfit(f"{where}: {LIFESPAN}{inspect.signature(inner)} can't be called with the platform alone") from None
+    lifespan: Lifespan = found
+    return lifespan
+
+
+def _unfit(told: str) -> Failure:
+    hint = f"write `@asynccontextmanager` and below it `async def {LIFESPAN}(platform: Platform) -> AsyncGenerator[None]:` with one `yield`"
+    return Failure(told, code="definition", hint=hint)
 
 
 def _where(cls: type) -> str:

@@ -6,8 +6,9 @@ import asyncio
 import os
 import secrets
 import signal
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import socket
 
     from .serving import Place
+
+R = TypeVar("R")
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -88,7 +91,10 @@ async def _run(place: Place, program: Program, listening: socket.socket, as_json
 
     ending = Ending(place.name)
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(await serve(place, program, listening))
+        served = await ending.unless_asked(serve(place, program, listening))
+        if served is None:
+            return ending.code
+        await stack.enter_async_context(served)
         written = node.NodeFile(place.name, url_of(listening), os.getpid(), place.target, place.token)
         await asyncio.to_thread(node.write, written)
         stack.push_async_callback(asyncio.to_thread, node.remove, written)
@@ -96,7 +102,7 @@ async def _run(place: Place, program: Program, listening: socket.socket, as_json
         if as_json:
             tell_json({"name": place.name, "url": url_of(listening), "pid": os.getpid(), "store": place.store, "agents": names})
         else:
-            say(f"{place.name}: {', '.join(names)} on {place.store}")
+            say(f"{place.name}: {', '.join(names) or 'no agents'} on {place.store}")
             say(f"{url_of(listening)}  (Ctrl-C ends)")
         await ending.wait()
         if not as_json:
@@ -111,6 +117,7 @@ class Ending:
         self.code = OK
         self._name = name
         self._asked = asyncio.Event()
+        self._opening: asyncio.Task[Any] | None = None
         loop = asyncio.get_running_loop()
         for number, code in ((signal.SIGINT, INTERRUPTED), (signal.SIGTERM, OK)):
             loop.add_signal_handler(number, self._signalled, code)
@@ -120,6 +127,20 @@ class Ending:
             os._exit(code or FAILED)  # what was acknowledged is durable; the file is removed by whoever looks for a node next
         self.code = code
         self._asked.set()
+        if self._opening is not None:
+            self._opening.cancel()
+
+    async def unless_asked(self, opening: Coroutine[Any, Any, R]) -> R | None:
+        """What opens, in this task; None if a signal came before it stood: a program's lifespan may wait for ever."""
+        self._opening = asyncio.current_task()
+        try:
+            return await opening
+        except asyncio.CancelledError:
+            if not self._asked.is_set():
+                raise
+            return None
+        finally:
+            self._opening = None
 
     async def wait(self) -> None:
         """Until the first signal."""

@@ -1,12 +1,15 @@
-"""A node at work: a platform with a program's agents, and its HTTP API."""
+"""A node at work: a platform with a program's agents, the program's lifespan within it, and the HTTP API within that.
+
+A lifespan begins and ends in the task that serves: a `TaskGroup` may be held in it, and what fails there ends the node.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import tempfile
-from collections.abc import Coroutine
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NamedTuple
 
 from ..api.http.gateway import gateway
@@ -17,7 +20,7 @@ from ..core.records import Records
 from ..runtime.definition import AgentType
 from ..runtime.head import decode_head
 from ..runtime.loading import check_version, current_state
-from .program import Program
+from .program import LIFESPAN, Lifespan, Program, failed
 
 
 class Place(NamedTuple):
@@ -32,14 +35,14 @@ class Place(NamedTuple):
 class Node:
     """A platform being served. Closed in two steps, in which nobody who is being served is cut off."""
 
-    def __init__(self, platform: Platform, server: HttpServer, closing: asyncio.Event) -> None:
-        self._platform, self._server, self._closing = platform, server, closing
+    def __init__(self, opened: AsyncExitStack, server: HttpServer, closing: asyncio.Event) -> None:
+        self._opened, self._server, self._closing = opened, server, closing
 
-    async def close(self) -> None:
-        """Accept nothing more and close the platform: its store is free when this returns."""
+    async def close(self, error: BaseException | None = None) -> None:
+        """Accept nothing more, end the lifespan and close the platform: its store is free when this returns, or raises what the lifespan did."""
         self._closing.set()
         self._server.accept_no_more()
-        await self._platform.__aexit__(None, None, None)
+        await self._opened.__aexit__(type(error) if error is not None else None, error, None)
 
     async def close_connections(self) -> None:
         """Let the last answers go out; after `close`."""
@@ -48,9 +51,9 @@ class Node:
     async def __aenter__(self) -> Node:
         return self
 
-    async def __aexit__(self, *_error: object) -> None:
+    async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         try:
-            await self.close()
+            await self.close(error)
         finally:
             await self.close_connections()
 
@@ -88,10 +91,30 @@ async def serve(place: Place, program: Program, listening: socket.socket, *, dev
     closing = asyncio.Event()
     async with AsyncExitStack() as opening:
         await opening.enter_async_context(platform)
+        if program.lifespan is not None:
+            await opening.enter_async_context(_within(program.lifespan, platform, place.target))
         server = HttpServer(gateway(platform, place.token, closing=closing, program=place.target), listening)
         await server.start()
-        opening.pop_all()
-    return Node(platform, server, closing)
+        return Node(opening.pop_all(), server, closing)
+
+
+@asynccontextmanager
+async def _within(lifespan: Lifespan, platform: Platform, target: str) -> AsyncGenerator[None]:
+    """A program's lifespan; what it raises by itself is told with its author's lines."""
+    ours: BaseException | None = None
+    try:
+        async with lifespan(platform):
+            try:
+                yield
+            except BaseException as error:
+                ours = error
+                raise
+    except (asyncio.CancelledError, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as error:
+        if error is ours:
+            raise
+        raise failed(f"{LIFESPAN} of {target} failed", error) from error
 
 
 def rehearse() -> None:

@@ -1,7 +1,7 @@
 """One process of `jido dev`: it imports everything that is slow, waits to be told a program, and serves it when it is told to.
 
 Its supervisor holds the other end of a pair of sockets, JSON lines both ways, and the listening socket. When the supervisor
-is gone, however it went, the worker closes its platform and ends.
+is gone, however it went, the worker closes its platform and ends, in the middle of opening too.
 
     from above   {"load": [target, only], "place": [...]}   {"do": "open"}   {"do": "close"}
     from here    {"told": "loaded"}  {"told": "open"}  {"told": "closed"}  {"told": "failed", ...}
@@ -16,9 +16,10 @@ import select
 import signal
 import socket
 import sys
+from collections.abc import Coroutine
 from typing import Any
 
-from .output import Failure, prepare, shape
+from .output import Failure, prepare, shape, told
 from .program import Program, load
 from .serving import Node, Place, rehearse, run_loop, serve
 
@@ -45,7 +46,12 @@ def main(control_fd: int, listening_fd: int) -> int:
             control.sendall(_failed(failure))
             return 1
         control.sendall(_told("loaded"))
-        return run_loop(_work(control, listening, Place(*task["place"]), program))
+        try:
+            return run_loop(_work(control, listening, Place(*task["place"]), program))
+        except Failure as failure:  # of a lifespan, at its end
+            return told(failure)
+        except asyncio.CancelledError:  # the supervisor went while it was opening
+            return 0
 
 
 async def _work(control: socket.socket, listening: socket.socket, place: Place, program: Program) -> int:
@@ -61,25 +67,49 @@ async def _work(control: socket.socket, listening: socket.socket, place: Place, 
                 coming.cancel()
                 return 0
             if json.loads(coming.result())["do"] == "close":
+                answer = _told("closed")
                 if serving is not None:
                     leaving.append(serving)
-                    await serving.close()
+                    try:
+                        await serving.close()
+                    except Exception as error:  # of a lifespan; the platform is closed nevertheless
+                        answer = _failed(error)
                 serving = None
-                writer.write(_told("closed"))
+                writer.write(answer)
                 continue
             try:
-                serving = await serve(place, program, listening, developing=True)
+                serving = await _unless_left(serve(place, program, listening, developing=True), reader, ended)
             except Exception as error:  # whatever it is, the supervisor tells it
                 writer.write(_failed(error))
             else:
                 writer.write(_told("open"))
     finally:
         if serving is not None:
-            await serving.__aexit__()
+            await serving.__aexit__(None, None, None)
         for node in leaving:
             await node.close_connections()
         ended.cancel()
         writer.close()
+
+
+async def _unless_left(opening: Coroutine[Any, Any, Node], reader: asyncio.StreamReader, ended: asyncio.Future[None]) -> Node:
+    """What opens, in this task, cancelled if the supervisor goes meanwhile: a program's lifespan may wait for ever."""
+    task = asyncio.current_task()
+    assert task is not None
+    gone = asyncio.ensure_future(reader.read(1))  # it says nothing while it waits for an answer
+
+    def leave(_why: asyncio.Future[Any]) -> None:
+        task.cancel()
+
+    gone.add_done_callback(leave)
+    ended.add_done_callback(leave)
+    try:
+        return await opening
+    finally:
+        gone.remove_done_callback(leave)
+        ended.remove_done_callback(leave)
+        gone.cancel()
+        await asyncio.wait((gone,))
 
 
 async def _terminated() -> None:
