@@ -150,13 +150,7 @@ def _short_way(host: Host, spec: ActionSpec) -> Callable[..., Coroutine[Any, Any
             value = step(coro, turn)
             if type(value) is TurnTask:
                 turn.started = started
-                if value.done():
-                    activation.task_ended(turn, value)
-                    activation.proceed()
-                else:
-                    turn.task = value
-                    watch(activation, turn, value)
-                return await calls.answer(turn)
+                return await _answer_of(turn, value)
             if type(value) in IMMUTABLE and turn.effects is None and not activation.queue and activation.status is LIVE:
                 try:
                     after = activation.state if readonly else encode_checked(instance, activation.state)
@@ -187,6 +181,18 @@ def _short_way(host: Host, spec: ActionSpec) -> Callable[..., Coroutine[Any, Any
 
     method.__jido_spec__ = spec  # type: ignore[attr-defined]
     return method
+
+
+async def _answer_of(turn: Turn, task: TurnTask) -> Any:
+    """The answer of a turn whose first step has left a task behind."""
+    activation = turn.activation
+    if task.done():
+        activation.task_ended(turn, task)
+        activation.proceed()
+    else:
+        turn.task = task
+        watch(activation, turn, task)
+    return await calls.answer(turn)
 
 
 async def _long_way(ref: Ref, spec: ActionSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
