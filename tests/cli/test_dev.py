@@ -306,6 +306,18 @@ def test_a_lifespan_that_fails_at_its_end_is_told_and_the_new_program_takes_its_
     assert jido("call", "Counter/home", "add").out == "5\n"
 
 
+def test_a_task_of_a_lifespan_that_fails_at_once_is_told_and_the_next_save_goes_on(dev: Callable[..., Dev], jido: Jido, home: Path) -> None:
+    running = dev()
+    running.until("serving")
+    held = "async with asyncio.TaskGroup() as group: group.create_task(asyncio.to_thread(print, undefined=1)); yield"
+    running.save(1, more=lifespan("first").replace("    yield\n", f"    {held}\n"))
+    happened = running.until("failed", "ended")
+    assert happened.get("code") in ("program", 1)  # it stood already, or didn't yet
+    running.save(7)
+    running.until("serving", "reloaded")
+    assert jido("call", "Counter/home", "add").out == "7\n"
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_lifespan_that_never_begins_keeps_no_process_and_no_lock(dev: Callable[..., Dev], jido: Jido, home: Path, number: int) -> None:
     running = dev()

@@ -347,7 +347,7 @@ def test_a_lifespan_subscribes_before_the_first_call_and_ends_while_the_platform
 
 def test_a_program_may_have_a_lifespan_and_no_agents(start: Start, home: Path) -> None:
     (home / "shop.py").write_text(
-        LIFESPAN.replace("class Shop(Agent)", "class Shop").replace("    @action\n", "").partition("    print(")[0]
+        LIFESPAN.replace("class Shop(Agent)", "class Shop").replace("    @action\n", "").partition('    print("opened"')[0]
         + '    await platform.events.publish("sold", 7)\n    yield\n'
     )
     process = start("run", "shop.py", "--json", "--port", "0")
@@ -405,13 +405,15 @@ def test_what_a_lifespan_raises_at_the_end_is_told_after_the_store_is_closed(sta
         assert (code, "line 9, in platform_lifespan" in err, node.running()) == (1, True, ([], []))
 
 
-def test_a_task_of_a_lifespan_that_fails_ends_the_node(start: Start, home: Path) -> None:
-    work = "import asyncio\nasync def work():\n    await asyncio.to_thread(input)\n    undefined\n\n"
+@pytest.mark.parametrize("first", ["await asyncio.to_thread(input)", "pass"])
+def test_a_task_of_a_lifespan_that_fails_ends_the_node(home: Path, first: str) -> None:
+    work = f"import asyncio\nasync def work():\n    {first}\n    undefined\n\n"
     (home / "shop.py").write_text(work + BARE + "    async with asyncio.TaskGroup() as group:\n        group.create_task(work())\n        yield\n")
     process = subprocess.Popen(
         [*JIDO, "run", "shop.py", "--port", "0"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=home
     )
-    stands(process)
+    if first != "pass":
+        stands(process)
     _out, err = process.communicate("\n", timeout=60)
     assert (process.returncode, "line 4, in work" in err, "NameError" in err, node.running()) == (1, True, True, ([], [])), err
 

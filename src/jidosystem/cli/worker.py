@@ -59,14 +59,15 @@ async def _work(control: socket.socket, listening: socket.socket, place: Place, 
     ended = asyncio.ensure_future(_terminated())
     serving: Node | None = None
     leaving: list[Node] = []
+    coming = asyncio.ensure_future(reader.readline())
     try:
         while True:
-            coming = asyncio.ensure_future(reader.readline())
             await asyncio.wait((coming, ended), return_when=asyncio.FIRST_COMPLETED)
             if not coming.done() or not coming.result():
-                coming.cancel()
                 return 0
-            if json.loads(coming.result())["do"] == "close":
+            wanted = json.loads(coming.result())["do"]
+            coming = asyncio.ensure_future(reader.readline())
+            if wanted == "close":
                 answer = _told("closed")
                 if serving is not None:
                     leaving.append(serving)
@@ -78,7 +79,7 @@ async def _work(control: socket.socket, listening: socket.socket, place: Place, 
                 writer.write(answer)
                 continue
             try:
-                serving = await _unless_left(serve(place, program, listening, developing=True), reader, ended)
+                serving = await _unless_left(serve(place, program, listening, developing=True), coming, ended)
             except Exception as error:  # whatever it is, the supervisor tells it
                 writer.write(_failed(error))
             else:
@@ -88,28 +89,29 @@ async def _work(control: socket.socket, listening: socket.socket, place: Place, 
             await serving.__aexit__(None, None, None)
         for node in leaving:
             await node.close_connections()
+        coming.cancel()
         ended.cancel()
         writer.close()
 
 
-async def _unless_left(opening: Coroutine[Any, Any, Node], reader: asyncio.StreamReader, ended: asyncio.Future[None]) -> Node:
-    """What opens, in this task, cancelled if the supervisor goes meanwhile: a program's lifespan may wait for ever."""
+async def _unless_left(opening: Coroutine[Any, Any, Node], *leaving: asyncio.Future[Any]) -> Node:
+    """What opens, in this task, cancelled if the supervisor goes meanwhile, since a program's lifespan may wait for ever.
+
+    It waits for nothing once that stands: a lifespan whose tasks fail cancels this task, and the node would be lost between two hands.
+    """
     task = asyncio.current_task()
     assert task is not None
-    gone = asyncio.ensure_future(reader.read(1))  # it says nothing while it waits for an answer
 
     def leave(_why: asyncio.Future[Any]) -> None:
         task.cancel()
 
-    gone.add_done_callback(leave)
-    ended.add_done_callback(leave)
+    for future in leaving:
+        future.add_done_callback(leave)
     try:
         return await opening
     finally:
-        gone.remove_done_callback(leave)
-        ended.remove_done_callback(leave)
-        gone.cancel()
-        await asyncio.wait((gone,))
+        for future in leaving:
+            future.remove_done_callback(leave)
 
 
 async def _terminated() -> None:
