@@ -101,7 +101,7 @@ async def serving(platform: Platform, **options: Any) -> AsyncIterator[httpx2.As
         async with httpx2.AsyncClient(base_url=url_of(listening), headers=headers, timeout=20) as client:
             yield client
         closing.set()
-        server.accept_no_more()
+        await server.accept_no_more()
         await server.stop()
 
 
@@ -440,7 +440,7 @@ async def test_followers_are_let_go_when_the_node_closes(platform: Platform) -> 
             lines = following.aiter_lines()
             await anext(lines)
             closing.set()
-            server.accept_no_more()
+            await server.accept_no_more()
             await server.stop()
             assert [line async for line in lines if line.strip()] == []
 

@@ -126,7 +126,7 @@ class NodeThread:
             self._ready.set()
             await self._ended.wait()
             closing.set()
-            server.accept_no_more()
+            await server.accept_no_more()
             await server.stop()
 
     def close(self) -> None:

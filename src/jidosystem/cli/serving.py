@@ -41,7 +41,7 @@ class Node:
     async def close(self, error: BaseException | None = None) -> None:
         """Accept nothing more, end the lifespan and close the platform: its store is free when this returns, or raises what the lifespan did."""
         self._closing.set()
-        self._server.accept_no_more()
+        await self._server.accept_no_more()
         await self._opened.__aexit__(type(error) if error is not None else None, error, None)
 
     async def close_connections(self) -> None:
@@ -125,7 +125,7 @@ def rehearse() -> None:
             with listen(port=0) as listening:
                 server = HttpServer(gateway(platform, "", closing=asyncio.Event()), listening)
                 await server.start()
-                server.accept_no_more()
+                await server.accept_no_more()
                 await server.stop()
         return 0
 

@@ -15,6 +15,7 @@ from typing import Any
 import uvicorn
 
 LAST_ANSWERS_S = 2
+FIRST_REQUEST_S, LOOK_EVERY_S = 0.25, 0.005
 
 
 class _Uvicorn(uvicorn.Server):
@@ -45,11 +46,18 @@ class HttpServer:
                 await self._task
             await asyncio.sleep(0)
 
-    def accept_no_more(self) -> None:
-        """Leave new connections in the socket's queue. Those that wait for an answer get it, then they are closed, idle ones at once."""
+    async def accept_no_more(self) -> None:
+        """Leave new connections in the socket's queue. Those that wait for an answer get it, then they are closed, idle ones at once;
+        one that was taken just now gets a moment to say what it wants: its request is on the way, and would be lost with it."""
         for server in self._server.servers:
             server.close()
-        for connection in tuple(self._server.server_state.connections):
+        connections = self._server.server_state.connections
+        until = asyncio.get_running_loop().time() + FIRST_REQUEST_S
+        while asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(LOOK_EVERY_S)  # uvicorn tells nobody of a request's beginning; the first look is after what was accepted is known
+            if all(connection.cycle is not None for connection in connections):  # type: ignore[union-attr]
+                break
+        for connection in tuple(connections):
             connection.shutdown()
 
     async def stop(self) -> None:
