@@ -7,6 +7,7 @@ running event loop. A test that does so on purpose says `@pytest.mark.blocking`.
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -23,6 +24,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell leaves it to what runs in its background, and processes to their children
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("--loop") == "uvloop":
         config.pluginmanager.register(OnUvloop())
 
