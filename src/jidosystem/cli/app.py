@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from ..core.near import near
 from .output import FAILED, INTERRUPTED, OK, USAGE, Quiet, prepare, tell, told
+from .plain import read_plainly
 
 COMMANDS = {
     "new": "Make a project: an agent, its test and a README.",
@@ -46,6 +47,7 @@ class Commands(TyperGroup):
         app: typer.Typer = importlib.import_module(f".{cmd_name}", __package__).app
         command = typer.main.get_command(app)
         command.name = cmd_name
+        read_plainly(command)
         return command
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -98,6 +100,7 @@ def run(arguments: list[str]) -> int:
 
 def _done(arguments: list[str]) -> int:
     command = typer.main.get_command(app)
+    read_plainly(command)
     try:
         code = command.main(arguments, prog_name="jido", standalone_mode=False)
         sys.stdout.flush()
