@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -410,6 +411,8 @@ async def test_describe(platform: Platform) -> None:
     await ref.remind_yourself()
     info = await platform.agents.describe(ref)
     assert (info.state, info.node, info.version, info.reminders) == ("live", platform.name, 1, ("tick",))
+    assert list(info.due) == ["tick"]
+    assert info.due["tick"] > datetime.now(UTC)
     assert info.fields == {"value": 3, "starts": 1, "ends": 0}
     with pytest.raises(InvalidArguments, match="isn't a reference"):
         await platform.agents.describe("Counter/a")  # type: ignore[arg-type]

@@ -44,6 +44,11 @@ class Counter(Agent):
         return value
 
     @action
+    async def later(self, days: float) -> None:
+        self.remind("report", every=days * 86_400, action=self.add)
+        self.remind("end", after=days * 7 * 86_400, action=self.add)
+
+    @action
     async def refuse(self) -> None:
         raise Rejected("not_today", wanted=7)
 

@@ -8,6 +8,8 @@ import json
 import os
 import socket
 import threading
+import time
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ from hypothesis import strategies as st
 from jidosystem.cli import node
 from jidosystem.cli.app import COMMANDS
 from jidosystem.cli.call import typed
+from jidosystem.cli.describe import distance
 from jidosystem.cli.output import FAILED, NO_NODE, OK, USAGE
-from tests.cli.conftest import TOKEN, Jido, NodeThread
+from tests.cli.conftest import TOKEN, Counter, Jido, NodeThread
 
 NO_NODES_FILES = (
     b"", b"{", b"[]", b"null", b'{"name": 1}', b"\xff", b"[" * 100_000, b'{"name":"x","url":5,"pid":"1","program":"","token":""}',
@@ -145,6 +148,35 @@ def test_agents_are_listed_and_described(jido: Jido, running: NodeThread, fresh:
     kind = jido("describe", "Counter").out
     assert "add(amount: int = 1) -> int  # Add to the value." in kind
     assert json.loads(jido("describe", "Counter", "--json").out)["name"] == "Counter"
+
+
+@pytest.mark.parametrize("passive", [False, True])
+def test_an_agent_is_described_with_when_its_reminders_are_due(
+    jido: Jido, running: NodeThread, fresh: str, passive: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert jido("call", fresh, "later", "days=3").code == OK
+    if passive:
+        stopping = running.platform.agents.stop(running.platform.agent(Counter, fresh.partition("/")[2]))
+        asyncio.run_coroutine_threadsafe(stopping, running.loop).result(10)
+    with monkeypatch.context() as local:
+        local.setenv("TZ", "JST-9")
+        time.tzset()
+        told = [line for line in jido("describe", fresh).out.splitlines() if "reminder" in line]
+    time.tzset()
+    found = json.loads(jido("describe", fresh, "--json").out)
+    report = datetime.fromisoformat(found["due"]["report"])
+    assert report.utcoffset() == timedelta(0)
+    assert [line.split(": ")[0] for line in told] == ["  reminder report", "  reminder end"]
+    assert told[0].startswith(f"  reminder report: {report.astimezone(timezone(timedelta(hours=9))):%Y-%m-%d %H:%M:%S} JST, in ")
+    assert 2 * 86_400 < found["due_in_s"]["report"] <= 3 * 86_400
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0.2, "now"), (-0.4, "now"), (59.7, "in 1 min"), (-61, "1 min 1 s ago"), (7_500, "in 2 h 5 min"), (86_460, "in 1 d"), (9e7, "in 1,041 d 16 h")],
+)
+def test_how_far_away_a_moment_is(seconds: float, told: str) -> None:
+    assert distance(seconds) == told
 
 
 def test_a_value_of_the_configuration_is_set_shown_and_rolled_back(jido: Jido, running: NodeThread) -> None:

@@ -1,9 +1,10 @@
-"""`jido describe`: one agent with its durable fields, or an agent type with its fields and actions."""
+"""`jido describe`: one agent with its durable fields and when its reminders are due, or an agent type with its fields and actions."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
@@ -29,6 +30,8 @@ def describe(
     else:
         found = node.ask(node.find(node_name), "GET", node.path_of("types", what))
     if as_json:
+        if "/" in what:
+            found["due_in_s"] = {name: round(_seconds_until(time), 3) for name, time in _times(found["due"]).items()}
         tell_json(found)
     elif "/" in what:
         _show_agent(found)
@@ -51,8 +54,37 @@ def _show_agent(agent: Mapping[str, Any]) -> None:
 def _show_standing(agent: Mapping[str, Any]) -> None:
     for name in ("state", "node", "version", "turns", "revision", "queued", "pending_effects", "reminders", "children", "cause"):
         value = agent[name]
-        if value not in (None, "", [], 0):
+        if name == "reminders":
+            _show_reminders(agent["due"])
+        elif value not in (None, "", [], 0):
             tell(f"  {name}: {', '.join(value) if isinstance(value, list) else value}")
+
+
+def _show_reminders(due: Mapping[str, str]) -> None:
+    """The next due first, in the zone of whoever looks."""
+    for name, time in sorted(_times(due).items(), key=lambda each: each[1]):
+        tell(f"  reminder {name}: {time.astimezone():%Y-%m-%d %H:%M:%S %Z}, {distance(_seconds_until(time))}")
+
+
+def _times(due: Mapping[str, str]) -> dict[str, datetime]:
+    return {name: datetime.fromisoformat(time) for name, time in due.items()}
+
+
+def _seconds_until(time: datetime) -> float:
+    return (time - datetime.now(UTC)).total_seconds()
+
+
+def distance(seconds: float) -> str:
+    """How far away a moment is, in its two largest units: "in 2 h 5 min", "3 s ago"."""
+    rest, told = round(abs(seconds)), list[str]()
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60), ("s", 1)):
+        count, rest = divmod(rest, size)
+        if count and len(told) < 2:
+            told.append(f"{count:,} {unit}")
+        elif told:
+            break
+    words = " ".join(told)
+    return "now" if not words else f"in {words}" if seconds > 0 else f"{words} ago"
 
 
 def _show_type(kind: Mapping[str, Any]) -> None:

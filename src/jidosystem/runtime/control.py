@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import suppress
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from ..core.clock import utc_from
 from ..core.errors import AgentFailed, JidoError, RecordUnreadable
 from ..core.ids import split_address
 from ..core.near import nearest
@@ -52,6 +54,7 @@ class AgentInfo(msgspec.Struct, frozen=True):
         revision: of its record; 0: it has none
         queued: messages in its mailbox
         reminders: names of its reminders; of agents that aren't live only by `describe`
+        due: when each of them is due next, by name, in UTC; only by `describe`
         children: addresses of its children, the oldest first; likewise
         pending_effects: casts that their receivers haven't committed yet; likewise
         cause: why it is failed or unreadable
@@ -68,6 +71,7 @@ class AgentInfo(msgspec.Struct, frozen=True):
     revision: int
     queued: int = 0
     reminders: tuple[str, ...] = ()
+    due: dict[str, datetime] = {}
     children: tuple[str, ...] = ()
     pending_effects: int = 0
     cause: str = ""
@@ -85,6 +89,10 @@ class AgentInfo(msgspec.Struct, frozen=True):
     def _repr_html_(self) -> str:
         rows = [(name, value) for name in self.__struct_fields__[2:-2] if (value := getattr(self, name))]
         return table(f"{self.type}/{self.key}", [*rows, *(self.fields or {}).items()])
+
+
+def _due_of(reminders: Iterable[Reminder]) -> dict[str, datetime]:
+    return {reminder.name: utc_from(reminder.due_s) for reminder in reminders}
 
 
 def _acting() -> Turn:
@@ -292,6 +300,7 @@ class Control:
             version=host.type.version, turns=activation.turns, revision=activation.revision,
             queued=len(activation.queue) if activation.queue is not None else 0,
             reminders=tuple(extra.reminders) if extra is not None else (),
+            due=_due_of(extra.reminders.values()) if fields and extra is not None else {},
             children=tuple(extra.children) if extra is not None else (),
             pending_effects=outbox.count if outbox is not None else 0,
             fields=host.type.codec.mapping(activation.state) if fields and activation.state else None,
@@ -309,7 +318,8 @@ class Control:
         state = current_state(host.type, head, record.agent) if head.state is not None else host.default_state
         reminders, children, pending = await stored_rows(self._node.records, record.agent)
         fields = host.type.codec.mapping(state, record.agent)
-        return msgspec.structs.replace(info, fields=fields, reminders=reminders, children=children, pending_effects=pending)
+        names, due = tuple(reminder.name for reminder in reminders), _due_of(reminders)
+        return msgspec.structs.replace(info, fields=fields, reminders=names, due=due, children=children, pending_effects=pending)
 
     async def _near_keys(self, host: Host, key: str) -> tuple[str, ...]:
         """Keys like one that nothing is stored of, from one page of those that begin as it does and one of the first of all."""

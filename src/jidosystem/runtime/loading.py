@@ -136,10 +136,10 @@ def casts_of(row: StoredRow) -> list[CastEffect]:
     return _casts.decode(row.value)
 
 
-async def stored_rows(records: Records, address: str) -> tuple[tuple[str, ...], tuple[str, ...], int]:
-    """What rows say of an agent that isn't live: the names of its reminders, its children, how many effects are still to be taken."""
+async def stored_rows(records: Records, address: str) -> tuple[tuple[Reminder, ...], tuple[str, ...], int]:
+    """What rows say of an agent that isn't live: its reminders, its children, how many effects are still to be taken."""
     try:
-        reminders = tuple(_reminder.decode(row.value).name for row in await records.read_rows(address, "due"))
+        reminders = tuple(_reminder.decode(row.value) for row in await records.read_rows(address, "due"))
         children = tuple(row.value.decode() for row in await records.read_rows(address, "child"))
         pending = sum(len(casts_of(row)) for row in await records.read_rows(address, "pending"))
     except (msgspec.MsgspecError, ValueError) as error:
