@@ -279,3 +279,21 @@ async def test_whatever_an_event_sets_off_names_it_as_its_cause(url: str) -> Non
         fallen: list[Event] = await until_async(all_fallen)
     assert {event.data: event.causation_id for event in fallen} == dict.fromkeys(("timer", "reminder", "cast", "call"), pushed.id)
     assert len({event.correlation_id for event in fallen}) == 1
+
+
+async def test_a_subscription_whose_type_is_not_hosted_is_named_once_and_goes_on_when_it_is(
+    world: Crashable, caplog: pytest.LogCaptureFixture
+) -> None:
+    platform = await world.start([Region, Mailing])
+    await platform.events.subscribe("orders.**", lambda _event: None, durable="Some.thing")
+    await place(platform, "north", 1)
+    await has_seen(platform.agent(Region, "north"), 1)
+    await world.crash()
+    platform = await world.start([Mailing])
+    await place(platform, "north", 2)
+    await until(lambda: "Region" in caplog.text, "its name in the log")
+    told = [record.getMessage() for record in caplog.records if "isn't hosted here" in record.getMessage()]
+    assert len(told) == 1
+    assert '"subscription": "Region.placed"' in told[0]
+    await has_seen(platform.agent(Region, "north"), 1, 2)
+    assert "Mailing" not in caplog.text and "Some" not in caplog.text

@@ -29,7 +29,7 @@ def deliver_effect(node: Node, address: str, effect: CastEffect | Reminder, orig
     type_name, key = split_address(address)
     host = node.hosts.get(type_name)
     if host is None:
-        node.recovery.wait_for_type(type_name, partial(deliver_effect, node, address, effect, origin, missed))
+        node.recovery.wait_for_type(type_name, partial(deliver_effect, node, address, effect, origin, missed), agent=address)
         return
     spec = host.type.deletion if effect.action == DELETE else host.type.actions.get(effect.action)
     try:

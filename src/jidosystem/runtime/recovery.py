@@ -51,14 +51,14 @@ class Recovery:
         type_name = split_address(address)[0]
         if type_name in self._node.hosts:
             return True
-        self.wait_for_type(type_name, None)
+        self.wait_for_type(type_name, None, agent=address)
         return False
 
-    def wait_for_type(self, type_name: str, call: Callable[[], None] | None) -> None:
-        """Call when a type comes to be hosted; its name is logged once."""
+    def wait_for_type(self, type_name: str, call: Callable[[], None] | None, **what: str) -> None:
+        """Call when a type comes to be hosted; its name is logged once, with what was the first to wait for it."""
         waiting = self._unhosted.get(type_name)
         if waiting is None:
-            self._node.log.warning("work waits for an agent type that isn't hosted here", agent_type=type_name)
+            self._node.log.warning("work waits for an agent type that isn't hosted here", agent_type=type_name, **what)
             waiting = self._unhosted[type_name] = []
         if call is not None:
             waiting.append(call)

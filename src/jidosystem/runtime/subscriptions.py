@@ -16,6 +16,7 @@ from ..core.events import Event, matcher
 from ..core.ids import check_key
 from ..core.keys import LaneOf, lane_path
 from ..core.log import EventLog
+from ..core.position import TYPE
 from ..core.records import Records
 from ..core.subscriptions import DurableSubscription
 from .definition import ActionSpec, EventOptions
@@ -45,6 +46,16 @@ class Subscriptions:
         waiting, self._waiting = self._waiting or [], None
         for host in waiting:
             await self._start_host(host)
+        self._node.own(self._node.recovery.read_until_told(self._name_waiting))
+
+    async def _name_waiting(self) -> None:
+        """Say in the log which agent types have a position here and aren't hosted: their events wait."""
+        async for page in self._records.scan_agents(TYPE):
+            for record in page:
+                name = record.agent.partition("/")[2]
+                type_name = name.rpartition(".")[0]
+                if record.head is not None and "/" not in name and type_name not in self._node.hosts:
+                    self._node.recovery.wait_for_type(type_name, None, subscription=name)
 
     async def close(self) -> None:
         """Stop; positions are stored. What was under way comes again and is dropped if it was done."""
