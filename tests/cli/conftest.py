@@ -69,6 +69,21 @@ class Deaf(Agent):
         raise ValueError("deaf")
 
 
+class Moody(Agent):
+    """Fails on events while it is told to."""
+
+    moody: bool = True
+
+    @on_event("moody.*", key="data.key", max_attempts=1)
+    async def heard(self, event: Event) -> None:
+        if self.moody:
+            raise ValueError("not now")
+
+    @action
+    async def cheer_up(self) -> None:
+        self.moody = False
+
+
 @dataclass
 class Ran:
     """What a command did."""
@@ -122,7 +137,7 @@ class NodeThread:
 
     async def _serve(self) -> None:
         async with AsyncExitStack() as stack:
-            self.platform = await stack.enter_async_context(Platform(agents=[Counter, Deaf], name=self.name))
+            self.platform = await stack.enter_async_context(Platform(agents=[Counter, Deaf, Moody], name=self.name))
             listening = stack.enter_context(listen(port=0))
             closing = asyncio.Event()
             server = HttpServer(gateway(self.platform, TOKEN, closing=closing, program="counter.py"), listening)

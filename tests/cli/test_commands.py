@@ -244,6 +244,30 @@ def test_dead_letters_are_listed_redriven_and_cleared(jido: Jido, running: NodeT
     assert (none.out, none.err) == ("", "no dead letters\n")
 
 
+def test_several_dead_letters_are_redriven_and_those_that_stay_are_named(jido: Jido, running: NodeThread) -> None:
+    for key in "abcd":
+        asyncio.run_coroutine_threadsafe(running.platform.events.publish("moody.one", {"key": key}), running.loop).result(10)
+    letters: list[Any] = []
+    while len(letters) < 4:
+        letters = json.loads(jido("events", "dead-letters", "list", "--name", "Moody.heard", "--json").out)
+    ids = {letter["agent"]: letter["id"] for letter in letters}
+    a, b, c, d = (ids[f"Moody/{key}"] for key in "abcd")
+    jido("call", "Moody/a", "cheer_up")
+    some = jido("events", "dead-letters", "redrive", a, "nope", b)
+    assert (some.code, some.out) == (FAILED, f"redriven: {a}\n")
+    assert "2 of 3 dead letters weren't redriven" in some.err
+    assert f"{b}: " in some.err and "not now" in some.err and "nope: there is no dead letter 'nope'" in some.err
+    for key in "bc":
+        jido("call", f"Moody/{key}", "cheer_up")
+    rest = jido("events", "dead-letters", "redrive", "--name", "Moody.heard", "--json")
+    assert (rest.code, json.loads(rest.out), json.loads(rest.err)["error"]["details"]["failed"].keys()) == (FAILED, {"redriven": [b, c]}, {d})
+    jido("call", "Moody/d", "cheer_up")
+    assert jido("events", "dead-letters", "redrive", "--source", "event", "--name", "Moody.heard").out == f"redriven: {d}\n"
+    assert jido("events", "dead-letters", "redrive", "--all").err == "no dead letters\n"
+    for wrong in ((), ("a", "--all"), ("a", "--source", "event"), ("--name", "x", "--all")):
+        assert jido("events", "dead-letters", "redrive", *wrong).code == USAGE
+
+
 # -- which node ------------------------------------------------------------------------------------------------------
 
 

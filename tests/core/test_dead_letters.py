@@ -11,7 +11,7 @@ from jidosystem.backends.memory import MemoryRecords
 from jidosystem.backends.sqlite import open_store
 from jidosystem.core.clock import SystemClock
 from jidosystem.core.dead_letters import DeadLetter, DeadLetters, Source
-from jidosystem.core.errors import CommitUnknown, DeadLettersFull, InvalidArguments, RecordUnreadable, StoreUnavailable
+from jidosystem.core.errors import CommitUnknown, DeadLettersFull, InvalidArguments, RecordUnreadable, RedriveFailed, StoreUnavailable
 from tests.core.bench import Bench, Store
 
 
@@ -187,6 +187,39 @@ async def test_a_redrive_that_fails_can_be_tried_again(letters: DeadLetters) -> 
     broken = False
     await letters.redrive(letter)
     assert await letters.list() == []
+
+
+async def test_of_several_letters_one_that_fails_and_one_that_is_not_there_hold_up_no_other(letters: DeadLetters) -> None:
+    ran: list[int] = []
+
+    async def redriver(letter: DeadLetter) -> None:
+        ran.append(letter.number)
+        if letter.number == 2:
+            raise ValueError("still")
+
+    letters.register("cast", "", redriver)
+    ids = [await bury(letters, number) for number in (3, 2, 1)]
+    with pytest.raises(RedriveFailed, match=r"^2 of 4 dead letters weren't redriven: .*; the others were\n") as told:
+        await letters.redrive(ids[0], "nothing", *ids[1:], ids[0])
+    assert ran == [3, 2, 1]
+    assert told.value.failed == {"nothing": "InvalidArguments: there is no dead letter 'nothing'", ids[1]: "ValueError: still"}
+    assert [letter.id for letter in await letters.list()] == [ids[1]]
+
+
+async def test_of_many_letters_that_fail_the_message_tells_the_first(letters: DeadLetters) -> None:
+    with pytest.raises(RedriveFailed, match=r"^9 of 9 .* and 4 more\n") as told:
+        await letters.redrive(*"abcdefghi")
+    assert list(told.value.failed) == list("abcdefghi")
+
+
+@pytest.mark.parametrize("wrong", [None, 7, ["a", "b"]])
+async def test_what_is_no_id_is_told_at_once(letters: DeadLetters, wrong: Any) -> None:
+    with pytest.raises(InvalidArguments, match=r"give letter\.id"):
+        await letters.redrive(wrong)
+    await bury(letters)
+    [letter] = await letters.list()
+    with pytest.raises(InvalidArguments, match=r"give letter\.id"):
+        await letters.redrive("a", letter)  # type: ignore[arg-type]
 
 
 async def test_a_letter_that_is_cleared_while_it_runs_is_gone(letters: DeadLetters) -> None:

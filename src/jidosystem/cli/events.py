@@ -11,7 +11,7 @@ import typer
 
 from . import node
 from .node import NodeFile, NodeOption
-from .output import NO_NODE, Failure, Json, colour, say, table, tell, tell_json
+from .output import NO_NODE, Failure, Json, colour, say, table, tell, tell_json, usage
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False, no_args_is_help=False, help="Follow, list and replay events; dead letters.")
 letters_app = typer.Typer(
@@ -25,6 +25,7 @@ COME_BACK_S = 10.0
 Pattern = Annotated[str, typer.Argument(help="Types of events: * is one word, ** any number of them.")]
 Stream = Annotated[str | None, typer.Option("--stream", help="Only events of this stream.")]
 Source = Annotated[str | None, typer.Option("--source", help="event, cast, reminder or sensor.")]
+Name = Annotated[str | None, typer.Option("--name", help="The subscription, the receiver of a cast or the reminder.")]
 
 
 @app.command()
@@ -116,7 +117,7 @@ def _tell_event(event: Mapping[str, Any], as_json: bool) -> None:
 @letters_app.command(name="list")
 def list_letters(
     source: Source = None,
-    name: Annotated[str | None, typer.Option("--name", help="The subscription, the receiver of a cast or the reminder.")] = None,
+    name: Name = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=1_000, help="How many to show.")] = 100,
     node_name: NodeOption = None,
     as_json: Json = False,
@@ -134,13 +135,59 @@ def list_letters(
 
 @letters_app.command()
 def redrive(
-    letter: Annotated[str, typer.Argument(metavar="ID", help="The id of a dead letter.")],
+    ids: Annotated[list[str] | None, typer.Argument(metavar="ID", help="The ids of dead letters.")] = None,
+    source: Source = None,
+    name: Name = None,
+    everything: Annotated[bool, typer.Option("--all", help="All that there are.")] = False,
     node_name: NodeOption = None,
     as_json: Json = False,
 ) -> None:
-    """Run a dead letter again; it is removed once that has worked."""
-    answer = node.ask(node.find(node_name), "POST", node.path_of("dead-letters", letter, "redrive"), patience_s=60)
-    tell_json(answer) if as_json else tell(f"redriven: {letter}")
+    """Run dead letters again; each is removed once that has worked."""
+    chosen = [each is not None and each != [] for each in (ids, source or name, everything or None)]
+    if sum(chosen) != 1:
+        hint = "name ids, or --source or --name for those of one kind, or --all"
+        raise usage("which dead letters?" if not any(chosen) else "ids, --source or --name, and --all exclude each other", hint)
+    found = node.find(node_name)
+    redriven: list[str] = []
+    failed: dict[str, Failure] = {}
+    for letter in dict.fromkeys(ids) if ids else _listed(found, source, name):
+        try:
+            node.ask(found, "POST", node.path_of("dead-letters", letter, "redrive"), patience_s=60)
+        except Failure as failure:
+            if failure.exit_code == NO_NODE:
+                raise
+            failed[letter] = failure
+        else:
+            redriven.append(letter)
+            if not as_json:
+                tell(f"redriven: {letter}")
+    if as_json:
+        tell_json({"redriven": redriven})
+    elif not redriven and not failed:
+        say("no dead letters", "dim")
+    if failed:
+        raise _not_redriven(failed, len(redriven))
+
+
+def _listed(found: NodeFile, source: str | None, name: str | None) -> Iterator[str]:
+    """Each of a kind once, the oldest first; those that fail stay in the list."""
+    seen: set[str] = set()
+    while True:
+        query = {"source": source, "name": name, "limit": 1_000}
+        fresh = [letter["id"] for letter in node.ask(found, "GET", node.path_of("dead-letters"), query=query)["dead_letters"]]
+        fresh = [letter for letter in fresh if letter not in seen]
+        if not fresh:
+            return
+        seen.update(fresh)
+        yield from fresh
+
+
+def _not_redriven(failed: Mapping[str, Failure], redriven: int) -> Failure:
+    if len(failed) == 1 and not redriven:
+        return next(iter(failed.values()))
+    lines = "\n".join(f"{letter}: {failure}" for letter, failure in failed.items())
+    message = f"{len(failed)} of {len(failed) + redriven} dead letters weren't redriven; they stay"
+    return Failure(message, code="redrive-failed", lines=lines, details={"failed": {letter: str(failure) for letter, failure in failed.items()}})
 
 
 @letters_app.command()

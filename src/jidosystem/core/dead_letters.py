@@ -8,25 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from typing import Any, Literal
 
 import msgspec
 
 from .clock import Clock, utc_from
 from .codec import decode, encode
-from .errors import Conflict, DeadLettersFull, InvalidArguments, RecordUnreadable, describe
+from .errors import Conflict, DeadLettersFull, InvalidArguments, RecordUnreadable, RedriveFailed, describe
 from .events import Event
 from .near import one_of
 from .observability import logger
 from .records import Record, Records
-from .shown import MAX_CHARS, cut, one_line, table
+from .shown import MAX_CHARS, cut, one_line, short, table
 from .traces import leaves
 
 TYPE = "jido.dead_letter"
 Source = Literal["event", "cast", "reminder", "sensor"]
 SOURCES: tuple[Source, ...] = ("event", "cast", "reminder", "sensor")
 TOGETHER = 1_000
+SHOWN = 5
+"""So many of the letters that weren't redriven are told in the message; all of them in `failed`."""
 Redriver = Callable[["DeadLetter"], Awaitable[None]]
 
 
@@ -137,15 +139,20 @@ class DeadLetters:
         return found if limit is None else found[: max(0, limit)]
 
     @leaves
-    async def redrive(self, id: str) -> None:  # noqa: A002 - the contract's name
+    async def redrive(self, id: str, *others: str) -> None:  # noqa: A002 - the contract's name
         """Run a letter again, with its old deduplication: it takes effect once however often it is redriven. Removed once that has worked;
         otherwise its error is raised and it stays. `InvalidArguments` if there is none of that id, or nobody takes it just now: host its agent
         type or subscribe again. A handler must not redrive letters of the stream or key that it is handling: they wait for it.
+
+        Several ids run one after another, in this order; one that fails doesn't hold up the others: `RedriveFailed` names those at the end.
         """
-        going = self._redriving.get(id)
-        if going is None:
-            going = self._redriving[id] = asyncio.create_task(self._redrive(id))
-        await asyncio.shield(going)
+        for letter_id in (id, *others):
+            if not isinstance(letter_id, str):
+                raise InvalidArguments(f"{short(letter_id)} is no id of a dead letter: give letter.id, for several redrive(*ids)", path="$.id")
+        if others:
+            await self._redrive_each(dict.fromkeys((id, *others)))
+        else:
+            await self._redrive_together(id)
 
     @leaves
     async def clear(self, source: Source | None = None) -> int:
@@ -163,6 +170,28 @@ class DeadLetters:
         return removed
 
     # -- inside ----------------------------------------------------------------------------------------------------
+
+    async def _redrive_each(self, ids: Collection[str]) -> None:
+        failed: dict[str, Exception] = {}
+        for letter_id in ids:
+            try:
+                await self._redrive_together(letter_id)
+            except Exception as error:  # whatever its receiver raises
+                failed[letter_id] = error
+        if failed:
+            told = {letter_id: describe(error) for letter_id, error in failed.items()}
+            first = [f"{letter_id}: {error}" for letter_id, error in told.items()][:SHOWN]
+            more = [f"and {len(told) - SHOWN} more"] if len(told) > SHOWN else []
+            rest = "; the others were" if len(told) < len(ids) else ""
+            message = f"{len(told)} of {len(ids)} dead letters weren't redriven: {'; '.join([*first, *more])}{rest}"
+            raise RedriveFailed(message, failed=told) from next(iter(failed.values()))
+
+    async def _redrive_together(self, letter_id: str) -> None:
+        """Whoever asks while it runs waits for the same run."""
+        going = self._redriving.get(letter_id)
+        if going is None:
+            going = self._redriving[letter_id] = asyncio.create_task(self._redrive(letter_id))
+        await asyncio.shield(going)
 
     async def _redrive(self, letter_id: str) -> None:
         try:

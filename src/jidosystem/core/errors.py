@@ -13,7 +13,7 @@ message is built from them, so that programs branch on types and fields and peop
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from .shown import json_or_text, short, text_of
@@ -345,6 +345,13 @@ class Undeliverable(ActionError):
     """Raised by a forwarder for an event that the other side will never take: it goes to the dead letters at once."""
 
     code = "undeliverable"
+
+
+class RedriveFailed(ActionError):
+    """Of several dead letters some couldn't be run again and stay; the others were. `failed`: what each of them raised, by id."""
+
+    code = "redrive-failed"
+    failed: Mapping[str, str]
 
 
 # -- time ran out ----------------------------------------------------------------------------------------------
