@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -247,6 +248,28 @@ async def test_replay_hands_a_stream_to_a_function_or_coroutine_function_and_cou
 
     with pytest.raises(ValueError, match="no"):
         await bus.replay("s", to=fails)
+
+
+async def test_a_replay_that_is_iterated_says_what_to_write_instead(bus: EventBus) -> None:
+    event = await bus.publish("a", 1, stream="s")
+    with pytest.raises(InvalidArguments, match=r"async for event in platform\.events\.read"):
+        async for _event in bus.replay("s"):  # type: ignore[call-arg, attr-defined]
+            pass
+    with pytest.raises(InvalidArguments, match=r"async for event in platform\.events\.read"):
+        async for _event in bus.replay("s", to=print):  # type: ignore[attr-defined]
+            pass
+    got: list[Event] = []
+    assert await asyncio.create_task(bus.replay("s", to=got.append)) == 1  # it is a coroutine all the same
+    assert got == [event]
+
+
+async def test_a_replay_that_nobody_awaits_is_told_by_python(bus: EventBus) -> None:
+    def forget() -> None:
+        bus.replay("s", to=print)
+        gc.collect()
+
+    with pytest.warns(RuntimeWarning, match="replay' was never awaited"):
+        forget()
 
 
 @pytest.mark.parametrize("pattern", ["", "a..b", "a b", "***", None])

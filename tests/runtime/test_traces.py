@@ -76,6 +76,10 @@ class Faulty(Agent):
         raise ExceptionGroup("both", [ValueError("a"), KeyError("b")])
 
 
+async def all_of(values: AsyncIterator[Any]) -> list[Any]:
+    return [value async for value in values]
+
+
 def frames(error: BaseException) -> list[str]:
     return [frame.name for frame in traceback.extract_tb(error.__traceback__)]
 
@@ -277,12 +281,46 @@ async def test_the_parts_of_the_platform_end_at_the_users_line_too() -> None:
             lambda: platform.events.subscribe("a", print, start="begining"),  # type: ignore[arg-type]
             lambda: platform.dead_letters.list("evnt"),  # type: ignore[arg-type]
             lambda: platform.dead_letters.redrive("none"),
+            lambda: platform.config.update("agents.default_timeot", 5),
+            lambda: platform.config.rollback(7),
+            lambda: all_of(platform.events.read_all("a..b")),
+            lambda: all_of(platform.events.follow("a..b")),
+            lambda: all_of(platform.agents.watch("a")),  # type: ignore[arg-type]
         ]
         for ask in asks:
             with pytest.raises(errors.JidoError) as raised:
                 await ask()
             assert ours(raised.value) == []
             assert raised.value.node == "n-1"
+        at_once: list[Callable[[], Any]] = [
+            lambda: platform.config.get("agents.default_timeot"),
+            lambda: platform.config.section("agent"),
+            lambda: platform.config.register("agents", dict),
+            lambda: platform.config.on_change("a..b", print),
+            lambda: platform.agent(Faulty, "\n"),
+            lambda: platform.agent(str, "a"),  # type: ignore[type-var]
+            lambda: platform.events.replay("s"),  # type: ignore[call-arg]
+        ]
+        for ask in at_once:
+            with pytest.raises(errors.JidoError) as raised:
+                ask()
+            assert ours(raised.value) == []
+            assert raised.value.node == "n-1"
     with pytest.raises(errors.ShuttingDown) as closed:
         await platform.agent(Faulty, "b").at_once()
     assert (closed.value.node, ours(closed.value)) == ("n-1", [])
+
+
+async def test_an_iterator_of_events_that_ends_with_its_platform_says_which_and_shows_the_users_line() -> None:
+    async with Platform(name="n-1", agents=[Faulty]) as platform:
+        ends: list[Callable[[], Any]] = [
+            lambda: all_of(platform.events.follow(after=0)),
+            lambda: all_of(platform.agents.watch(platform.agent(Faulty, "a"))),
+        ]
+        waiting = [asyncio.ensure_future(end()) for end in ends]
+        await asyncio.sleep(0)
+    for one in waiting:
+        with pytest.raises(errors.StoreUnavailable) as raised:
+            await one
+        assert raised.value.node == "n-1"
+        assert ours(raised.value) == []

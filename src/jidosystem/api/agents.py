@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from ..core.errors import InvalidArguments, NoHost, NotYetAvailable
 from ..core.ids import check_key
 from ..core.near import near_or_all, one_of
-from ..core.traces import leaves
+from ..core.traces import Leaving, leaves
 from ..runtime.agent import Agent
 from ..runtime.control import AgentInfo
 from ..runtime.host import Host
@@ -114,8 +114,9 @@ class Agents:
         be live and isn't woken. A watcher that falls more than 1,000 commits behind skips to the newest. Ends with `StoreUnavailable` when the
         platform closes.
         """
-        async for seen in self._node.control.watch(*self._target(ref)):
-            yield seen
+        with Leaving(self._node_name):
+            async for seen in self._node.control.watch(*self._target(ref)):
+                yield seen
 
     def _hosts(self, kind: type[Agent] | str | None) -> builtins.list[Host]:
         if kind is None:

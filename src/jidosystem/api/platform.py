@@ -24,7 +24,7 @@ from ..core.logs import logger
 from ..core.near import near
 from ..core.observability import Meters
 from ..core.records import Records
-from ..core.traces import leave
+from ..core.traces import Leaving, leave
 from ..core.tracing import Tracing
 from ..runtime import calls
 from ..runtime.agent import Agent
@@ -138,7 +138,7 @@ class Platform:
     async def _open(self, stack: AsyncExitStack) -> None:
         loop = asyncio.get_running_loop()
         ids = self._new_ids()
-        config = await asyncio.to_thread(Config, self._given, url=self._url)  # it reads jido.toml
+        config = await asyncio.to_thread(Config, self._given, url=self._url, node=self._name)  # it reads jido.toml
         log = logger("jidosystem").bind(node=self._name, cluster=config.platform.cluster_name, environment=config.platform.environment)
         records = self._records = await self._open_records(config)
         stack.push_async_callback(records.close)
@@ -192,8 +192,12 @@ class Platform:
         type and key are. Raises `InvalidKey`: a key is 1 to 512 bytes of UTF-8 without control characters; `NoHost` if `cls` is no agent class;
         `DefinitionError` if another class of its name is hosted.
         """
-        node = self._node or self._running()
-        ref: A = node.ref_to(cls, key)
+        try:
+            node = self._node or self._running()
+            ref: A = node.ref_to(cls, key)
+        except Exception as error:
+            leave(error, self._name)
+            raise
         return ref
 
     @overload
@@ -343,8 +347,9 @@ class Platform:
         """Read the whole store once, in the background: a sentence for each thing that is damaged, naming it. Empty: all is well. Nothing is
         changed.
         """
-        self._running()
-        return list(await self._records.verify())
+        with Leaving(self._name):
+            self._running()
+            return list(await self._records.verify())
 
     if not TYPE_CHECKING:  # a type checker knows every attribute that there is
 

@@ -28,9 +28,10 @@ from .log import EventLog
 from .near import near
 from .observability import logger
 from .records import Records
+from .replay import awaited
 from .shown import one_line
 from .subscriptions import CLOSE_GRACE_S, DurableSubscription
-from .traces import leaves
+from .traces import Leaving, leaves
 from .tracing import ambient_traceparent
 
 MAX_ATTEMPTS = 5
@@ -154,29 +155,35 @@ class EventBus:
 
     async def read(self, stream: str, after: int = 0) -> AsyncIterator[Event]:
         """The events of one stream after a position, ending at the last one present now. `after=0`: from the beginning."""
-        async for page in self._log.read(after, stream=stream):
-            for event in page:
-                yield event
+        with Leaving(self._node_name):
+            async for page in self._log.read(after, stream=stream):
+                for event in page:
+                    yield event
 
     async def read_all(self, pattern: str = "**", after: int = 0) -> AsyncIterator[Event]:
         """The events of all streams whose type fits, in the order of the log, ending at the last one present now."""
-        fits = matcher(pattern)
-        async for page in self._log.read(after):
-            for event in [event for event in page if fits(event.type)]:
-                yield event
+        with Leaving(self._node_name):
+            fits = matcher(pattern)
+            async for page in self._log.read(after):
+                for event in [event for event in page if fits(event.type)]:
+                    yield event
 
     async def follow(self, pattern: str = "**", after: int | None = None) -> AsyncIterator[Event]:
         """The events whose type fits, after a position (None: those to come), without end. A slow reader reads from the store: nothing is lost.
         Ends with `StoreUnavailable` when the platform closes.
         """
-        fits = matcher(pattern)
-        async for page in self._log.follow(await self._log.last() if after is None else after):
-            for event in [event for event in page if fits(event.type)]:
-                yield event
+        with Leaving(self._node_name):
+            fits = matcher(pattern)
+            async for page in self._log.follow(await self._log.last() if after is None else after):
+                for event in [event for event in page if fits(event.type)]:
+                    yield event
 
+    @awaited
     @leaves
     async def replay(self, stream: str, after: int = 0, *, to: Handler) -> int:
-        """Hand a stream's events to a handler, one after another; how many. What the handler raises ends the replay and is raised."""
+        """Hand a stream's events to a handler, a function or coroutine function, one after another, up to the last one present now; how many.
+        What the handler raises ends the replay and is raised. Awaited, not iterated: that is `read`.
+        """
         count = 0
         async for page in self._log.read(after, stream=stream):
             for event in page:

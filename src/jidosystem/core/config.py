@@ -38,6 +38,7 @@ from .near import near
 from .observability import logger
 from .records import Record, Records
 from .shown import short
+from .traces import leaves, leaves_at_once
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -99,8 +100,10 @@ class Config:
         models: Mapping[str, Any] | None = None,
         environ: Mapping[str, str] | None = None,
         file: str | Path | None = "jido.toml",
+        node: str = "",
     ) -> None:
         """Read everything but stored updates; `InvalidConfig` naming path, value and source. `models`: sections of the application's own."""
+        self._node_name = node
         self._models: dict[str, Any] = dict(SECTIONS)
         self._given = [*from_file(file), *from_environment(os.environ if environ is None else environ), *from_keywords(given or {})]
         self._stored: dict[str, Any] = {}
@@ -137,6 +140,7 @@ class Config:
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
+    @leaves_at_once
     def get(self, path: str) -> Any:
         """The value of `section.key` (in sections of your own also below it). `InvalidConfig` suggesting a near name if there is none."""
         section, key, rest = self._known(path)
@@ -146,6 +150,7 @@ class Config:
         """The sections, the application's own among them."""
         return list(self._models)
 
+    @leaves_at_once
     def section(self, name: str) -> Any:
         """A whole section as it is now; your own come as their pydantic model."""
         self._known_section(name, name, "")
@@ -155,6 +160,7 @@ class Config:
         """Stored updates, the oldest first; at most the last 200."""
         return [msgspec.structs.replace(version, values=dict(version.values)) for version in self._history]
 
+    @leaves_at_once
     def register(self, name: str, model: type[Any]) -> Any:
         """Add a section of your own, a pydantic model, and return it as it is now: it takes what all the sources say of it. `InvalidConfig` naming
         path and source if that doesn't fit, if the name is taken, or if it isn't a word in lower case.
@@ -182,6 +188,7 @@ class Config:
 
     # -- changing --------------------------------------------------------------------------------------------------
 
+    @leaves
     async def update(self, path: str, value: Any) -> int:
         """Check, store, apply, tell; returns the version's number, after the callbacks of `on_change`. It outlives a restart. `InvalidConfig` with
         path, value and what is allowed: nothing has changed then.
@@ -196,6 +203,7 @@ class Config:
             raise InvalidConfig(f"{path}: {value!r} can't be stored: {error}", path=path, value=value, allowed="what can be stored") from None
         return await self._change(path, lambda stored: {**_without_below(stored, path), path: value})
 
+    @leaves
     async def rollback(self, version: int) -> int:
         """Make the stored updates what they were at a version (0: none); that is a new version, whose number is returned. `InvalidConfig` if there
         is no such version.
@@ -209,6 +217,7 @@ class Config:
 
         return await self._change(f"rollback to {version}", back)
 
+    @leaves_at_once
     def on_change(self, pattern: str, callback: OnChange) -> ConfigWatch:
         """Call `callback(path, old, new)`, a function or coroutine function, after a change of a path that fits the pattern (`agents.*`, `**`).
         What it raises is logged and undoes nothing.

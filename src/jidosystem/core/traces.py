@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast
 from .errors import JidoError
 
 F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any]])
+P = TypeVar("P", bound=Callable[..., Any])
 
 _FOLDER = str(Path(__file__).parents[1])
 
@@ -48,6 +49,21 @@ def for_log(error: BaseException) -> BaseException:
     return error
 
 
+class Leaving:
+    """`with Leaving(node):` errors of the block `leave`. For the bodies of async generators: a decorator would cost each of their values."""
+
+    __slots__ = ("_node",)
+
+    def __init__(self, node: str) -> None:
+        self._node = node
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, Exception):
+            leave(error, self._node)
+
+
 def leaves(method: F) -> F:
     """Decorate a coroutine method that users call on a part of the platform, which has a `_node_name`: its errors `leave`."""
 
@@ -60,6 +76,20 @@ def leaves(method: F) -> F:
             raise
 
     return cast("F", leaving)
+
+
+def leaves_at_once(method: P) -> P:
+    """The same for a method that isn't awaited."""
+
+    @functools.wraps(method)
+    def leaving(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(self, *args, **kwargs)
+        except Exception as error:
+            leave(error, self._node_name)
+            raise
+
+    return cast("P", leaving)
 
 
 def _hide_all(error: BaseException) -> None:
