@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from .errors import CommitUnknown, StoreUnavailable
 from .events import Event
 from .log import EventLog
@@ -69,8 +71,8 @@ class Record(NamedTuple):
     damage: str | None = None
 
 
-class Committed(NamedTuple):
-    """What a commit did.
+class Committed(msgspec.Struct, frozen=True, gc=False):
+    """What a commit did; made at every turn that changes something, for which a struct takes a third of the time of a tuple with names.
 
     Attributes:
         revision: the head's new one

@@ -16,7 +16,6 @@ from ...core.records import Committed, Record, Records, Row, Settled, StoredRow
 from .log import MemoryLog
 
 PAGE = 1_000
-_make = tuple.__new__  # past the Python of NamedTuple's constructor: this runs in every turn
 WATCH_BEHIND = 1_000
 
 _Stored = tuple[bytes, float | None]
@@ -67,7 +66,7 @@ class MemoryRecords(Records):
         self._heads[agent] = (revision, head)
         if self._watchers:
             self._tell(agent, revision, head)
-        return _make(Committed, (revision, ()))
+        return Committed(revision, ())
 
     def _bind(self) -> Any:
         self._new_future = asyncio.get_running_loop().create_future

@@ -21,7 +21,7 @@ from ...core.records import Committed, Record, Records, Row, Settled, StoredRow,
 from .file import UNLISTED, FileLock, open_file, translate
 from .log import SqliteLog
 from .reader import Reader, resolve, unsealed
-from .statements import Call, Head, Item, Outcome, SealedRow, Write, make_tuple, remove_rows, size_of
+from .statements import Call, Head, Item, Outcome, SealedRow, Write, remove_rows, size_of
 from .writer import Writer
 
 PAGE = 1_000
@@ -119,10 +119,8 @@ class SqliteRecords(Records):
                     agent=agent,
                     limit=self.max_head_bytes,
                 )
-            if not rows and not events:  # past the Python of NamedTuple's constructor: this runs in every durable turn
-                self._put(
-                    make_tuple(Head, (settled, agent, expected + 1, bytearray(crc32(head).to_bytes(4, "big") + head)))
-                )  # `seal`, without a call
+            if not rows and not events:
+                self._put(Head(settled, agent, expected + 1, bytearray(crc32(head).to_bytes(4, "big") + head)))  # `seal`, without a call
                 return
         blob = None if head is None else bytearray(seal(head))
         sealed = [_sealed(row) for row in rows]
@@ -132,12 +130,11 @@ class SqliteRecords(Records):
     def _written(self, heads: Sequence[Head]) -> None:
         watchers = self._watchers
         for write in heads:
-            settled, agent, revision, _head = write
-            committed = make_tuple(Committed, (revision, ()))
-            if watchers and agent in watchers:
+            committed = Committed(write.revision, ())
+            if watchers and write.agent in watchers:
                 self._show(write, committed)
             try:
-                settled(committed, None)
+                write.settled(committed, None)
             except Exception as failure:  # see `_tell`, which costs a call
                 self._failed(failure)
 

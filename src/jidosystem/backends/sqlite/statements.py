@@ -9,8 +9,10 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
-from operator import itemgetter
+from operator import attrgetter
 from typing import Any, NamedTuple
+
+import msgspec
 
 from ...core.errors import StoreError
 from ...core.records import Committed
@@ -37,7 +39,7 @@ class SealedRow(NamedTuple):
     create: bool
 
 
-class Head(NamedTuple):
+class Head(msgspec.Struct, frozen=True, gc=False):
     """The commonest commit, a turn that leaves a new state and nothing else: an agent's head, sealed."""
 
     settled: Settled
@@ -72,8 +74,8 @@ Outcome = tuple[Item, Any, StoreError | None]
 Step = tuple[str, tuple[Any, ...], int | None]
 """A statement, its values, and how many rows it must change (None: any number)."""
 
-make_tuple = tuple.__new__  # past the Python of NamedTuple's constructor
-_head_values = itemgetter(1, 2, 3)
+head_values = attrgetter("agent", "revision", "head")
+"""What is bound of a head."""
 
 
 class Mismatch(Exception):
@@ -91,8 +93,8 @@ def together(writes: Sequence[Head | Write], position: int, now_s: float) -> tup
     outcomes: list[Outcome] = []
     agents: set[str] = set()
     for write in writes:
-        agent, revision, head = write[1:4]
-        changed_rows, new_events, stream_expected = write[4:7] if isinstance(write, Write) else ((), (), None)
+        agent, revision, head = head_values(write)
+        changed_rows, new_events, stream_expected = (write.rows, write.events, write.stream_expected) if isinstance(write, Write) else ((), (), None)
         if stream_expected is not None or (agent and (head is None or agent in agents)):
             raise Mismatch
         positions: Sequence[int] = ()
@@ -112,7 +114,7 @@ def together(writes: Sequence[Head | Write], position: int, now_s: float) -> tup
                 gone += (agent, row.kind, row.name)
             else:
                 (new_rows if row.create else rows).extend((agent, row.kind, row.name, row.value, row.expires_s, int(row.kind not in UNLISTED)))
-        outcomes.append((write, make_tuple(Committed, (revision, positions)), None))
+        outcomes.append((write, Committed(revision, positions), None))
     steps += _steps(HEAD, heads, 3)
     steps += [(statement, values, None) for statement, values, _rows in _steps(REMOVE, gone, 3)]
     steps += _steps(PUT, rows, 6)
@@ -123,7 +125,7 @@ def together(writes: Sequence[Head | Write], position: int, now_s: float) -> tup
 
 def of_heads(heads: Sequence[Head]) -> list[Step]:
     """What `together` comes to where there is nothing else, without Python for each: who waits is waited for by everybody."""
-    return _steps(HEAD, [*chain.from_iterable(map(_head_values, heads))], 3)
+    return _steps(HEAD, [*chain.from_iterable(map(head_values, heads))], 3)
 
 
 def remove_rows(connection: sqlite3.Connection, places: Iterable[tuple[str, str, str]]) -> None:

@@ -20,7 +20,7 @@ from ...core.clock import Clock
 from ...core.errors import CommitUnknown, Conflict, RowExists, StoreError, StreamConflict
 from ...core.records import Committed
 from .file import UNLISTED, VERSION, LogSpace, translate
-from .statements import EVENT, HEAD, NEW_ROW, PUT, REMOVE, Call, Head, Item, Mismatch, Outcome, Step, Write, of_heads, together
+from .statements import EVENT, HEAD, NEW_ROW, PUT, REMOVE, Call, Head, Item, Mismatch, Outcome, Step, Write, head_values, of_heads, together
 
 DOUBT_S = 0.1
 """How often a file whose last commit is in doubt is tried again while nothing else is asked of it."""
@@ -167,7 +167,7 @@ class Writer:
     def _transact_alone(self, batch: list[Item]) -> Told:
         """The commit of a lone caller's turn, who waits for every line of it; whatever is wrong with it is sorted as with others."""
         if not self._doubtful:
-            step: Any = (HEAD[1], batch[0][1:4], 1)
+            step: Any = (HEAD[1], head_values(batch[0]), 1)
             with suppress(Mismatch, sqlite3.IntegrityError, *NOT_BOUND):
                 return self._in_one_step(step, batch, batch, self._last_position, plain=True)
         return self._transact(batch)
@@ -260,7 +260,7 @@ class Writer:
     # -- one at a time, when somebody conflicts ----------------------------------------------------------------
 
     def _alone(self, item: Head | Write) -> Outcome:
-        write = item if isinstance(item, Write) else Write(*item)
+        write = item if isinstance(item, Write) else Write(item.settled, item.agent, item.revision, item.head)
         self._connection.execute("SAVEPOINT one")
         before = self._last_position
         try:
