@@ -8,7 +8,9 @@ the Unix epoch, and may jump either way at any moment.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Protocol
 
 
@@ -31,6 +33,15 @@ class SystemClock:
 
     time_s = staticmethod(time.time)
     monotonic_s = staticmethod(time.monotonic)
+
+
+def _boot_clock() -> Callable[[], float]:
+    clock_id = getattr(time, "CLOCK_BOOTTIME", None)
+    return time.monotonic if clock_id is None else partial(time.clock_gettime, clock_id)
+
+
+boot_s: Callable[[], float] = _boot_clock()
+"""Seconds that only grow, also while the machine sleeps, where the system has such a clock: what leases are measured by."""
 
 
 def utc_from(time_s: float) -> datetime:
