@@ -51,4 +51,6 @@ def _nothing_blocks_the_loop(request: pytest.FixtureRequest) -> Iterator[None]:
             function.can_block_in("<frozen importlib._bootstrap>", {"_find_and_load"})
             # So does the first use of a time zone: a few kilobytes are read.
             function.can_block_in("core/schedule.py", {"_zone"})
+            # Servers are started and hurt by the test itself: the kernel ends them with the thread that started them.
+            function.can_block_in("backends/nats/server.py", {"find_binary", "free_ports", "start", "wait_ready", "_end", "log", "monitoring"})
         yield

@@ -39,7 +39,8 @@ def imported() -> set[str]:
 
 
 def provided_by(requirements: set[str]) -> set[str]:
-    return {{"opentelemetry_api": "opentelemetry", "opentelemetry_sdk": "opentelemetry"}.get(name, name) for name in requirements}
+    other = {"opentelemetry_api": "opentelemetry", "opentelemetry_sdk": "opentelemetry", "nats_py": "nats"}
+    return {other.get(name, name) for name in requirements}
 
 
 def test_what_the_package_imports_is_declared() -> None:

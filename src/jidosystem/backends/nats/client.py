@@ -1,0 +1,94 @@
+"""nats-py's client with two doors of our own: messages are taken where they are parsed, commands are sent without a coroutine.
+
+The library hands every message to a queue and a task of its subscription, and every command to three coroutines. A
+request then costs more in the client than on the wire, and a queue that is full drops messages. Here a subscription
+that has a taker gets its messages within the step that parsed them, and nothing is queued: what isn't read yet stays
+with the server, which slows its publishers down. Everything else (connecting, reconnecting, parsing, TLS) is the
+library's. What is used of its inside is pinned by tests, and by the version range of the extra `cluster`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from nats.aio.client import Client, Srv
+
+Headers = dict[str, str] | None
+Take = Callable[[bytes, bytes, bytes, Headers], None]
+"""Called with subject, subject for the answer (b"": none), data, headers."""
+
+
+class DirectClient(Client):
+    """See the module. Only for the loop that it was connected on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._takers: dict[int, Take] = {}
+        self._kick: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._kick.set_result(None)
+
+    async def take(self, subject: str, group: str, take: Take) -> int:
+        """Subscribe; `take` is called for each message as it is parsed. The number of the subscription."""
+        self._takers[self._sid + 1] = take  # before a message can come
+        subscription = await self.subscribe(subject, queue=group)
+        return int(subscription._id)
+
+    async def leave(self, number: int) -> None:
+        """End a subscription."""
+        self._takers.pop(number, None)
+        if self._subs.pop(number, None) is not None and self.is_connected:
+            await self._send_unsubscribe(number)
+
+    def put(self, command: bytes) -> None:
+        """Send a command with all others of this turn of the loop. Whoever calls has seen that we are connected."""
+        self._pending.append(command)
+        self._pending_data_size += len(command)
+        queue = self._flush_queue
+        if queue is not None and queue.empty():
+            queue.put_nowait(self._kick)
+
+    def forget_pending(self) -> None:
+        """Send nothing later: whoever wanted it sent has been, or will be, told that its fate is unknown. Subscriptions are made anew anyway."""
+        self._pending.clear()
+        self._pending_data_size = 0
+
+    async def round_trip(self, timeout_s: float) -> bool:
+        """Whether the server answers a ping in time. The library's own `flush` gives its future up, and an answer that
+        comes after all then ends the task that reads."""
+        pong: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        await self._send_ping(pong)
+        done, _ = await asyncio.wait({pong}, timeout=timeout_s)
+        return bool(done)
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether nothing will happen any more by itself: a task that reads or reconnects has ended although it shouldn't."""
+        if self.is_reconnecting:
+            return self._reconnection_task is None or self._reconnection_task.done()
+        return self.is_connected and (self._reading_task is None or self._reading_task.done())
+
+    def abort(self) -> None:
+        """Hang up at once. Closing would wait until a server that doesn't read any more has read what was sent."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+
+    async def _attempt_reconnect(self) -> None:
+        self.abort()
+        await super()._attempt_reconnect()
+
+    async def _connect_to_server(self, s: Srv) -> None:
+        self.abort()  # of an attempt that came to nothing: the library would leave its socket open
+        await super()._connect_to_server(s)
+
+    def _build_message(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Headers) -> Any:
+        take = self._takers.get(sid)
+        if take is None:
+            return super()._build_message(sid, subject, reply, data, headers)
+        try:
+            take(subject, reply, data, headers)
+        except Exception as error:  # here it would end the task that reads; the loop's own handler hears of it
+            asyncio.get_running_loop().call_exception_handler({"message": f"a message to {subject!r} couldn't be taken", "exception": error})
+        return None
