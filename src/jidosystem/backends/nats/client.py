@@ -35,11 +35,13 @@ class DirectClient(Client):
         subscription = await self.subscribe(subject, queue=group)
         return int(subscription._id)
 
-    async def leave(self, number: int) -> None:
-        """End a subscription."""
-        self._takers.pop(number, None)
-        if self._subs.pop(number, None) is not None and self.is_connected:
+    async def leave(self, number: int, timeout_s: float) -> None:
+        """End a subscription, once all that the server has sent to it is taken."""
+        if self.is_connected and number in self._subs:
             await self._send_unsubscribe(number)
+            await self.round_trip(timeout_s)
+        self._takers.pop(number, None)
+        self._subs.pop(number, None)
 
     def put(self, command: bytes) -> None:
         """Send a command with all others of this turn of the loop. Whoever calls has seen that we are connected."""
