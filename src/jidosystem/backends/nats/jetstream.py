@@ -32,8 +32,8 @@ INCOMPLETE_BATCH = 10176
 NO_MESSAGE = 10037
 NO_STREAM = 10059
 NO_CONSUMER = 10014
-_NOT_NOW = {10008, 10009, 10013, 10023, 10074, INCOMPLETE_BATCH}  # no leader, peers missing, resources short for the moment
-_FULL = {10047, 10077, 10122, 10123, 10028}
+NOT_NOW = {10008, 10009, 10013, 10023, 10074, INCOMPLETE_BATCH}  # no leader, peers missing, resources short for the moment
+FULL = {10047, 10077, 10122, 10123, 10028}
 
 
 class Refused(Exception):
@@ -109,7 +109,7 @@ def headers_from(raw: bytes) -> dict[str, str]:
 
 def refusal(refused: Refused, doing: str) -> StoreError:
     """The error of ours that a refusal is, if it is nothing that an adapter knows better."""
-    if refused.code in _FULL:
+    if refused.code in FULL:
         return StoreFull(f"{doing}: the NATS servers are full: {refused}")
     return StoreUnavailable(f"{doing}: the NATS servers refuse: {refused}")
 
@@ -164,7 +164,7 @@ class JetStream:
                 continue
             except WireTimeout as error:
                 raise CommitUnknown(f"no acknowledgement of a write to {entry.subject} came within {attempt_s:g} s") from error
-            return _acknowledged(answer.data)
+            return acknowledged(answer.data)
         raise StoreUnavailable(f"no NATS server takes writes to {entry.subject}; nothing was written")
 
     async def publish_batch(self, entries: Sequence[Entry], *, batch_id: str, timeout_s: float | None = None, attempt_s: float = ATTEMPT_S) -> Ack:
@@ -177,7 +177,7 @@ class JetStream:
         async for attempt in self._attempts(timeout_s, entries[0].subject):
             try:
                 acknowledgement = self._send_batch(entries, f"{batch_id}.{attempt}", attempt_s)
-                return _acknowledged((await acknowledgement).data)
+                return acknowledged((await acknowledgement).data)
             except NodeUnreachable:
                 continue  # the last message, which would have committed it, wasn't sent or found nobody
             except WireTimeout as error:
@@ -223,7 +223,7 @@ class JetStream:
                 why = error
                 continue
             error_code = _got(answer).error if b'"error"' in answer else None
-            if error_code is None or error_code.err_code not in _NOT_NOW:
+            if error_code is None or error_code.err_code not in NOT_NOW:
                 return answer
             why = Refused(error_code.err_code, error_code.description)
         raise StoreUnavailable(f"JetStream doesn't answer {path}: {why}") from why
@@ -243,7 +243,8 @@ class JetStream:
         raise StoreUnavailable(f"the connection to NATS is closed; nothing was written to {subject}")
 
 
-def _acknowledged(data: bytes) -> Ack:
+def acknowledged(data: bytes) -> Ack:
+    """What an answer to a write says; `Refused` if it was refused."""
     ack = _pub_ack(data)
     if ack.error is not None:
         raise Refused(ack.error.err_code, ack.error.description)

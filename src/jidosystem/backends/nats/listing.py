@@ -1,0 +1,178 @@
+"""Listing all messages of some subjects, each in its newest form, none left out.
+
+A stream of one message a subject changes while it is read: a message that is written again moves to the end. A listing
+therefore ends when it has caught up, not at the sequence that was the last when it began: whatever was there then has been seen
+where it was, or where it went. And it has caught up only when it has seen a mark that was written for it, for the server that holds its
+consumer may lag behind the others, or be cut off from them.
+
+A consumer may die with its server: whatever doesn't come in time is asked for again, of a new consumer, from where it stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+from ...core.errors import CommitUnknown, NodeUnreachable, StoreUnavailable
+from .client import Headers
+from .connection import Subscription
+from .jetstream import FULL, Entry, JetStream, Refused, Stored, refusal
+from .subjects import Subjects
+
+PULL = 500
+SILENT_S = 2.0
+"""So long nothing may come before a consumer is taken to be dead."""
+INACTIVE_S = 30
+_NANO = 1_000_000_000
+_ENDED = {"404", "408"}
+T = TypeVar("T")
+
+
+class _Consumer:
+    """One consumer's messages, as they come."""
+
+    def __init__(self, jetstream: JetStream, stream: str) -> None:
+        self._jetstream, self._stream = jetstream, stream
+        self._name = f"list-{os.urandom(9).hex()}"
+        self._inbox = f"{jetstream.connection.settings.inbox_prefix}.{self._name}"
+        self._subscription: Subscription | None = None
+        self._come = asyncio.Event()
+        self._got: list[tuple[Stored, int]] = []
+        self._missing = 0
+        self.status = ""
+
+    async def make(self, patterns: Sequence[str], after: int, *, headers_only: bool) -> None:
+        """Create it on the server."""
+        self._subscription = await self._jetstream.connection.subscribe(self._inbox, self._take)
+        start = {"deliver_policy": "by_start_sequence", "opt_start_seq": after + 1} if after else {"deliver_policy": "all"}
+        config = {
+            **start, "name": self._name, "ack_policy": "none", "filter_subjects": list(patterns), "headers_only": headers_only,
+            "inactive_threshold": INACTIVE_S * _NANO, "mem_storage": True, "num_replicas": 1,
+        }  # fmt: skip
+        body = {"stream_name": self._stream, "config": config, "action": "create"}
+        await self._jetstream.api(f"CONSUMER.CREATE.{self._stream}.{self._name}", body)
+
+    def pull(self) -> None:
+        """Ask for the next messages that are there."""
+        self.status, self._missing = "", PULL
+        self._jetstream.connection.publish(
+            f"$JS.API.CONSUMER.MSG.NEXT.{self._stream}.{self._name}", b'{"batch":%d,"no_wait":true}' % PULL, reply=self._inbox.encode()
+        )
+
+    async def next(self) -> list[tuple[Stored, int]]:
+        """What has come, with how many are left behind each; `TimeoutError` if nothing comes."""
+        async with asyncio.timeout(SILENT_S):
+            await self._come.wait()
+        self._come.clear()
+        got, self._got = self._got, []
+        return got
+
+    @property
+    def is_done(self) -> bool:
+        """Whether what was asked for last has come, as far as it was there."""
+        return not self._got and (self._missing <= 0 or self.status != "")
+
+    async def drop(self) -> None:
+        """Take no more; the server forgets it."""
+        connection = self._jetstream.connection
+        if self._subscription is not None:
+            await self._subscription.close()
+        if connection.is_up:
+            connection.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._name}")
+
+    def _take(self, subject: bytes, reply: bytes, data: bytes, headers: Headers) -> None:
+        if not reply:
+            self.status = (headers or {}).get("Status", "")
+        else:
+            sequence, left = _numbers(reply)
+            self._missing -= 1
+            self._got.append((Stored(subject.decode(), sequence, data, headers or {}), left))
+        self._come.set()
+
+
+def _numbers(reply: bytes) -> tuple[int, int]:
+    """The sequence of a message and how many are left behind it, out of the subject where it would be acknowledged."""
+    tokens = reply.split(b".")
+    at = 5 if len(tokens) == 9 else 7  # with a domain and an account's hash before
+    return int(tokens[at]), int(tokens[at + 3])
+
+
+class Listing:
+    """See the module."""
+
+    def __init__(self, jetstream: JetStream, subjects: Subjects) -> None:
+        self._jetstream, self._subjects = jetstream, subjects
+
+    async def newest(self, partition: int, patterns: Sequence[str], *, headers_only: bool = False) -> dict[str, Stored]:
+        """The messages of the subjects that match, each in its newest form; removed ones aren't among them. With `headers_only` there are no
+        payloads."""
+        stream, mark_subject = self._subjects.stream(partition), self._subjects.mark(partition)
+        wanted = [*patterns]
+        if self._subjects.everything(partition) not in patterns:  # the mark is part of everything
+            wanted.append(mark_subject)
+        mark = await self._mark(partition)
+        found: dict[str, Stored] = {}
+        clock = asyncio.get_running_loop().time
+        deadline_s, position = clock() + self._jetstream.timeout_s, 0
+        while True:
+            try:
+                before, position = position, await self._read(stream, wanted, position, mark, found, headers_only)
+            except Refused as refused:
+                raise refusal(refused, f"listing {stream}") from refused
+            if position < 0:
+                return {subject: message for subject, message in found.items() if subject != mark_subject and not _is_removed(message)}
+            if position > before:
+                deadline_s = clock() + self._jetstream.timeout_s
+            elif clock() > deadline_s:
+                raise StoreUnavailable(f"stream {stream} can't be listed: its consumers tell nothing")
+
+    async def _read(self, stream: str, patterns: Sequence[str], position: int, mark: int, found: dict[str, Stored], headers_only: bool) -> int:
+        """Read on from a position with a consumer of its own: -1 if it caught up, else where it stopped because the consumer tells no more."""
+        consumer = _Consumer(self._jetstream, stream)
+        try:
+            await consumer.make(patterns, position, headers_only=headers_only)
+            consumer.pull()
+            while True:
+                left = -1
+                for message, behind in await consumer.next():
+                    position, left = message.sequence, behind
+                    found[message.subject] = message
+                if (left == 0 or consumer.status in _ENDED) and position >= mark:
+                    return -1
+                if consumer.status and consumer.status not in _ENDED:
+                    return position  # the consumer is gone, or its server is going
+                if consumer.is_done:
+                    consumer.pull()
+        except (TimeoutError, NodeUnreachable):
+            return position
+        finally:
+            await consumer.drop()
+
+    async def _mark(self, partition: int) -> int:
+        """The sequence of a message written now, behind everything that was committed; 0 if there is no room for one."""
+        try:
+            return (await self._jetstream.publish(Entry(self._subjects.mark(partition), b"."))).sequence
+        except CommitUnknown as error:
+            raise StoreUnavailable(f"partition {partition} can't be listed: {error}") from error
+        except Refused as refused:
+            if refused.code in FULL:
+                return 0
+            raise refusal(refused, f"listing partition {partition}") from refused
+
+
+def _is_removed(message: Stored) -> bool:
+    return not message.payload and (message.headers.get("Nats-Msg-Size", "0") == "0")
+
+
+async def gathered(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """All of them side by side; if one fails, the others are ended first."""
+    tasks = [asyncio.ensure_future(one) for one in coroutines]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)

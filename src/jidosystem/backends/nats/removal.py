@@ -1,0 +1,132 @@
+"""What is removed: a deleted agent's rows, rows whose time has come, parts that nothing names any more.
+
+Nothing is deleted by request: a message with nothing in it takes the place of the one that goes, on the condition that that
+one is still there, and the server forgets it after some seconds. A node therefore needs no right to delete.
+
+A deletion removes the rows in its own batch. Where more are there than a batch takes, it leaves a note (the *sweep*): rows
+below its sequence are dead. They are removed right afterwards, or, if the node dies in between, by `remove_expired`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from ...core.errors import CommitUnknown, StoreError
+from .jetstream import WRONG_SEQUENCE, Entry, JetStream, Refused, Stored, refusal
+from .listing import Listing, gathered
+from .reading import Reading
+from .stored import BELOW, GONE, head_of, row_of
+from .subjects import SWEEP, Subjects, is_part, part
+from .submission import MARKER_S, REMOVED, Commit, Cutter, Piece
+
+IN_ONE_DELETION = 900
+"""Rows that a deletion removes in its own batch."""
+CHUNK = 200
+
+
+class Removal:
+    """See the module."""
+
+    def __init__(self, jetstream: JetStream, subjects: Subjects, reading: Reading, listing: Listing, cutter: Cutter) -> None:
+        self._jetstream, self._subjects, self._reading, self._listing, self._cutter = jetstream, subjects, reading, listing, cutter
+
+    # -- deletions -------------------------------------------------------------------------------------------------
+
+    async def prepare(self, commit: Commit) -> None:
+        """Add what a deletion removes to its messages."""
+        given = {piece.subject for piece in commit.before}
+        there = await self._reading.names(commit.place.partition, f"{commit.place.root}.>", commit.expected)
+        sweep = self._subjects.sweep(commit.agent)
+        going = [subject for subject in there if subject not in given and subject not in (commit.place.head, sweep)]
+        going.sort(key=lambda subject: (is_part(subject), ".key." in subject))  # what is found without its agent goes first
+        room = IN_ONE_DELETION - len(given)
+        commit.before += [Piece(subject, b"", REMOVED) for subject in going[:room]]
+        commit.left = going[room:]
+        if commit.left:
+            commit.before.append(self._cutter.sweep(commit.agent, commit.expected + 1))
+
+    async def finish(self, commit: Commit) -> None:
+        """Remove what didn't fit the batch. Whatever fails here, `remove_expired` does."""
+        if commit.left and commit.committed:
+            try:
+                await self._sweep(commit.place.partition, commit.left, commit.expected + 1, self._subjects.sweep(commit.agent))
+            except StoreError:
+                return
+
+    async def is_there(self, piece: Piece, agent: str) -> int | None:
+        """See `Preparing`."""
+        partition = self._subjects.place(agent).partition
+        found = await self._jetstream.last_of(self._subjects.stream(partition), piece.subject)
+        if found is None:
+            return 0
+        if not found.payload or not self._reading.is_live(found.headers):
+            return found.sequence
+        return found.sequence if found.sequence < await self._reading.below(agent) else None
+
+    async def _sweep(self, partition: int, subjects: Sequence[str], below: int, note: str) -> None:
+        found = await self._reading.all_of(partition, [*subjects, note])
+        dead = [(one.subject, one.sequence) for one in found if one.sequence < below and one.subject != note]
+        if await self.remove(partition, dead) == len(dead):
+            await self.remove(partition, [(one.subject, one.sequence) for one in found if one.subject == note])
+
+    # -- keeping house ---------------------------------------------------------------------------------------------
+
+    async def remove_expired(self, partition: int, now_s: float, limit: int) -> int:
+        """Remove up to so many rows whose time has come; how many. Ends sweeps too, and removes parts that nothing names."""
+        rows = await self._listing.newest(partition, [self._subjects.rows(partition)], headers_only=True)
+        for subject, row in rows.items():
+            if BELOW in row.headers:
+                root = subject.rpartition(f".{SWEEP}.")[0]
+                await self._sweep(partition, await self._reading.names(partition, f"{root}.>"), int(row.headers[BELOW]), subject)
+        gone = [(row.subject, row.sequence) for row in rows.values() if _has_expired(row, now_s)][:limit]
+        removed = await self.remove(partition, gone)
+        await self._remove_parts(partition)
+        return removed
+
+    async def remove(self, partition: int, what: Sequence[tuple[str, int]]) -> int:
+        """Remove messages, each if it is still the one with that sequence; how many were."""
+        chunks = iter(lambda: list(islice(rest, CHUNK)), [])
+        rest: Iterator[tuple[str, int]] = iter(what)
+        return sum([await self._remove_chunk(chunk) for chunk in chunks])
+
+    async def _remove_chunk(self, chunk: list[tuple[str, int]]) -> int:
+        try:
+            await self._jetstream.publish_batch([_removal(*one) for one in chunk], batch_id=f"remove-{chunk[0][1]}-{len(chunk)}")
+        except Refused as refused:
+            if refused.code != WRONG_SEQUENCE:
+                raise refusal(refused, "removing rows") from refused
+            if len(chunk) == 1:
+                return 0
+        except CommitUnknown:
+            if len(chunk) == 1:  # it is written again or gone: somebody else's, whichever
+                return 0
+        else:
+            return len(chunk)
+        return sum(await gathered([self._remove_chunk([one]) for one in chunk]))
+
+    async def _remove_parts(self, partition: int) -> None:
+        parts = await self._reading.names(partition, self._subjects.parts(partition))
+        if not parts:
+            return
+        stored = await self._reading.all_of(partition, parts)
+        named: set[str] = set()
+        roots = {".".join(one.subject.split(".")[:4]) for one in stored}
+        for root in roots:
+            found = await self._reading.all_of(partition, await self._reading.names(partition, f"{root}.>"))
+            named.update(*(_parts_of(one) for one in found if not is_part(one.subject)))
+        await self.remove(partition, [(one.subject, one.sequence) for one in stored if one.subject not in named])
+
+
+def _parts_of(one: Stored) -> list[str]:
+    whole = head_of(one.payload, one.subject) if one.subject.endswith(".h") and one.subject.count(".") == 4 else row_of(one.payload, one.subject)
+    return [part(one.subject, number) for number in range(whole.parts)]
+
+
+def _has_expired(row: Stored, now_s: float) -> bool:
+    told = row.headers.get("Jido-Expires")
+    return told is not None and float(told) <= now_s
+
+
+def _removal(subject: str, sequence: int) -> Entry:
+    return Entry(subject, b"", {GONE: "1", "Nats-TTL": f"{MARKER_S}s", "Nats-Expected-Last-Subject-Sequence": str(sequence)})
