@@ -35,11 +35,13 @@ class DirectClient(Client):
         subscription = await self.subscribe(subject, queue=group)
         return int(subscription._id)
 
-    async def leave(self, number: int) -> None:
-        """End a subscription."""
-        self._takers.pop(number, None)
-        if self._subs.pop(number, None) is not None and self.is_connected:
+    async def leave(self, number: int, timeout_s: float) -> None:
+        """End a subscription, once all that the server has sent to it is taken."""
+        if self.is_connected and number in self._subs:
             await self._send_unsubscribe(number)
+            await self.round_trip(timeout_s)
+        self._takers.pop(number, None)
+        self._subs.pop(number, None)
 
     def put(self, command: bytes) -> None:
         """Send a command with all others of this turn of the loop. Whoever calls has seen that we are connected."""
@@ -55,9 +57,12 @@ class DirectClient(Client):
         self._pending_data_size = 0
 
     async def round_trip(self, timeout_s: float) -> bool:
-        """Whether the server answers a ping in time. The library's own `flush` gives its future up, and an answer that
-        comes after all then ends the task that reads."""
+        """Whether the server answers in time a ping that comes after all that was put. The library's own `flush` sends its ping ahead of what
+        is pending, and gives its future up, so that an answer that comes after all ends the task that reads."""
         pong: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if self._pending and self._transport is not None:
+            self._transport.writelines(self._pending[:])
+            self.forget_pending()
         await self._send_ping(pong)
         done, _ = await asyncio.wait({pong}, timeout=timeout_s)
         return bool(done)

@@ -76,7 +76,7 @@ class Subscription:
         self.number = 0  # of the present client
 
     async def close(self) -> None:
-        """Take no more messages; those that the server has sent before it knew are dropped."""
+        """Take no more messages; those that the server has sent before it knew are taken first."""
         await self._connection.leave(self)
 
 
@@ -200,7 +200,7 @@ class Connection:
         """What `Subscription.close` does."""
         if subscription in self._subscriptions and not self.closed:
             del self._subscriptions[subscription]
-            await self._client.leave(subscription.number)
+            await self._client.leave(subscription.number, CLOSE_S)
 
     async def round_trip(self, timeout_s: float) -> None:
         """Until the server has taken all that was sent before; `NodeUnreachable` if it doesn't say so in time."""

@@ -19,7 +19,7 @@ from ...core.errors import CommitUnknown, NodeUnreachable, StoreUnavailable
 from .client import Headers
 from .connection import Subscription
 from .jetstream import FULL, Entry, JetStream, Refused, Stored, refusal
-from .subjects import Subjects
+from .places import Subjects
 
 PULL = 500
 SILENT_S = 2.0

@@ -14,7 +14,7 @@ import msgspec
 
 from ...core.errors import InvalidConfig, StoreUnavailable, StoreVersion
 from .jetstream import NO_STREAM, JetStream, Refused, refusal
-from .subjects import Subjects
+from .places import Subjects
 
 FORMAT = 1
 PARTITIONS_KEY, FORMAT_KEY = "jido.partitions", "jido.format"

@@ -14,8 +14,8 @@ from ...core.clock import Clock
 from ...core.errors import StoreUnavailable
 from ...core.records import Record
 from .jetstream import JetStream, Stored
+from .places import Subjects, part
 from .stored import BELOW, Kept, StoredHead, expired, head_of, joined, row_of, unreadable
-from .subjects import Subjects, part
 
 IN_FLIGHT = 256
 TORN = 20

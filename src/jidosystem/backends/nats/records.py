@@ -23,10 +23,10 @@ from .connection import Connection
 from .jetstream import JetStream, Stored
 from .listing import Listing, gathered
 from .partitions import RecordsSettings, open_partitions
+from .places import SWEEP, Subjects, is_part, name_in
 from .reading import Reading
 from .removal import Removal
 from .stored import GONE, NONCE_BYTES, head_of, row_of
-from .subjects import SWEEP, Subjects, is_part, name_in
 from .submission import Commit, Cutter, Piece
 from .watching import Watching
 

@@ -15,9 +15,9 @@ from itertools import islice
 from ...core.errors import CommitUnknown, StoreError
 from .jetstream import WRONG_SEQUENCE, Entry, JetStream, Refused, Stored, refusal
 from .listing import Listing, gathered
+from .places import SWEEP, Subjects, is_part, part
 from .reading import Reading
 from .stored import BELOW, GONE, head_of, row_of
-from .subjects import SWEEP, Subjects, is_part, part
 from .submission import MARKER_S, REMOVED, Commit, Cutter, Piece
 
 IN_ONE_DELETION = 900

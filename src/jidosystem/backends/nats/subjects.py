@@ -1,135 +1,37 @@
-"""Where records lie: an agent's partition, and the subjects of its head, rows and parts.
+"""Names of ours as NATS subjects: any text becomes one legal token, and each cluster has a first token of its own.
 
-    <cluster>.r<partition>.<type>.<key>.h                      the head
-    <cluster>.r<partition>.<type>.<key>.<kind>.<name>          a row
-    <cluster>.r<partition>.<type>.<key>.p.<of>.<number>        a part of one that is larger than a message
-    <cluster>.r<partition>.mark                                what a listing waits for
+    jido.r.<subject>   requests of the wire
+    jido.m.<subject>   its messages
+    jido.e.<stream>    events, by their stream
+    jido.s<number>.…   records (`places.py`)
 
-The number of tokens says which it is. A token is the text with everything but letters, digits, `-`, `_` and `~` percent-encoded; one
-that would be longer than `MAX_TOKEN_CHARS` is `!` and its digest, so that no subject outgrows the server's line. What
-such a text was stands in the message.
+Letters, digits, `_` and `-` stay as they are, all else is written as `=XX` (bytes of UTF-8). What would be longer than 200
+characters becomes `=~` and a digest: a line of the protocol has 4,096 bytes, and nobody reads such a name back from its token.
 """
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from hashlib import blake2b
-from typing import NamedTuple
-from urllib.parse import quote, unquote
-from zlib import crc32
 
-MAX_TOKEN_CHARS = 640
-NO_KEY = "!-"  # an address without a slash
-SWEEP = "!s"
-"""Kind of the row that a deletion leaves where more is to be removed than fits a batch; no row of ours can have it."""
+MAX_TOKEN_CHARS = 200
+_UNSAFE = re.compile(rb"[^A-Za-z0-9_-]")
 
 
-class Place(NamedTuple):
-    """Where an agent lies.
-
-    Attributes:
-        partition: number of its stream
-        root: start of all its subjects
-        head: subject of its head
-    """
-
-    partition: int
-    root: str
-    head: str
-
-
+@lru_cache(maxsize=65_536)
 def token(text: str) -> str:
-    """A text as one token of a subject: never empty, and of no two texts the same."""
-    quoted = quote(text, safe="").replace(".", "%2E")
-    if len(quoted) > MAX_TOKEN_CHARS:
-        return "!" + blake2b(text.encode(), digest_size=32).hexdigest()
-    return quoted or "!"
+    """The token of a text; two texts never share one."""
+    raw = text.encode("utf-8", "surrogatepass")
+    written = _UNSAFE.sub(lambda found: b"=%02X" % found[0][0], raw).decode() or "="
+    return written if len(written) <= MAX_TOKEN_CHARS else f"=~{blake2b(raw, digest_size=24).hexdigest()}"
 
 
-def text_of(part: str) -> str | None:
-    """The text of a token; None if only the message knows."""
-    if part.startswith("!"):
-        return "" if part == "!" else None
-    return unquote(part)
-
-
-def partition_of(agent: str, partitions: int) -> int:
-    """The same on every node and in every release: it says where the record is."""
-    return crc32(agent.encode()) % partitions
-
-
-class Subjects:
-    """All subjects of one cluster's records."""
-
-    def __init__(self, cluster: str, partitions: int) -> None:
-        self.cluster, self.partitions = cluster, partitions
-        self.place = lru_cache(maxsize=100_000)(self._place)
-
-    def _place(self, agent: str) -> Place:
-        type_name, slash, key = agent.partition("/")
-        partition = partition_of(agent, self.partitions)
-        root = f"{self.cluster}.r{partition}.{token(type_name)}.{token(key) if slash else NO_KEY}"
-        return Place(partition, root, f"{root}.h")
-
-    def stream(self, partition: int) -> str:
-        """Name of a partition's stream."""
-        return f"{self.cluster}-records-{partition}"
-
-    def everything(self, partition: int) -> str:
-        """What the stream of a partition takes."""
-        return f"{self.cluster}.r{partition}.>"
-
-    def mark(self, partition: int) -> str:
-        """What a listing waits for."""
-        return f"{self.cluster}.r{partition}.mark"
-
-    def row(self, agent: str, kind: str, name: str) -> str:
-        """Subject of a row."""
-        return f"{self._root(agent)}.{token(kind)}.{token(name)}"
-
-    def rows_of(self, agent: str, kind: str | None) -> str:
-        """Pattern of the rows of one agent, of one kind or of all."""
-        return f"{self._root(agent)}.{'*' if kind is None else token(kind)}.*"
-
-    def sweep(self, agent: str) -> str:
-        """Subject of the row that says that more is to be removed."""
-        return f"{self._root(agent)}.{SWEEP}.!"
-
-    def rows(self, partition: int, kind: str | None = None) -> str:
-        """Pattern of the rows of all agents, of one kind or of all."""
-        return f"{self.cluster}.r{partition}.*.*.{'*' if kind is None else token(kind)}.*"
-
-    def heads(self, partition: int, type_name: str) -> str:
-        """Pattern of the heads of one type."""
-        return f"{self.cluster}.r{partition}.{token(type_name)}.*.h"
-
-    def parts(self, partition: int) -> str:
-        """Pattern of all parts."""
-        return f"{self.cluster}.r{partition}.*.*.p.*.*"
-
-    def agent_in(self, subject: str) -> str:
-        """The address of the agent whose subject it is, for those that can't be read; parts of it that only the message knows stay as they are."""
-        type_name, key = subject.split(".")[2:4]
-        address = text_of(type_name)
-        address = type_name if address is None else address
-        return address if key == NO_KEY else f"{address}/{key if text_of(key) is None else text_of(key)}"
-
-    def _root(self, agent: str) -> str:
-        return str(self.place(agent).root)
-
-
-def part(subject: str, number: int) -> str:
-    """Subject of a part of what is stored at a subject of ours."""
-    whole = subject.split(".")
-    of = "h" if len(whole) == 5 else blake2b(".".join(whole[4:]).encode(), digest_size=16).hexdigest()
-    return f"{'.'.join(whole[:4])}.p.{of}.{number}"
-
-
-def is_part(subject: str) -> bool:
-    """Whether a subject is that of a part."""
-    return subject.count(".") == 6
-
-
-def name_in(subject: str) -> str | None:
-    """The name of the row whose subject it is; None if only its message knows."""
-    return text_of(subject.rpartition(".")[2])
+def text_of(written: str) -> str | None:
+    """The text of a token; None if the token is a digest."""
+    if written.startswith("=~"):
+        return None
+    if written == "=":
+        return ""
+    raw = re.sub(rb"=([0-9A-F]{2})", lambda found: bytes([int(found[1], 16)]), written.encode())
+    return raw.decode("utf-8", "surrogatepass")

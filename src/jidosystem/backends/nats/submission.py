@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from ...core.codec import encode
 from ...core.records import Row, Settled
+from .places import Place, Subjects, part
 from .stored import BELOW, EXPIRES, GONE, PARTS, Kept, StoredHead, cut, digest_of, sealed
-from .subjects import Place, Subjects, part
 
 MAX_REMEMBERED = 10_000
 MARKER_S = 5

@@ -1,0 +1,167 @@
+"""The wire on NATS keeps the contract, between nodes, within its limits, and whatever its subjects are called."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jidosystem.backends.nats.connection import Notice
+from jidosystem.backends.nats.server import NatsCluster
+from jidosystem.backends.nats.settings import NatsSettings
+from jidosystem.backends.nats.subjects import MAX_TOKEN_CHARS, text_of, token
+from jidosystem.backends.nats.wire import NatsWire
+from jidosystem.core.errors import NodeUnreachable, OutcomeUnknown, TooLarge, WireTimeout
+from jidosystem.testing.conformance import WireConformance
+from jidosystem.testing.conformance.wire import echo
+
+
+class TestNatsWire(WireConformance):
+    @pytest.fixture(autouse=True)
+    def _where(self, settings: NatsSettings) -> None:
+        self.settings = settings
+
+    @asynccontextmanager
+    async def open(self):
+        wire = await NatsWire.open(self.settings)
+        yield wire
+        await wire.close()
+
+
+@asynccontextmanager
+async def two(settings: NatsSettings, **options):
+    one, other = await NatsWire.open(settings, **options), await NatsWire.open(settings)
+    yield one, other
+    await one.close()
+    await other.close()
+
+
+async def test_two_nodes_reach_each_other(settings: NatsSettings) -> None:
+    async with two(settings) as (one, other):
+        await one.serve("here", echo)
+        assert await other.request("here", b"hello", timeout_s=5) == b"hello"
+
+
+async def test_clusters_of_other_names_never_meet(one_server: NatsCluster, settings: NatsSettings) -> None:
+    async with two(settings) as (one, _):
+        await one.serve("here", echo)
+        stranger = await NatsWire.open(one_server.settings("stranger"))
+        with pytest.raises(NodeUnreachable):
+            await stranger.request("here", b"", timeout_s=5)
+        await stranger.close()
+
+
+async def test_a_request_reaches_one_server_of_all_groups(settings: NatsSettings) -> None:
+    async with two(settings) as (one, other):
+        got: list[bytes] = []
+
+        async def note(payload: bytes) -> bytes:
+            got.append(payload)
+            return b""
+
+        await one.serve("work", note, group="a")
+        await one.serve("work", note, group="b")
+        await asyncio.gather(*(other.request("work", b"%d" % i, timeout_s=5) for i in range(50)))
+        await other.request("work", b"last", timeout_s=5)
+        assert sorted(got) == sorted([*(b"%d" % i for i in range(50)), b"last"])
+
+
+@pytest.mark.parametrize("subject", ["", ".", "a..b", "a b", "*", ">", "r.>", "ключ", "\r\n", "x" * 3_000, "=2E"])
+async def test_any_subject_will_do(settings: NatsSettings, subject: str) -> None:
+    async with two(settings) as (one, other):
+        await one.serve(subject, echo, group=subject)
+        assert await other.request(subject, b"1", timeout_s=5) == b"1"
+        with pytest.raises(NodeUnreachable):
+            await other.request(subject + "x", b"1", timeout_s=5)
+
+
+@given(st.text(alphabet=st.characters(codec=None)), st.text(alphabet=st.characters(codec=None)))
+def test_texts_and_tokens_are_one_to_one(text: str, other: str) -> None:
+    assert set(token(text)) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-=~")
+    assert 0 < len(token(text)) <= MAX_TOKEN_CHARS
+    assert (token(text) == token(other)) == (text == other)
+    assert text_of(token(text)) in (text, None)
+
+
+async def test_what_is_served_at_once_is_limited_and_one_too_many_is_told(settings: NatsSettings) -> None:
+    notices: list[Notice] = []
+    async with two(settings, max_serving=2, told=notices.append) as (one, other):
+        go = asyncio.Event()
+
+        async def slow(_payload: bytes) -> bytes:
+            await go.wait()
+            return b"done"
+
+        await one.serve("slow", slow)
+        first = [asyncio.ensure_future(other.request("slow", b"", timeout_s=10)) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(NodeUnreachable, match="full"):
+            await other.request("slow", b"", timeout_s=10)
+        await other.send("slow", b"")
+        await other._connection.round_trip(5)
+        await one._connection.round_trip(5)
+        assert [notice.kind for notice in notices] == ["slow-consumer", "slow-consumer"]
+        go.set()
+        assert await asyncio.gather(*first) == [b"done", b"done"]
+        assert await other.request("slow", b"", timeout_s=10) == b"done"
+        assert one.serving == 0
+
+
+async def test_an_answer_that_is_too_large_is_an_unknown_outcome_at_once(settings: NatsSettings) -> None:
+    async with two(settings) as (one, other):
+
+        async def large(_payload: bytes) -> bytes:
+            return bytes(one.max_payload_bytes + 1)
+
+        await one.serve("large", large)
+        with pytest.raises(OutcomeUnknown, match="larger"):
+            await asyncio.wait_for(other.request("large", b"", timeout_s=60), 5)
+        with pytest.raises(TooLarge):
+            await other.send("large", bytes(other.max_payload_bytes + 1))
+
+
+async def test_what_the_server_had_sent_before_a_handler_left_is_answered(settings: NatsSettings) -> None:
+    async with two(settings) as (one, other):
+        answered = 0
+        served = await one.serve("here", echo)
+
+        async def ask() -> None:
+            nonlocal answered
+            while True:
+                try:
+                    await other.request("here", b"x", timeout_s=5)
+                except NodeUnreachable:
+                    return
+                answered += 1
+
+        asking = [asyncio.ensure_future(ask()) for _ in range(16)]
+        await asyncio.sleep(0.05)
+        await served.close()
+        await asyncio.gather(*asking)  # a request that was dropped would raise WireTimeout
+        assert answered > 16
+
+
+async def test_it_serves_again_after_its_server_was_killed(three_servers: NatsCluster, settings_of_three: NatsSettings) -> None:
+    async with two(settings_of_three) as (one, other):
+        await one.serve("here", echo)
+        name = one._connection.server["server_name"]
+        next(server for server in three_servers.servers if server.peer.name == name).kill()
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    assert await other.request("here", b"again", timeout_s=0.5) == b"again"
+                except (NodeUnreachable, WireTimeout):
+                    await asyncio.sleep(0.05)
+                else:
+                    break
+
+
+async def test_cut_off_it_says_at_once_that_nothing_was_sent(settings: NatsSettings) -> None:
+    async with two(settings) as (one, _):
+        await one.close()
+        for attempt in (one.request("x", b"", timeout_s=60), one.send("x", b"")):
+            with pytest.raises(NodeUnreachable):
+                await asyncio.wait_for(attempt, 5)
