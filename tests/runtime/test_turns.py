@@ -331,6 +331,68 @@ async def test_checking_mode_finds_what_is_assigned_to_no_field(url: str) -> Non
         assert await ref.derive() == await ref.derive() == 1
 
 
+class Promising(Agent):
+    """Promises one thing and returns what it is told."""
+
+    value: int = 0
+
+    def _give(self, what: str) -> Any:
+        self.value += 1
+        return {"text": "many", "none": None, "int": 3, "float": 1.5, "pair": (1, "b"), "wrong pair": ("a", 1), "list": ["x"], "object": object()}[
+            what
+        ]
+
+    @action
+    async def number(self, what: str) -> int:
+        return self._give(what)  # type: ignore[no-any-return]
+
+    @action(readonly=True)
+    async def reading(self, what: str) -> float:
+        return {"text": "many", "int": 3}[what]  # type: ignore[return-value]
+
+    @action
+    def threaded(self, what: str) -> tuple[int, str]:
+        return self._give(what)  # type: ignore[no-any-return]
+
+    @action
+    async def nothing(self, what: str) -> None:
+        return self._give(what)  # type: ignore[no-any-return]
+
+    @action
+    async def maybe(self, what: str) -> int | None:
+        return self._give(what)  # type: ignore[no-any-return]
+
+    @action(copy=False)
+    async def as_it_is(self, what: str) -> int:
+        return self._give(what)  # type: ignore[no-any-return]
+
+    @action(readonly=True)
+    async def get(self) -> int:
+        return self.value
+
+
+@pytest.mark.parametrize(
+    ("name", "what", "promised", "given"),
+    [("number", "text", "int", "'many'"), ("number", "none", "int", "None"), ("number", "float", "int", "1.5"),
+     ("reading", "text", "float", "'many'"),
+     ("threaded", "wrong pair", r"tuple\[int, str\]", r"\('a', 1\)"), ("nothing", "int", "None", "3"), ("maybe", "list", r"int \| None", r"\['x'\]"),
+     ("number", "object", "int", "<object")],
+)  # fmt: skip
+async def test_checking_mode_refuses_a_result_that_is_not_what_the_action_promises(url: str, name: str, what: str, promised: str, given: str) -> None:
+    async with Platform(url, checking=True) as platform:
+        ref = platform.agent(Promising, "a")
+        with pytest.raises(InvalidResult, match=rf"^Promising\.{name} returned {given}.*, which doesn't fit its `-> {promised}`: "):
+            await getattr(ref, name)(what)
+        assert await ref.get() == 0
+
+
+@pytest.mark.parametrize(("name", "what"), [("number", "int"), ("reading", "int"), ("threaded", "pair"), ("maybe", "none"), ("as_it_is", "object")])
+async def test_checking_mode_lets_a_result_through_that_fits(url: str, name: str, what: str) -> None:
+    async with Platform(url, checking=True) as platform:
+        ref = platform.agent(Promising, "a")
+        assert type(await getattr(ref, name)(what)) in (int, tuple, type(None), object)
+
+
 async def test_a_forgotten_await_is_told(platform: Platform) -> None:
     ref = platform.agent(Forgetful, "a")
     with pytest.raises(InvalidResult, match=r"coroutine can't be carried; is an `await` missing\?"):

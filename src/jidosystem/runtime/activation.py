@@ -24,7 +24,7 @@ from ..core.errors import (
 )
 from . import commits, endings
 from .boundary import IMMUTABLE, Signature
-from .checking import changed_names, lost, unchanged_between_turns
+from .checking import changed_names, checked_result, lost, unchanged_between_turns
 from .definition import ActionOptions, ActionSpec
 from .deliveries import to_be_done
 from .effects import Effects
@@ -301,9 +301,9 @@ class Activation:
         if error is None and self.status is GONE and not spec.readonly:
             error = AgentCrashed(f"{self.address}: its activation ended while {spec.name} ran, which was rolled back", agent=self.address, cause="")
         if error is None:
-            if type(value) not in IMMUTABLE and spec.copy and turn.kind == CALL:
+            if (type(value) not in IMMUTABLE or host.node.checking) and spec.copy and turn.kind == CALL:
                 try:
-                    value = spec.signature.copy_result(value)
+                    value = checked_result(spec, value) if host.node.checking else spec.signature.copy_result(value)
                 except InvalidResult as invalid:
                     error = invalid
             elif turn.caller is not None and turn.caller.afar:

@@ -22,6 +22,7 @@ import msgspec
 from ..core.codec import NOT_CARRIED, ModelMismatch, decoder_for, encode, from_builtins, is_pydantic_model, to_builtins
 from ..core.errors import InvalidArguments, InvalidResult
 from ..core.near import near, near_or_all
+from ..core.shown import short
 
 IMMUTABLE: frozenset[type] = frozenset(
     {int, str, float, bool, bytes, complex, types.NoneType, datetime.datetime, datetime.date, datetime.time, datetime.timedelta,
@@ -203,14 +204,18 @@ class Signature:
 
     def copy_result(self, value: Any) -> Any:
         """The result as the caller gets it; `InvalidResult` if it can't be carried."""
-        if is_immutable(value):
-            return value
+        return value if is_immutable(value) else self.check_result(value)
+
+    def check_result(self, value: Any) -> Any:
+        """The result as one who reads it again gets it; `InvalidResult` if it isn't of the type that the action promises."""
         if self._result is None:
             self._result = decoder_for(self._result_hint)
         try:
             return self._result.decode(encode(value))
         except (*NOT_CARRIED, msgspec.MsgspecError) as error:
-            raise InvalidResult(f"{self._where} returned what can't be carried as {self._result_hint!r}: {error}") from error
+            promised = inspect.formatannotation(self._result_hint) if self._result_hint is not type(None) else "None"
+            told = f"{self._where} returned {short(value)}, which doesn't fit its `-> {promised}`: {error}"
+            raise InvalidResult(told, expected=promised, given=type(value).__name__) from error
 
     def encode_result(self, value: Any) -> bytes:
         """The result as it is stored and sent; `InvalidResult` if it can't be carried."""

@@ -1,16 +1,18 @@
-"""Checking mode: state must change in turns only, never in read-only ones, and what is assigned must be a field."""
+"""Checking mode: state must change in turns only, never in read-only ones, what is assigned must be a field, and what is returned as promised."""
 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..core.errors import InvalidResult, StateChangedOutsideTurn, StateMismatch
 from ..core.near import near_or_all
+from .boundary import is_immutable
 from .turn import Turn
 
 if TYPE_CHECKING:
     from .activation import Activation
+    from .definition import ActionSpec
 
 
 def changed_names(activation: Activation) -> list[str]:
@@ -44,6 +46,12 @@ def unchanged_between_turns(activation: Activation, turn: Turn) -> bool:
         )
     )
     return False
+
+
+def checked_result(spec: ActionSpec, value: Any) -> Any:
+    """Checking mode: the result as the caller gets it, proved to be of the type that the action promises; `InvalidResult`."""
+    copied = spec.signature.check_result(value)
+    return value if is_immutable(value) else copied
 
 
 def lost(activation: Activation, turn: Turn) -> InvalidResult | None:
