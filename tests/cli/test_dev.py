@@ -335,3 +335,45 @@ def test_a_lifespan_that_never_begins_keeps_no_process_and_no_lock(dev: Callable
     again = dev()
     again.until("serving")
     assert jido("call", "Counter/home", "add").out == "1\n"
+
+
+def test_a_lifespan_that_takes_too_long_to_begin_is_killed_and_the_old_program_goes_on(dev: Callable[..., Dev], jido: Jido, home: Path) -> None:
+    running = dev("--patience", "5")
+    running.until("serving")
+    running.save(1, more=lifespan("first", before="import os; open('pid', 'w').write(str(os.getpid())); await asyncio.Event().wait()"))
+    failed = running.until("reloaded", "failed")
+    assert (failed["event"], failed["code"], failed["then"]) == ("failed", "timeout", "the old program goes on")
+    assert failed["message"] == "the program took longer than 5 s to open and was killed"
+    assert gone(int((home / "pid").read_text()))
+    assert jido("call", "Counter/home", "add").out == "1\n"
+    running.save(10)
+    assert running.until("reloaded", "failed")["event"] == "reloaded"
+    assert jido("call", "Counter/home", "add").out == "11\n"
+    assert running.end() == 0
+
+
+def test_a_lifespan_that_takes_too_long_to_end_is_killed_and_the_new_program_takes_its_place(dev: Callable[..., Dev], jido: Jido) -> None:
+    running = dev("--patience", "5")
+    running.until("serving")
+    running.save(1, more=lifespan("first", after="await asyncio.Event().wait()"))
+    stuck = running.until("reloaded", "failed")
+    assert stuck["event"] == "reloaded"
+    running.save(7)
+    failed = running.until("reloaded", "failed")
+    assert (failed["code"], failed["then"]) == ("timeout", "the new program takes its place")
+    assert failed["message"] == "the program took longer than 5 s to close and was killed"
+    assert running.until("reloaded", "failed")["event"] == "reloaded"
+    assert gone(stuck["pid"])
+    assert jido("call", "Counter/home", "add").out == "7\n"
+    assert running.end() == 0
+
+
+def test_a_lifespan_of_nearly_the_right_name_is_told(dev: Callable[..., Dev]) -> None:
+    running = dev()
+    running.until("serving")
+    running.save(2, more=lifespan("first").replace("platform_lifespan", "lifespan"))
+    hint = running.until("hint", "reloaded", "failed")
+    assert hint["event"] == "hint"
+    assert "lifespan isn't run: what is to run beside the agents is named platform_lifespan" in hint["message"]
+    assert running.until("reloaded", "failed")["event"] == "reloaded"
+    assert running.end() == 0

@@ -432,3 +432,50 @@ def test_a_lifespan_that_waits_for_ever_at_the_start_is_ended_by_the_first_signa
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (code, "cleared\n", "")
+
+
+GENERATOR = "@asynccontextmanager\nasync def {}:\n    yield\n"
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        (GENERATOR.format("lifespan(platform)"), "lifespan"),
+        (GENERATOR.format("lifespan(p: Platform)"), "lifespan"),
+        (GENERATOR.format('lifespan(p: "Platform")'), "lifespan"),
+        (GENERATOR.format("my_lifespan(platform: Platform)"), "my_lifespan"),
+        (GENERATOR.format("platform_life_span(p)"), "platform_life_span"),
+        ("def lifespan(platform):\n    pass\n", "lifespan"),
+        ("async def lifespan(platform):\n    yield\n", "lifespan"),
+        (GENERATOR.format("lifespan(app)"), ""),
+        ("from shop_parts import lifespan\n", ""),
+        ("def setup(platform):\n    pass\n", ""),
+        (GENERATOR.format("lifespan(platform)") + GENERATOR.format("platform_lifespan(platform)"), ""),
+        ("lifespan = None\n", ""),
+    ],
+)
+def test_a_lifespan_of_nearly_the_right_name_is_told(home: Path, source: str, name: str) -> None:
+    head = "from contextlib import asynccontextmanager\nfrom jidosystem import Agent, Platform\nclass Shop(Agent): pass\n"
+    (home / "shop_parts.py").write_text("def lifespan(platform): pass\n")
+    (home / "shop.py").write_text(head + source)
+    run = "import sys; from jidosystem.cli.program import load; sys.stdout.write(load('shop.py').hint)"
+    hint = subprocess.run([sys.executable, "-c", run], cwd=home, capture_output=True, text=True, check=True).stdout
+    told = f"{home / 'shop.py'}, line 4: {name} isn't run: what is to run beside the agents is named platform_lifespan"
+    assert hint == (told if name else "")
+
+
+def test_the_hint_stands_below_what_the_node_says_of_itself(start: Start, home: Path) -> None:
+    (home / "shop.py").write_text("from jidosystem import Agent\nclass Shop(Agent): pass\ndef lifespan(platform): pass\n")
+    process = start("run", "shop.py", "--port", "0")
+    assert process.stderr is not None
+    lines = [process.stderr.readline() for _ in range(3)]
+    assert lines[1].endswith("(Ctrl-C ends)\n")
+    assert "line 3: lifespan isn't run" in lines[2]
+
+
+def test_without_agents_the_hint_says_what_was_probably_meant(start: Start, home: Path) -> None:
+    (home / "shop.py").write_text("def lifespan(platform): pass\n")
+    process = start("run", "shop.py", "--port", "0")
+    _out, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "no agent class to host" in err and "is named platform_lifespan" in err

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -30,7 +30,7 @@ from .run import AgentsOption, HostOption, NameOption, PathArgument, PortOption,
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
 LAST_S = 30.0
-"""How long a worker may take to open, to close or to end; a platform closes within its `platform.shutdown_timeout`."""
+"""How long a worker may take to open, to close or to end, if nothing else is wished; a platform closes within its `platform.shutdown_timeout`."""
 SETTLED_S = 2.0
 """A program that dies sooner after its start isn't started again before the next save."""
 
@@ -43,6 +43,7 @@ def dev(
     host: HostOption = "127.0.0.1",
     name: NameOption = None,
     agents: AgentsOption = None,
+    patience: Annotated[float, typer.Option("--patience", min=0.1, help="Seconds that the program may take to open or to close.")] = LAST_S,
     as_json: Json = False,
 ) -> None:
     """Host the agents of a program, checking, and reload it on every save; the agents keep their state."""
@@ -55,7 +56,7 @@ def dev(
         written = node.NodeFile(free_name(name, program), url_of(listening), os.getpid(), target, secrets.token_urlsafe(32))
         place = [written.name, target, store_url, written.token]
         told_to = _Told(as_json)
-        code = asyncio.run(Supervisor(written, place, [target, agents], listening, root, told_to).run())
+        code = asyncio.run(Supervisor(written, place, [target, agents], listening, root, told_to, patience).run())
     raise Quiet(code)
 
 
@@ -125,7 +126,7 @@ class Worker:
         """It is to end: what it serves is closed first."""
         self._writer.close()
 
-    async def end(self, patience_s: float = LAST_S) -> None:
+    async def end(self, patience_s: float) -> None:
         """Wait until it is gone; kill it if that takes too long."""
         self.leave()
         await asyncio.wait((self.gone,), timeout=patience_s)
@@ -138,9 +139,17 @@ class Supervisor:
     """See the module. Owns every worker; whatever ends it ends them."""
 
     def __init__(
-        self, written: node.NodeFile, place: list[str], load: list[str | None], listening: socket.socket, root: Path, told_to: _Told
+        self,
+        written: node.NodeFile,
+        place: list[str],
+        load: list[str | None],
+        listening: socket.socket,
+        root: Path,
+        told_to: _Told,
+        patience_s: float,
     ) -> None:
         self._written, self._place, self._load, self._listening, self._root, self._told = written, place, load, listening, root, told_to
+        self._patience_s = patience_s
         self._current: Worker | None = None
         self._spare: Worker | None = None
         self._leaving: set[asyncio.Task[None]] = set()
@@ -181,7 +190,7 @@ class Supervisor:
         await asyncio.to_thread(node.remove, self._written)
         if self._spare is not None:
             self._spare.process.kill()
-        endings = [worker.end() for worker in (self._current, self._spare) if worker is not None]
+        endings = [worker.end(self._patience_s) for worker in (self._current, self._spare) if worker is not None]
         await asyncio.gather(*endings, *self._leaving)
 
     async def _watch(self) -> None:
@@ -221,10 +230,10 @@ class Supervisor:
             return
         old = self._current
         try:
-            closed = await old.ask(LAST_S, do="close") if old is not None else {"told": "closed"}
+            closed = await old.ask(self._patience_s, do="close") if old is not None else {"told": "closed"}
             if closed["told"] == "failed":
                 self._told.failed(closed, "the new program takes its place")
-            answer = await fresh.ask(LAST_S, do="open")
+            answer = await fresh.ask(self._patience_s, do="open")
         except asyncio.CancelledError:
             self._let_go(fresh)
             raise
@@ -248,7 +257,7 @@ class Supervisor:
         if old is None:
             self._told.failed(failure, "waiting for the next save")
             return
-        again = await old.ask(LAST_S, do="open")
+        again = await old.ask(self._patience_s, do="open")
         if again["told"] == "open":
             self._told.failed(failure, "the old program goes on")
         else:
@@ -277,6 +286,8 @@ class Supervisor:
                 continue
             answer = loading.result()
             if answer["told"] == "loaded":
+                if answer["hint"]:
+                    self._told.happened("hint", answer["hint"], message=answer["hint"])
                 return worker
             self._told.failed(answer, "waiting for the next save" if self._current is None else "the old program goes on")
             self._let_go(worker)
@@ -290,7 +301,7 @@ class Supervisor:
 
     def _let_go(self, worker: Worker) -> None:
         """Let a worker end by itself, and see that it does."""
-        task = asyncio.create_task(worker.end())
+        task = asyncio.create_task(worker.end(self._patience_s))
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..core.near import near
+from ..core.near import near, nearest
 from .output import Failure, usage
 
 if TYPE_CHECKING:
@@ -35,12 +35,13 @@ Lifespan = Callable[["Platform"], AbstractAsyncContextManager[Any]]
 
 class Program(NamedTuple):
     """An imported program: `name` is the last word of its module's name, `agents` the classes to host, `lifespan` what runs
-    beside them while the platform is open."""
+    beside them while the platform is open, `hint` what its author may have meant otherwise."""
 
     name: str
     module: ModuleType
     agents: tuple[type[Agent], ...]
     lifespan: Lifespan | None = None
+    hint: str = ""
 
 
 def place_of(target: str) -> tuple[str, Path]:
@@ -77,12 +78,13 @@ def load(target: str, only: str | None = None) -> Program:
     name, root = place_of(target)
     module = _imported(name, root, target)
     agents, lifespan = _agents_of(module), _lifespan_of(module)
+    missed = "" if lifespan is not None else _missed_lifespan(module)
     if not agents and lifespan is None:
         hint = f"name the file that has them, for example {_file_in(target)}" if os.path.isdir(target) else "derive one: class Counter(Agent): ..."
-        raise Failure(f"{target} has no agent class to host", code="no-agents", hint=hint)
+        raise Failure(f"{target} has no agent class to host", code="no-agents", hint=missed or hint)
     if only is not None:
         agents = _chosen(agents, only, target)
-    return Program(name.rpartition(".")[2], module, tuple(agents.values()), lifespan)
+    return Program(name.rpartition(".")[2], module, tuple(agents.values()), lifespan, missed)
 
 
 def _imported(name: str, root: Path, target: str) -> ModuleType:
@@ -158,6 +160,20 @@ def _lifespan_of(module: ModuleType) -> Lifespan | None:
         raise _unfit(f"{where}: {LIFESPAN}{inspect.signature(inner)} can't be called with the platform alone") from None
     lifespan: Lifespan = found
     return lifespan
+
+
+def _missed_lifespan(module: ModuleType) -> str:
+    """What to tell of a function that nearly has the name of a lifespan, or has a web application's and takes a platform."""
+    for name, found in vars(module).items():
+        inner = inspect.unwrap(found) if inspect.isfunction(found) else None
+        if inner is None or inner.__module__ != module.__name__:
+            continue
+        first = next(iter(inspect.signature(inner).parameters.values()), None)
+        takes_platform = first is not None and (first.name == "platform" or getattr(first.annotation, "__name__", first.annotation) == "Platform")
+        if (takes_platform and "lifespan" in name.lower()) or nearest(name, (LIFESPAN,), cutoff=0.85):
+            where = f"{inner.__code__.co_filename}, line {inner.__code__.co_firstlineno}"
+            return f"{where}: {name} isn't run: what is to run beside the agents is named {LIFESPAN}"
+    return ""
 
 
 def _unfit(told: str) -> Failure:

@@ -104,6 +104,8 @@ async def _run(place: Place, program: Program, listening: socket.socket, as_json
         else:
             say(f"{place.name}: {', '.join(names) or 'no agents'} on {place.store}")
             say(f"{url_of(listening)}  (Ctrl-C ends)")
+        if program.hint:
+            say(program.hint)
         await ending.wait()
         if not as_json:
             say("closing; once more ends at once", "dim")

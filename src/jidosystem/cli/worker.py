@@ -4,7 +4,7 @@ Its supervisor holds the other end of a pair of sockets, JSON lines both ways, a
 is gone, however it went, the worker closes its platform and ends, in the middle of opening too.
 
     from above   {"load": [target, only], "place": [...]}   {"do": "open"}   {"do": "close"}
-    from here    {"told": "loaded"}  {"told": "open"}  {"told": "closed"}  {"told": "failed", ...}
+    from here    {"told": "loaded", "hint": ""}  {"told": "open"}  {"told": "closed"}  {"told": "failed", ...}
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def main(control_fd: int, listening_fd: int) -> int:
         except Failure as failure:
             control.sendall(_failed(failure))
             return 1
-        control.sendall(_told("loaded"))
+        control.sendall(_told("loaded", hint=program.hint))
         try:
             return run_loop(_work(control, listening, Place(*task["place"]), program))
         except Failure as failure:  # of a lifespan, at its end
