@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import threading
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from datetime import UTC, date, datetime, timedelta
@@ -15,7 +16,7 @@ import pytest
 from pydantic import BaseModel
 
 from jidosystem import Agent, InvalidArguments, Platform, action, field
-from jidosystem.core.errors import InvalidResult
+from jidosystem.core.errors import InvalidResult, ReadOnlyTurn
 
 
 class Colour(enum.Enum):
@@ -277,6 +278,73 @@ async def test_a_value_that_contains_itself_is_refused_with_its_turn(platform: P
     with pytest.raises(InvalidResult, match="left state"):
         await ref.loop_in_state()
     assert await ref.put(1) == [1]
+
+
+class Anyhow(BaseModel):
+    thing: Any
+
+
+class Held(Agent):
+    """Holds what it is told, wherever it is told."""
+
+    points: list[Any] = field(default_factory=list)
+    by_name: dict[str, Any] = field(default_factory=dict)
+    leg: Leg | None = None
+    any_leg: Any = None
+    person: Any = None
+
+    @action(copy=False)
+    async def hold(self, where: str, what: Any) -> None:
+        match where:
+            case "points":
+                self.points = [Point(0, 0), Point(1, 1), [], Point(what, 3)]
+            case "by_name":
+                self.by_name = {"one": 1, "two": {"deep": (0, what)}}
+            case "leg":
+                self.leg = Leg("FRA", via=["a", what])
+            case "any_leg":
+                self.any_leg = what
+            case _:
+                self.person = [Anyhow(thing=what)]
+
+    @action(readonly=True, copy=False)
+    async def spoil(self, what: Any) -> None:
+        self.points.append(what)
+
+    @action
+    async def ask(self, what: Any) -> list[Any]:
+        return [0, {"lock": threading.Lock()}]
+
+
+@pytest.mark.parametrize(
+    ("where", "path"),
+    [("points", "Held.points[3].x"), ("by_name", "Held.by_name.two.deep[1]"), ("leg", "Held.leg.via[1]"), ("any_leg", "Held.any_leg"),
+     ("person", "Held.person[0].thing")],
+)  # fmt: skip
+@pytest.mark.parametrize("checking", [True, False])
+async def test_what_cant_be_carried_is_told_with_its_path_at_the_turn_that_made_it(where: str, path: str, checking: bool) -> None:
+    async with Platform(checking=checking) as platform:
+        ref = platform.agent(Held, "a")
+        with pytest.raises(InvalidResult) as told:
+            await ref.hold(where, threading.Lock())
+        assert f"Held/a.hold left state that can't be carried: {path}: _thread.lock can't be carried" in str(told.value)
+        assert told.value.fields["path"] == path
+        assert (await platform.agents.describe(ref)).fields == {"points": [], "by_name": {}, "leg": None, "any_leg": None, "person": None}
+
+
+async def test_checking_mode_names_where_a_read_only_turn_left_what_cant_be_carried() -> None:
+    async with Platform(checking=True) as platform:
+        with pytest.raises(ReadOnlyTurn, match=r"Held/a\.spoil is read-only and changed points\[0\] in place"):
+            await platform.agent(Held, "a").spoil(threading.Lock())
+
+
+async def test_an_argument_and_a_result_that_cant_be_carried_are_told_with_their_path(platform: Platform) -> None:
+    ref = platform.agent(Held, "a")
+    with pytest.raises(InvalidArguments, match=r"argument 'what' can't be carried at \$\.what\[1\]\.lock: _thread\.lock") as told:
+        await ref.ask([0, {"lock": threading.Lock()}])
+    assert told.value.path == "$.what[1].lock"
+    with pytest.raises(InvalidResult, match=r"^Held\.ask returned .*_thread\.lock can't be carried"):
+        await ref.ask(1)
 
 
 async def test_a_random_default_is_each_agents_own_and_stays(platform: Platform) -> None:

@@ -354,7 +354,9 @@ class Activation:
         except StateMismatch as mismatch:
             return InvalidResult(f"{self.address}.{turn.spec.name} left state that doesn't fit its type hints: {mismatch}", agent=self.address)
         except (*NOT_CARRIED, AttributeError) as wrong:
-            return InvalidResult(f"{self.address}.{turn.spec.name} left state that can't be carried: {wrong}", agent=self.address)
+            path = codec.culprit(self.instance)
+            told = f"{self.address}.{turn.spec.name} left state that can't be carried: {path}: {wrong}"
+            return InvalidResult(told, agent=self.address, path=path)
         if after is before and turn.effects is None and turn.origin is None and turn.key is None:
             self.answer_when_durable(turn, value)
             return None

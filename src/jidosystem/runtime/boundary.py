@@ -19,6 +19,7 @@ from typing import Any
 
 import msgspec
 
+from ..core.carried import culprit
 from ..core.codec import NOT_CARRIED, ModelMismatch, decoder_for, encode, from_builtins, is_pydantic_model, to_builtins
 from ..core.errors import InvalidArguments, InvalidResult
 from ..core.near import near, near_or_all
@@ -222,7 +223,8 @@ class Signature:
         try:
             return encode(value)
         except NOT_CARRIED as error:
-            raise InvalidResult(f"{self._where} returned what can't be carried: {error}") from error
+            path = culprit(value, "$", 0)
+            raise InvalidResult(f"{self._where} returned what can't be carried at {path}: {error}", path=path) from error
 
     def decode_result(self, blob: bytes) -> Any:
         """A stored result as its type says."""
@@ -237,7 +239,8 @@ class Signature:
         try:
             return encode(value)
         except NOT_CARRIED as error:
-            raise InvalidArguments(f"{self._where}: argument {name!r} can't be carried: {error}", path=f"$.{name}") from error
+            path = culprit(value, f"$.{name}", 0)
+            raise InvalidArguments(f"{self._where}: argument {name!r} can't be carried at {path}: {error}", path=path) from error
 
     def _check_names(self, named: Mapping[str, Any]) -> None:
         for name in named:

@@ -21,7 +21,8 @@ def changed_names(activation: Activation) -> list[str]:
     try:
         now = codec.encode(activation.instance)
     except Exception:  # what can't even be encoded has changed
-        return list(codec.names)
+        gone = [name for name in codec.names if not hasattr(activation.instance, name)]
+        return gone or [codec.culprit(activation.instance).partition(".")[2]]
     if now == activation.state:
         return []
     then = codec.mapping(activation.state)

@@ -21,6 +21,7 @@ from typing import Any, ClassVar, get_origin
 import msgspec
 
 from ..core.blame import about
+from ..core.carried import culprit
 from ..core.codec import NOT_CARRIED, decoder_for, encode, from_builtins, is_pydantic_model, to_builtins
 from ..core.errors import DefinitionError, StateMismatch
 from ..core.near import near
@@ -237,6 +238,10 @@ class StateCodec:
                 seen.add(id(value))
             elif not is_immutable(value):
                 setattr(instance, name, getattr(readable, place))
+
+    def culprit(self, instance: object) -> str:
+        """Where the state of an agent can't be carried: `Counter.items[3].x`. Only asked for when it can't."""
+        return culprit({name: getattr(instance, name) for name in self.names if hasattr(instance, name)}, self._type_name, 0)
 
     def apply(self, instance: object, blob: bytes, whose: str = "") -> None:
         """Set an agent's durable fields from bytes; `whose` is the address that errors name."""
