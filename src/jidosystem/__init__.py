@@ -16,11 +16,12 @@ async with Platform("sqlite:///counter.db") as platform:
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+# Nothing is imported here: until `jido` has begun, Ctrl-C would show where. Type checkers know the name.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from dataclasses import field
+    from typing import Any
 
     from .api.agents import Agents
     from .api.platform import Platform
@@ -112,6 +113,8 @@ _HOMES: dict[str, tuple[str, ...]] = {
 if not TYPE_CHECKING:  # a type checker knows every name that there is
 
     def __getattr__(name: str) -> Any:
+        from importlib import import_module
+
         if name == "errors":
             return import_module(".core.errors", __name__)
         if name in __all__:
