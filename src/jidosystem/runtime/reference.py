@@ -11,7 +11,7 @@ from ..core.errors import InvalidArguments, NotAnAction
 from ..core.near import near_or_all
 from ..core.reply import Reply
 from ..core.shown import table
-from ..core.traces import leave
+from ..core.traces import Leaving, leave
 from . import calls
 from .activation import Activation
 from .boundary import IMMUTABLE
@@ -47,16 +47,19 @@ class Ref:
         return self._key
 
     def __getattr__(self, name: str) -> Any:
-        kind = object.__getattribute__(self, "_host").type
+        host = object.__getattribute__(self, "_host")
         if name.startswith("__"):
             raise AttributeError(name)
+        kind = host.type
         what = "is a field" if name in kind.codec.names else "is no action"
         has = near_or_all(name, kind.actions, "its actions are")
         told = f"{kind.name}.{name} {what}: through a reference only actions can be reached{has}"
-        raise NotAnAction(told, agent=f"{kind.name}/{self._key}", agent_type=kind.name, name=name)
+        with Leaving(host.node.name):
+            raise NotAnAction(told, agent=f"{kind.name}/{self._key}", agent_type=kind.name, name=name)
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise NotAnAction(f"{self!r}.{name} can't be set: state belongs to the agent; write an action that changes it")
+        with Leaving(self._host.node.name):
+            raise NotAnAction(f"{self!r}.{name} can't be set: state belongs to the agent; write an action that changes it")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Ref) and self._key == other._key and self._host is other._host
