@@ -221,6 +221,68 @@ async def test_an_agent_stops_itself_with_its_commit(platform: Platform) -> None
     assert await ref.get() == (1, 2, 1)
 
 
+class Brief(Agent):
+    """Wants to go as soon as it has come."""
+
+    value: int = 0
+    starts: int = 0
+
+    @on_start
+    async def begin(self) -> None:
+        self.starts += 1
+        Told.events.append("start")
+        self.after(60.0, self.add)
+        self.stop()
+
+    @on_terminate
+    async def end(self) -> None:
+        Told.events.append(f"terminate {self.value}")
+
+    @action
+    async def add(self) -> int:
+        self.value += 1
+        return self.value
+
+    @action(readonly=True)
+    async def get(self) -> tuple[int, int]:
+        return self.value, self.starts
+
+
+async def test_an_agent_that_stops_itself_in_on_start_goes_after_its_start(platform: Platform) -> None:
+    ref = await platform.agents.start(Brief, "a")
+    await until(lambda: Told.events == ["start", "terminate 0"])
+
+    async def passive() -> bool:
+        return await state_of(platform, ref) == "passive"
+
+    await until_async(passive)
+    assert Told.events == ["start", "terminate 0"]
+
+
+async def test_what_waits_for_the_start_of_an_agent_that_stops_itself_runs_before(platform: Platform) -> None:
+    ref = platform.agent(Brief, "a")
+    assert await asyncio.gather(ref.add(), ref.add(), ref.get()) == [1, 2, (2, 1)]
+    await until(lambda: Told.events == ["start", "terminate 2"])
+    assert await ref.add() == 3  # each call wakes it again
+    await until(lambda: Told.events[2:] == ["start", "terminate 3"])
+
+
+async def test_a_paused_agent_that_stops_itself_in_on_start_goes_too(platform: Platform) -> None:
+    ref = platform.agent(Brief, "a")
+    await platform.agents.pause(ref)
+    await until(lambda: "terminate 0" in Told.events)
+
+    async def at_rest() -> bool:
+        return await state_of(platform, ref) == "paused" and platform._node is not None and not platform._node.hosts["Brief"].live
+
+    await until_async(at_rest)
+    waiting = asyncio.ensure_future(ref.add())
+    await settle()
+    assert not waiting.done()
+    await platform.agents.resume(ref)
+    assert await waiting == 1
+
+
 async def test_timers_are_lost_with_their_activation(platform: Platform) -> None:
     ref = platform.agent(Counter, "a")
     await ref.set_a_timer()

@@ -40,6 +40,10 @@ class Bank(Agent):
     async def remind_to_pay(self, amount: int) -> None:
         self.remind("rent", action=self.pay, after=0, args={"amount": amount})
 
+    @action
+    async def remind_at(self, amount: int) -> None:
+        self.remind("rent", action=self.pay, at=1_000_000.0, args={"amount": amount})
+
     @action(readonly=True)
     async def get(self) -> int:
         return self.paid
@@ -85,6 +89,21 @@ async def test_a_reminder_that_kept_failing_is_redriven(platform: Platform) -> N
     await platform.dead_letters.redrive(letter.id)
     assert await platform.agent(Bank, "a").get() == 7
     assert await platform.dead_letters.list() == []
+
+
+async def test_a_reminder_that_is_set_again_for_the_same_time_has_a_letter_of_its_own(platform: Platform) -> None:
+    for count in (1, 2):
+        await platform.agent(Bank, "a").remind_at(7)
+
+        async def letters(count: int = count) -> bool:
+            return len(await platform.dead_letters.list("reminder")) == count
+
+        await until_async(letters)
+    first, second = await platform.dead_letters.list("reminder")
+    assert (first.number, first.name) == (second.number, second.name)
+    Way.open = True
+    await platform.dead_letters.redrive(first.id, second.id)
+    assert await platform.agent(Bank, "a").get() == 14
 
 
 async def test_a_letter_of_a_type_that_isnt_hosted_stays(world: Crashable) -> None:

@@ -16,6 +16,7 @@ from jidosystem import (
     CallTimeout,
     CircuitBreaker,
     CircuitOpen,
+    Event,
     InvalidArguments,
     Lifecycle,
     Platform,
@@ -27,8 +28,10 @@ from jidosystem import (
     Transient,
     TurnTimeout,
     action,
+    on_event,
     on_load,
 )
+from jidosystem.testing import TestPlatform, run
 from tests.runtime.harness import Store, settle, until, until_async
 
 
@@ -241,6 +244,54 @@ async def test_after_a_while_one_call_finds_out(platform: Platform) -> None:
         await ref.add()
     assert await until_async(lambda: passes(ref)) == 1
     assert await ref.add() == 2
+
+
+class Probed(Fragile):
+    resilience = Resilience(circuit_breaker=CircuitBreaker(threshold=1, timeout=10))
+
+    @on_event("probed", key="data")
+    async def heard(self, _event: Event) -> None:
+        await self.add()
+
+    @action
+    async def remind_me(self, after: float) -> None:
+        self.remind("probe", after=after, action=self.add)
+
+
+class Sends(Agent):
+    @action
+    async def send(self, to: str) -> None:
+        self.cast(self.agent(Probed, to).add)
+
+
+@pytest.mark.parametrize("works", [True, False])
+@pytest.mark.parametrize("kind", ["event", "cast", "reminder"])
+def test_a_delivery_may_be_what_finds_out(kind: str, works: bool) -> None:
+    async def main() -> None:
+        async with TestPlatform(agents=[Probed, Sends]) as platform:
+            ref = platform.agent(Probed, "a")
+            if kind == "reminder":
+                await ref.remind_me(20)
+            await fail(ref, OSError())
+            await platform.advance(seconds=15)
+            Outside.attempts = 0
+            if not works:
+                Outside.errors.append(OSError())
+            if kind == "event":
+                await platform.events.publish("probed", "a")
+            elif kind == "cast":
+                await platform.agent(Sends, "s").send("a")
+            await platform.advance(seconds=7)
+            assert Outside.attempts == 1
+            if works:
+                assert await ref.add() == 2  # closed
+            else:
+                with pytest.raises(CircuitOpen, match="1 failures in a row"):
+                    await ref.add()
+                await platform.advance(seconds=60)  # what was delivered comes again, and closes it
+                assert await ref.add() == 2
+
+    run(main(), patience_s=15.0)
 
 
 async def passes(ref: Recovering) -> int:

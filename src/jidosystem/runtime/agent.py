@@ -318,13 +318,13 @@ class Agent:
             raise InvalidArguments(f"a reminder's name must be valid Unicode: {name!r}", path="$.name")
         action_name = bound_action_name(self, action)
         link = self._link()
-        now_s = 0.0 if isinstance(link, _Loose) else link.host.node.clock.time_s()
+        now_s, series = (0.0, "") if isinstance(link, _Loose) else (link.host.node.clock.time_s(), link.host.node.ids())
         schedule = make_schedule(after=after, at=at, every=every, cron=cron, tz=tz, now_s=now_s)
         blob = encode_named(type(self).__jido_type__.actions[action_name].signature, args)
         effects, turn = self._collect("remind")
         correlation_id, causation_id, traceparent = _cause(turn)
         effects.reminders[name] = Reminder(
-            name, action_name, blob, schedule, first_due(schedule, now_s), 0, correlation_id, traceparent, causation_id
+            name, action_name, blob, schedule, first_due(schedule, now_s), 0, correlation_id, traceparent, causation_id, series
         )
 
     def forget(self, name: str) -> None:
@@ -345,7 +345,9 @@ class Agent:
         effects.timers.append(Timer(float(seconds), name, blob, *_cause(turn)))
 
     def stop(self) -> None:
-        """Become passive when this turn is committed, after `@on_terminate`. The next call activates it again."""
+        """Become passive when this turn is committed, after `@on_terminate`. The next call activates it again. In `@on_start`: after the calls
+        that have waited for the start.
+        """
         self._collect("stop")[0].stopped = True
 
     def delete(self) -> None:

@@ -141,7 +141,7 @@ def to_be_done(activation: Activation, turn: Turn) -> bool:
     if isinstance(origin, SensorOrigin):
         if origin.activation is activation:
             return True
-        activation.host.guards.release(turn)
+        activation.host.guards.untold(activation, turn)
         turn.fail(
             AgentCrashed(f"{activation.address}: the activation that its sensor {origin.name} ran on has ended", agent=activation.address, cause="")
         )
@@ -162,6 +162,6 @@ def to_be_done(activation: Activation, turn: Turn) -> bool:
                 # Batches after a restart are cut elsewhere than before.
                 turn.args = ([event for event in turn.args[0] if event.position > seen],)
             return True
-    activation.host.guards.release(turn)
+    activation.host.guards.untold(activation, turn)
     activation.answer_when_durable(turn, None)
     return False

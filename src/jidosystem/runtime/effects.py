@@ -26,7 +26,7 @@ class CastEffect(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Reminder(msgspec.Struct, frozen=True, array_like=True):
-    """A durable reminder as its row holds it; times in seconds since the epoch."""
+    """A durable reminder as its row holds it; times in seconds since the epoch. `series` tells it from others of its name, earlier and later."""
 
     name: str
     action: str
@@ -37,6 +37,7 @@ class Reminder(msgspec.Struct, frozen=True, array_like=True):
     correlation_id: str | None = None
     traceparent: str | None = None
     causation_id: str | None = None
+    series: str = ""  # of those set by releases without it
 
     @property
     def row(self) -> str:

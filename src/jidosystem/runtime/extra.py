@@ -21,7 +21,7 @@ MAX_REMEMBERED = 1_000
 class Extra:
     """One agent's rows as its activation knows them, and its rarer machinery."""
 
-    __slots__ = ("at_rest", "breaker", "children", "gone", "marks", "outbox", "reading", "reminders", "seen", "sensing", "timers")
+    __slots__ = ("at_rest", "breaker", "children", "gone", "marks", "outbox", "reading", "reminders", "seen", "sensing", "stops", "timers")
 
     def __init__(self) -> None:
         self.marks = Marks()
@@ -32,6 +32,7 @@ class Extra:
         self.seen: OrderedDict[tuple[str, str], int] = OrderedDict()  # (from|sub, name) -> last number
         self.sensing: set[TurnTask] | None = None  # what runs of its sensors
         self.timers: set[asyncio.TimerHandle] = set()
+        self.stops = False  # `on_start` has asked for the end
         self.breaker: Any = None
         self.gone: asyncio.Event | None = None  # told once a deleted agent's last effects are out
         self.at_rest: list[Callable[[], None]] = []  # called once nothing runs, waits or commits

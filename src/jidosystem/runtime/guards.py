@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -70,7 +71,8 @@ class Guards:
     def after_turn(self, activation: Activation, turn: Turn, error: BaseException | None) -> None:
         """A turn has ended: give its place to the next, tell the breaker."""
         self.release(turn)
-        if self._breaker is None or turn.kind not in (CALL, CAST) or turn.successor is not None:
+        probing = turn.permit is not None and turn.permit.probe  # a delivery counts when it is the one that finds out
+        if self._breaker is None or not (turn.kind in (CALL, CAST) or probing) or turn.successor is not None:
             return
         extra = activation.extra
         if extra is None or extra.breaker is None:
@@ -80,6 +82,12 @@ class Guards:
             extra.breaker = BreakerState(self._breaker, activation.address, self._host.node.breaker_threshold())
         now = self._host.node.loop.time()
         extra.breaker.settle(turn.permit, error, now)  # no permit: it began before there was a breaker
+
+    def untold(self, activation: Activation, turn: Turn) -> None:
+        """A turn that was let in needn't run: its place goes to the next, and if it was to find out whether the agent works, so does that."""
+        self.release(turn)
+        if turn.permit is not None and activation.extra is not None and activation.extra.breaker is not None:
+            activation.extra.breaker.settle(turn.permit, CancelledError(), self._host.node.loop.time())
 
     def release(self, turn: Turn) -> None:
         """Give a bulkhead place back."""

@@ -11,6 +11,7 @@ from ..core.eager import start_eagerly
 from ..core.errors import (
     AgentCrashed,
     AgentFailed,
+    JidoError,
     NoHost,
     RecordUnreadable,
     RefusedError,
@@ -21,7 +22,7 @@ from ..core.errors import (
 )
 from ..core.observability import TurnMeter
 from ..core.records import Record
-from .activation import Activation, nothing
+from .activation import SYSTEM_READ, Activation, nothing
 from .definition import ActionSpec, AgentType
 from .effects import Timer
 from .guards import Guards
@@ -165,11 +166,34 @@ class Host:
             if activation.status != Status.LOADING:
                 return
             self.meter.activations += 1
+            stops = activation.extra is not None and activation.extra.stops
             if is_paused(activation):
                 activation.status = Status.PAUSED
                 activation.proceed()
+                if stops and not activation.queue:
+                    self.stop_soon(activation)
+            elif stops:
+                self._live_once(activation)
             else:
                 activation.begin_life()
+
+    def _live_once(self, activation: Activation) -> None:
+        """`on_start` asked for the end: what has waited for the start runs all the same, or the next activation would end like this one."""
+        turn = Turn(activation, SYSTEM_READ, (), None)
+        turn.kind = TIMER
+        turn.reply = self.node.loop.create_future()
+        if activation.queue is None:
+            activation.queue = self.node.queues.take()
+        activation.queue.turns.append(turn)  # behind those, in a full mailbox too
+        self.node.own(self._stop_after(activation, turn.reply))
+        activation.begin_life()
+
+    async def _stop_after(self, activation: Activation, last: asyncio.Future[Any]) -> None:
+        try:
+            await last
+        except JidoError:  # it crashed, or its platform closes: it has ended already
+            return
+        self.stop_soon(activation)
 
     async def run_hook(self, activation: Activation, spec: ActionSpec, *args: Any) -> None:
         """Run a hook as a turn, ahead of everything that waits; returns when it is committed."""
@@ -290,7 +314,9 @@ class Host:
 
     def stop_soon(self, activation: Activation) -> None:
         """The agent asked to be stopped: `on_terminate`, then passive. Timers go, waiting calls activate it again."""
-        if activation.status == Status.LIVE:
+        if activation.status is Status.LOADING:
+            activation.need_extra().stops = True  # once it has started
+        elif activation.status in (Status.LIVE, Status.PAUSED):
             activation.leave()
             if activation.extra is not None:
                 activation.extra.cancel_timers()

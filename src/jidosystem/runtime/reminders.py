@@ -234,7 +234,14 @@ class Reminders:
         try:
             payload, number = {"reminder": encode(reminder)}, int(reminder.due_s * 1_000_000)
             await node.letters.bury(
-                "reminder", f"{address}#{reminder.name}", address, payload, series=reminder.name, number=number, attempts=attempts, error=error
+                "reminder",
+                f"{address}#{reminder.name}",
+                address,
+                payload,
+                series=f"{reminder.name}/{reminder.series}",
+                number=number,
+                attempts=attempts,
+                error=error,
             )
             await node.control.skip_reminder(address, reminder, now_s)
         except JidoError as refused:  # no room, or no store just now: the series must not end with it
