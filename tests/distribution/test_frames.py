@@ -16,9 +16,12 @@ from jidosystem.core.errors import ActionFailed, CallTimeout, InvalidFrame, Jido
 from jidosystem.distribution.frames import (
     MAX_CHAIN,
     VERSION,
+    BeatFrame,
     CallFrame,
     ErrorFrame,
     Frame,
+    PingFrame,
+    PongFrame,
     ReplyFrame,
     decode_frame,
     encode_frame,
@@ -33,6 +36,8 @@ plain_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
     max_leaves=8,
 )
+node_names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30)
+wholes = st.integers(0, 2**63)
 calls = st.builds(
     CallFrame, to=words, action=words, args=st.binary(max_size=50), timeout_s=st.floats(0, 1e9), idempotency_key=maybe,
     chain=st.lists(words, max_size=4).map(tuple), correlation_id=maybe, causation_id=maybe, traceparent=maybe,
@@ -41,6 +46,9 @@ frames: st.SearchStrategy[Frame] = (
     calls
     | st.builds(ReplyFrame, result=st.binary(max_size=50))
     | st.builds(ErrorFrame, code=words, message=words, fields=st.dictionaries(words, plain_values, max_size=3))
+    | st.builds(PingFrame)
+    | st.builds(PongFrame, node=node_names, incarnation=wholes, serving=st.booleans())
+    | st.builds(BeatFrame, node=node_names, incarnation=wholes, revision=wholes, end=st.sampled_from(["", "left", "void"]))
 )
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, JidoError)]
 
@@ -79,7 +87,7 @@ def test_bytes_from_anywhere_are_refused(blob: bytes) -> None:
 @given(
     st.binary(max_size=200)
     | plain_values.map(encode)
-    | st.tuples(st.sampled_from(["call", "reply", "error"]), plain_values, plain_values).map(encode)
+    | st.tuples(st.sampled_from(["call", "reply", "error", "ping", "pong", "beat"]), plain_values, plain_values).map(encode)
 )
 def test_with_a_checksum_that_fits_it_is_a_frame_or_refused(payload: bytes) -> None:
     blob = bytes((VERSION,)) + seal(payload)
@@ -87,7 +95,7 @@ def test_with_a_checksum_that_fits_it_is_a_frame_or_refused(payload: bytes) -> N
         frame = decode_frame(blob)
     except InvalidFrame:
         return
-    assert isinstance(frame, CallFrame | ReplyFrame | ErrorFrame)
+    assert isinstance(frame, Frame)
 
 
 def test_what_is_wrong_is_said() -> None:
@@ -106,6 +114,15 @@ def test_what_is_wrong_is_said() -> None:
         decode_frame(bytes((VERSION,)) + seal(encode(["call", "Counter/a", "add", b"", float("nan")])))
     with pytest.raises(InvalidFrame, match="chain"):
         decode_frame(encode_frame(CallFrame("Counter/a", "add", b"", 1.0, chain=("Counter/b",) * (MAX_CHAIN + 1))))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [["beat", "", 1, 2], ["beat", "a" * 200, 1, 2], ["beat", "a", -1, 2], ["beat", "a", 1, 2, "gone"], ["pong", "a", 1], ["ping", 1]],
+)
+def test_a_sign_of_life_that_cant_be_is_refused(payload: list[object]) -> None:
+    with pytest.raises(InvalidFrame):
+        decode_frame(bytes((VERSION,)) + seal(encode(payload)))
 
 
 def test_nesting_without_end_is_refused() -> None:

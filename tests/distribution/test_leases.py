@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jidosystem.core.codec import encode, seal
 from jidosystem.core.errors import InvalidArguments, RecordUnreadable
 from jidosystem.core.records import Record
-from jidosystem.distribution.leases import Fact, Lease, LeaseTimes, Owner, decode_lease, encode_lease, fact_of, granted
+from jidosystem.distribution.leases import MAX_SENT, Fact, Lease, LeaseTimes, Owner, decode_lease, encode_lease, fact_of, granted
 from tests.distribution.lease_world import TIMES, Fate, Plan, World, plans
 
 UNTIL_S = 40.0
@@ -55,7 +55,7 @@ class CountsFromTheAnswer(Owner):
     """Wrong: the renewal may have been stored long before its answer came."""
 
     def renewed(self, beat: int, revision: int) -> Owner:
-        late = replace(self, sent=max(self.sent, self.looked))
+        late = replace(self, sent=tuple((number, max(sent, self.looked)) for number, sent in self.sent))
         return Owner.renewed(late, beat, revision)
 
 
@@ -63,7 +63,7 @@ class CountsUnknown(Owner):
     """Wrong: what wasn't acknowledged may not have happened."""
 
     def failed(self, now: float) -> Owner:
-        return replace(self, until=self.sent + self.times.lease_s - self.times.margin_s, renew_at=now + self.times.retry_s)
+        return replace(self, until=self.sent[-1][1] + self.times.lease_s - self.times.margin_s, renew_at=now + self.times.retry_s)
 
 
 CUT_OFF = Plan(owner_fates=[Fate()], watcher_fates=[Fate(there_s=0.05)], cut=(5.0, 12.0), hears_beats=False)
@@ -117,8 +117,13 @@ def test_an_unknown_renewal_counts_when_it_is_read_back() -> None:
     assert (owner.until, owner.renew_at) == (102.5, 102.25)
     found = owner.found(Fact(9, Lease("a", "i", incarnation=7, beat=1)), 102.1)
     assert (found.until, found.revision, found.renew_at) == (103.5, 9, 102.1)
-    earlier = owner.renewing(102.25).found(Fact(9, Lease("a", "i", incarnation=7, beat=1)), 102.3)
-    assert (earlier.until, earlier.revision) == (102.5, 9), "when an earlier one was sent isn't known any more"
+    assert owner.renewing(102.25).found(Fact(9, Lease("a", "i", incarnation=7, beat=1)), 102.3).until == 103.5, "also behind a later one"
+    many = owner
+    for _ in range(MAX_SENT):
+        many = many.renewing(102.3)
+    assert len(many.sent) == MAX_SENT
+    forgotten = many.found(Fact(9, Lease("a", "i", incarnation=7, beat=1)), 102.4)
+    assert (forgotten.until, forgotten.revision) == (102.5, 9), "when it was sent isn't known any more"
 
 
 @pytest.mark.parametrize("fact", [Fact(8), Fact(9, Lease("a", "j")), Fact(12, Lease("a", "j", incarnation=9))], ids=["tombstone", "new", "newer"])

@@ -35,12 +35,14 @@ def test_the_word_for_a_state() -> None:
     assert A._replace(draining=True, void=True).state is MemberState.VOID
 
 
-def test_an_incarnation_is_void_by_its_own_end_or_by_a_later_one() -> None:
+def test_an_incarnation_is_void_by_a_tombstone_behind_it_or_by_a_later_one() -> None:
     assert not view(A).is_void("a", 5)
     assert view(A).is_void("a", 4)
-    assert view(A._replace(void=True)).is_void("a", 5)
-    assert not view(A._replace(void=True)).is_void("a", 6), "a later one that isn't known here yet"
-    assert not view(A).is_void("b", 5)
+    ended = View(1, {"a": A._replace(void=True)}, {"a": 8})
+    assert ended.is_void("a", 5)
+    assert ended.is_void("a", 7)
+    assert not ended.is_void("a", 9), "a later one that isn't known here yet"
+    assert not ended.is_void("b", 5)
 
 
 def test_the_living_are_those_that_arent_void() -> None:
@@ -58,8 +60,10 @@ def test_what_happened() -> None:
     assert told(view(A), view(A._replace(draining=True))) == [NodeDraining("a", 5, 9.0)]
     assert told(view(A), view(A._replace(void=True))) == [NodeDown("a", 5, 9.0)]
     assert told(view(A._replace(draining=True)), view(A._replace(draining=True, void=True))) == [NodeDown("a", 5, 9.0, planned=True)]
+    assert told(view(A), view(A._replace(draining=True, void=True))) == [NodeDown("a", 5, 9.0, planned=True)]
     assert told(view(A), view(A._replace(incarnation=8))) == [NodeDown("a", 5, 9.0), NodeUp("a", 8, 9.0)]
     assert told(view(A._replace(void=True)), view(A._replace(incarnation=8))) == [NodeUp("a", 8, 9.0)]
+    assert told(view(A), View()) == [NodeDown("a", 5, 9.0)], "so many died that it isn't remembered"
     assert told(View(), view(A._replace(void=True))) == [], "nobody knew it"
 
 

@@ -272,6 +272,27 @@ class NodeUnreachable(RefusedError):
     code = "node-unreachable"
 
 
+class NodeBusy(RefusedError):
+    """So many requests to that node are under way that no other is sent (`limit`)."""
+
+    code = "node-busy"
+    limit: int
+
+
+class NodeNameTaken(RefusedError):
+    """A living node has the name (`name`): two can't."""
+
+    code = "node-name-taken"
+    name: str
+
+
+class ProtocolMismatch(RefusedError):
+    """The other node speaks no version of the protocol between nodes that this one speaks; nothing was sent. `newer`: it is the newer one."""
+
+    code = "protocol-mismatch"
+    newer: bool
+
+
 class InvalidFrame(RefusedError, ValueError):
     """Bytes that came over a wire are no frame of ours: damaged, of another version, or none at all. Nothing was done."""
 

@@ -10,11 +10,13 @@ import os
 import re
 from itertools import count
 
-from .errors import DefinitionError, InvalidKey
+from .errors import DefinitionError, InvalidArguments, InvalidKey
 
 MAX_KEY_BYTES = 512
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _TYPE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]{0,127}")
+_NODE_NAME = re.compile(r"[A-Za-z0-9_\-]+(\.[A-Za-z0-9_\-]+)*")
+MAX_NODE_NAME = 128
 
 
 def is_unicode(text: str) -> bool:
@@ -51,6 +53,15 @@ def check_type_name(name: object) -> str:
     """The type name itself, or `DefinitionError`: letters, digits, `_`, `-` and `.`, at most 128, no "/"."""
     if not isinstance(name, str) or not _TYPE_NAME.fullmatch(name):
         raise DefinitionError(f"{name!r} can't name an agent type: use letters, digits, '_', '-' and '.', at most 128")
+    return name
+
+
+def check_node_name(name: object) -> str:
+    """The node's name itself, or `InvalidArguments`: it is part of subjects, so it is made of letters, digits, `_`, `-` and single dots."""
+    if not isinstance(name, str) or len(name) > MAX_NODE_NAME or not _NODE_NAME.fullmatch(name):
+        raise InvalidArguments(
+            f"{name!r} can't name a node: use letters, digits, '_', '-' and single dots between them, at most {MAX_NODE_NAME}", path="$.name"
+        )
     return name
 
 

@@ -1,4 +1,4 @@
-"""What nodes say to each other: a call, its answer or its error, as bytes that are checked before they are believed.
+"""What nodes say to each other: calls, answers, errors, signs of life, as bytes that are checked before they are believed.
 
 A frame is a version byte, a checksum and MessagePack. Whatever arrives is either a frame or one `InvalidFrame` that says
 what is wrong with it; nothing is guessed, nothing is done. Pure: bytes in, values out.
@@ -6,21 +6,27 @@ what is wrong with it; nothing is guessed, nothing is done. Pure: bytes in, valu
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 
 from ..core import errors
 from ..core.codec import NOT_CARRIED, encode, seal, unseal
 from ..core.errors import ActionFailed, InvalidFrame, JidoError, TooLarge
+from ..core.ids import MAX_NODE_NAME
 from ..core.shown import plain_or_text, text_of
 from ..core.traces import remote_text
 
 VERSION = 1
+"""The newest version of the protocol that this release speaks, and the one in which it writes."""
+OLDEST_VERSION = 1
+"""The oldest one that it understands."""
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 MAX_CHAIN = 1_000
 """Agents that a chain of calls may pass through."""
 MAX_TRACEBACK_CHARS = 16_000
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NODE_NAME)]
+_Whole = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class CallFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="call"):
@@ -53,7 +59,30 @@ class ErrorFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
     node: str = ""
 
 
-Frame: TypeAlias = CallFrame | ReplyFrame | ErrorFrame
+class PingFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="ping"):
+    """Are you there? Answered by a `PongFrame` at once, whatever the node is at."""
+
+
+class PongFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="pong"):
+    """Which life of which node is there, and whether its lease lets it serve just now."""
+
+    node: _Name
+    incarnation: _Whole
+    serving: bool
+
+
+class BeatFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="beat"):
+    """A word about a node to all: it lives and its lease is at a revision, or its end can be read there: it "left", or was declared "void".
+    A hint: whoever hears it looks, and believes the record.
+    """
+
+    node: _Name
+    incarnation: _Whole
+    revision: _Whole
+    end: Literal["", "left", "void"] = ""
+
+
+Frame: TypeAlias = CallFrame | ReplyFrame | ErrorFrame | PingFrame | PongFrame | BeatFrame
 _decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
 
 

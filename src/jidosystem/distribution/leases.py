@@ -9,7 +9,7 @@ given the time, of a clock that counts the machine's sleep too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from math import inf, isfinite
 from typing import Annotated, NamedTuple
 
@@ -21,6 +21,8 @@ from ..core.records import Record
 
 LEASE_TYPE = "jido.node"
 """The type under which leases are stored: the lease of node `a` is the record `jido.node/a`."""
+MAX_SENT = 8
+"""Renewals of which nobody knows whether they were stored, and which still count if they are found to be."""
 _Whole = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -173,7 +175,7 @@ class Owner:
         until: by the renewals that were acknowledged the node may serve until then, and no later
         looked: when its event loop came round last
         beat: number of the last renewal that was sent
-        sent: when
+        sent: of the last of those that weren't acknowledged, the number and when it was sent
         counts_from: a renewal that was sent before this extends nothing: the loop stood still since
         renew_at: when the next renewal is due
         lost: the lease is void, for ever
@@ -184,11 +186,11 @@ class Owner:
     revision: int
     until: float
     looked: float
-    beat: int
-    sent: float
     renew_at: float
+    beat: int = 0
+    sent: tuple[tuple[int, float], ...] = ()
     counts_from: float = -inf
-    lost: bool = field(default=False)
+    lost: bool = False
 
     @property
     def may_serve_until(self) -> float:
@@ -205,13 +207,17 @@ class Owner:
 
     def renewing(self, now: float) -> Owner:
         """A renewal is about to be sent, under the number `beat` of what is returned."""
-        return replace(self, beat=self.beat + 1, sent=now, renew_at=now + self.times.renew_s)
+        beat = self.beat + 1
+        return replace(self, beat=beat, sent=(*self.sent, (beat, now))[-MAX_SENT:], renew_at=now + self.times.renew_s)
 
     def renewed(self, beat: int, revision: int) -> Owner:
-        """A renewal is known to be stored. Only the last one sent tells when it was sent; an earlier one tells the revision."""
-        extends = beat == self.beat and self.sent >= self.counts_from
-        until = max(self.until, self.sent + self.times.lease_s - self.times.margin_s) if extends else self.until
-        return replace(self, revision=max(self.revision, revision), until=until)
+        """A renewal is known to be stored: it counts from when it was sent, if that is known and the loop hasn't stood still since."""
+        until = self.until
+        for number, sent in self.sent:
+            if number == beat and sent >= self.counts_from:
+                until = max(until, sent + self.times.lease_s - self.times.margin_s)
+        waiting = tuple(one for one in self.sent if one[0] > beat)
+        return replace(self, revision=max(self.revision, revision), until=until, sent=waiting)
 
     def failed(self, now: float) -> Owner:
         """A renewal failed, or nobody knows: it extends nothing, and the next one is due soon."""
@@ -231,4 +237,4 @@ class Owner:
 def granted(times: LeaseTimes, revision: int, sent: float, now: float) -> Owner:
     """The owner of a lease that was created at a revision, by a commit that was sent at a time."""
     until = sent + times.lease_s - times.margin_s
-    return Owner(times, revision, revision, until, now, beat=0, sent=sent, renew_at=sent + times.renew_s, counts_from=sent)
+    return Owner(times, revision, revision, until, now, renew_at=sent + times.renew_s)

@@ -7,8 +7,10 @@ from enum import Enum
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
+from .leases import Lease
+
 MAX_VOID = 1_000
-"""Names of void nodes that a view remembers; the record knows the others."""
+"""Names of void nodes that a view remembers; the store knows the others."""
 
 
 class MemberState(Enum):
@@ -60,11 +62,13 @@ class View(NamedTuple):
 
     Attributes:
         number: grows by one with each change
-        nodes: the latest known incarnation of each name, also void ones, in the order in which they came
+        nodes: the latest known incarnation of each name, also void ones, in order of the names
+        voided: by name the revision of the tombstone: every incarnation before it is void
     """
 
     number: int = 0
     nodes: Mapping[str, Member] = MappingProxyType({})
+    voided: Mapping[str, int] = MappingProxyType({})
 
     def get(self, name: str) -> Member | None:
         """The latest known incarnation of a name."""
@@ -77,7 +81,7 @@ class View(NamedTuple):
     def is_void(self, name: str, incarnation: int) -> bool:
         """Whether an incarnation is known to be void. False says nothing: it may be so, and not known here."""
         member = self.nodes.get(name)
-        return member is not None and (member.incarnation > incarnation or (member.void and member.incarnation == incarnation))
+        return self.voided.get(name, 0) > incarnation or (member is not None and member.incarnation > incarnation)
 
 
 # -- what happened -----------------------------------------------------------------------------------------------
@@ -158,16 +162,25 @@ class NodeDown(NamedTuple):
 Occurrence: TypeAlias = NodeUp | NodeSuspect | NodeRecovered | NodeDraining | NodeDown
 
 
+def member_of(lease: Lease, incarnation: int, *, suspect: bool = False) -> Member:
+    """The node that a lease speaks of."""
+    types = MappingProxyType(lease.types)
+    return Member(lease.name, incarnation, lease.subject, lease.protocol, lease.oldest_protocol, types, lease.draining, suspect)
+
+
 def changes(before: View, after: View, at_s: float) -> list[Occurrence]:
     """What happened between two views, those that went before those that came. Each incarnation comes up once and goes down at most once."""
-    downs: list[Occurrence] = []
+    downs: list[Occurrence] = [
+        NodeDown(name, old.incarnation, at_s, old.draining) for name, old in before.nodes.items() if not old.void and name not in after.nodes
+    ]
     others: list[Occurrence] = []
     for name, new in after.nodes.items():
         old = before.nodes.get(name)
         if old == new:
             continue
         if old is not None and not old.void and (new.void or new.incarnation != old.incarnation):
-            downs.append(NodeDown(name, old.incarnation, at_s, planned=old.draining))
+            planned = old.draining or (new.draining and new.incarnation == old.incarnation)
+            downs.append(NodeDown(name, old.incarnation, at_s, planned))
         if not new.void:
             others += _of_living(old, new, at_s)
     return downs + others

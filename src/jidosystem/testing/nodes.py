@@ -1,0 +1,134 @@
+"""N nodes on one loop of virtual time: each can be paused, continued and killed, as a process can.
+
+What runs on behalf of a node runs in a context that names it. Of a node that stands still the loop puts aside whatever is due, in order;
+when it goes on, all of that is due at once, and its clock shows what has passed meanwhile. What is on its way, to a store or over a
+wire, belongs to no node: it arrives all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from asyncio import Task
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextvars import Context, ContextVar
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
+
+from ..core.wire import Serve, Served, Wire
+from .loop import VirtualLoop
+
+T = TypeVar("T")
+P = ParamSpec("P")
+NODE: ContextVar[str] = ContextVar("node", default="")
+"""On whose behalf code runs; "": nobody's, as tests and what is on its way."""
+_SENDER: ContextVar[str] = ContextVar("sender", default="")
+"""Who has sent what is on its way."""
+
+
+class _Ready(deque[Any]):
+    """What the loop runs next, in place of its own queue; `aside` is what nodes that stand still would run."""
+
+    def __init__(self, handles: deque[Any], loop: VirtualLoop) -> None:
+        super().__init__(handles)
+        self.aside: dict[str, list[Any]] = {}
+        self._nothing = asyncio.Handle(lambda: None, (), loop)
+        self._nothing.cancel()  # which the loop passes over
+
+    def popleft(self) -> Any:
+        handle = super().popleft()
+        aside = self.aside
+        if aside and (of_node := aside.get(handle._context.get(NODE))) is not None:
+            of_node.append(handle)
+            return self._nothing
+        return handle
+
+
+class Nodes:
+    """The nodes of a loop, by name. `cut` holds pairs (from, to) between which no message arrives. Leave with `end`."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
+        self._ready = loop._ready = _Ready(loop._ready, loop)
+        self.cut: set[tuple[str, str]] = set()
+
+    def start(self, name: str, work: Coroutine[Any, Any, T]) -> Task[T]:
+        """Run something on behalf of a node, with all that comes of it."""
+        context = contextvars.copy_context()
+        context.run(NODE.set, name)
+        return self._loop.create_task(work, context=context)
+
+    def pause(self, name: str) -> None:
+        """Let a node stand still, as SIGSTOP does. Killing is the same, without end, together with `die` of its wire and store."""
+        self._ready.aside.setdefault(name, [])
+
+    def resume(self, name: str) -> None:
+        """Let it go on."""
+        self._ready.extend(self._ready.aside.pop(name, ()))
+
+    def paused(self, name: str) -> bool:
+        """Whether it stands still."""
+        return name in self._ready.aside
+
+    def end(self) -> None:
+        """Let all go on, so that their tasks can be cancelled."""
+        for name in list(self._ready.aside):
+            self.resume(name)
+
+
+def on_its_way(what: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call something whose timers belong to no node."""
+    return Context().run(partial(what, *args, **kwargs))
+
+
+class NodeWire(Wire):
+    """A node's end of a wire that all share: what it serves runs on its behalf, and what is cut off doesn't arrive."""
+
+    def __init__(self, inner: Wire, nodes: Nodes, name: str) -> None:
+        self.inner, self.name = inner, name
+        self.max_payload_bytes = inner.max_payload_bytes
+        self._nodes = nodes
+        self._served: list[Served] = []
+        self._closing: list[Task[None]] = []
+
+    async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
+        """See `Wire.request`."""
+        return await self._on_its_way(self.inner.request(subject, payload, timeout_s=timeout_s))
+
+    async def send(self, subject: str, payload: bytes) -> None:
+        """See `Wire.send`."""
+        await self._on_its_way(self.inner.send(subject, payload))
+
+    def _on_its_way(self, sending: Coroutine[Any, Any, T]) -> Task[T]:
+        context = Context()
+        context.run(_SENDER.set, self.name)
+        return asyncio.get_running_loop().create_task(sending, context=context)
+
+    async def serve(self, subject: str, handler: Serve, *, group: str = "") -> Served:
+        """See `Wire.serve`."""
+
+        async def handle(payload: bytes) -> bytes | None:
+            if (_SENDER.get(), self.name) in self._nodes.cut:
+                raise ConnectionError("cut off")  # which answers nothing
+            return await self._nodes.start(self.name, _call(handler, payload))
+
+        served = await self.inner.serve(subject, handle, group=group)
+        self._served.append(served)
+        return served
+
+    def die(self) -> None:
+        """Serve nothing any more, as when the process is gone and its connections with it."""
+        self._closing += [self._nodes.start("", _close(served)) for served in self._served]
+        self._served.clear()
+
+    async def close(self) -> None:
+        """Nothing: the wire is everybody's."""
+
+
+async def _call(handler: Serve, payload: bytes) -> bytes | None:
+    return await handler(payload)
+
+
+async def _close(served: Served) -> None:
+    await served.close()
