@@ -279,6 +279,49 @@ def test_a_visitor_doesnt_wait_out_a_delay() -> None:
     assert lanes.next_time() is not None
 
 
+# -- lanes at rest -------------------------------------------------------------------------------------------------
+
+
+def test_a_lane_rests_until_it_is_hurried_or_its_time_has_come() -> None:
+    lanes = Lanes(0, max_attempts=1)
+    offer(lanes, "a", "b", "a")
+    lanes.rest(taken(lanes).lane, 600.0)
+    assert positions(taken(lanes)) == [2]
+    assert lanes.take(599.0) is None
+    lanes.hurry("a")
+    assert lanes.next_time() is None
+    work = taken(lanes)
+    assert (positions(work), work.lane.attempts) == ([1], 0)
+    lanes.rest(work.lane, 600.0)
+    assert positions(taken(lanes, 600.0)) == [1]
+
+
+def test_a_lane_that_is_hurried_while_it_is_under_way_does_not_rest() -> None:
+    lanes = Lanes(0)
+    offer(lanes, "a")
+    work = taken(lanes)
+    lanes.hurry("a")
+    lanes.rest(work.lane, 600.0)
+    assert positions(taken(lanes)) == [1]
+    lanes.hurry("nobody")
+
+
+def test_lanes_that_are_hurried_again_and_again_leave_nothing_behind() -> None:
+    lanes = Lanes(0)
+    offer(lanes, *map(str, range(50)))
+    work = [taken(lanes) for _ in range(50)]
+    for _ in range(1_000):
+        one = work.pop()
+        lanes.rest(one.lane, 600.0)
+        lanes.hurry(one.lane.key)
+        work.append(taken(lanes))
+    assert len(lanes._delayed) < 100
+    for one in work:
+        lanes.finish(one.lane)
+    assert lanes.next_time() is None
+    assert lanes._delayed == []
+
+
 # -- any order of events -------------------------------------------------------------------------------------------
 
 KEYS = ("a", "b", "c")
@@ -360,6 +403,19 @@ class LanesMachine(RuleBasedStateMachine):
                 self._done(work)
             else:
                 assert self.lanes.fail(work.lane, self.now, 0.5, counted=False) is None
+
+    @precondition(lambda self: self.under_way)
+    @rule(data=st.data())
+    def rest(self, data: st.DataObject) -> None:
+        work = self._pick(data)
+        if work.token is None:
+            self.lanes.rest(work.lane, self.now + 600.0)
+        else:
+            self.under_way.append(work)
+
+    @rule(key=st.sampled_from(KEYS))
+    def hurry(self, key: str) -> None:
+        self.lanes.hurry(key)
 
     @rule()
     def wait(self) -> None:

@@ -11,6 +11,7 @@ import pytest
 from jidosystem import Agent, Event, Platform, action, on_event
 from jidosystem.core.errors import StoreUnavailable
 from jidosystem.core.records import Record
+from jidosystem.runtime.subscriptions import MAX_IN_FLIGHT
 from tests.runtime.harness import Crashable, PlatformOn, Store, settle, until, until_async
 
 
@@ -226,6 +227,64 @@ async def test_a_paused_agent_holds_up_only_its_own_events(world: Crashable) -> 
     await place(platform, "south", 2)
     await has_seen(platform.agent(Region, "south"), 2)
     assert "north1" not in Way.attempts
+    await platform.agents.resume(north)
+    await has_seen(north, 1)
+
+
+async def test_more_paused_agents_than_may_be_in_flight_hold_up_nobody_else(world: Crashable) -> None:
+    platform = await world.start([Region])
+    paused = [platform.agent(Region, f"p{n}") for n in range(MAX_IN_FLIGHT + 50)]
+    await asyncio.gather(*map(platform.agents.pause, paused))
+    await asyncio.gather(*(place(platform, f"p{n}", n) for n in range(len(paused))))
+    await place(platform, "south", 7)
+    await has_seen(platform.agent(Region, "south"), 7)
+    assert not any(attempt.startswith("p") for attempt in Way.attempts)
+    await world.crash()
+    platform = await world.start([Region])
+    await place(platform, "south", 8)
+    await has_seen(platform.agent(Region, "south"), 7, 8)
+    for n in (0, 1, MAX_IN_FLIGHT + 49):
+        ref = platform.agent(Region, f"p{n}")
+        await platform.agents.resume(ref)
+        await has_seen(ref, n)
+
+
+async def test_a_paused_agent_that_is_deleted_gets_its_events_in_its_next_life(world: Crashable) -> None:
+    platform = await world.start([Region])
+    north = platform.agent(Region, "north")
+    await platform.agents.pause(north)
+    await place(platform, "north", 1)
+    await place(platform, "south", 2)
+    await has_seen(platform.agent(Region, "south"), 2)
+    await platform.agents.delete(north)
+    await has_seen(north, 1)
+
+
+class Busy(Region, name="busy"):
+    @action(copy=False)
+    async def hold(self, gate: Any) -> None:
+        await gate.wait()
+
+
+async def test_an_event_that_waits_for_an_agent_that_is_being_paused_goes_back(world: Crashable) -> None:
+    platform = await world.start([Busy])
+    north = platform.agent(Busy, "north")
+    await has_seen(north)
+    gates = asyncio.Event(), asyncio.Event()
+    holding = [asyncio.ensure_future(north.hold(gate)) for gate in gates]
+    await settle()
+    await place(platform, "north", 1)
+    assert platform._subscriptions is not None
+    in_flight = platform._subscriptions._running["busy.placed"]._in_flight
+    await until(lambda: in_flight, "the event being in the mailbox")
+    pausing = asyncio.ensure_future(platform.agents.pause(north))
+    await settle()
+    gates[0].set()
+    await pausing  # the second call runs beside its commit; the event would have come after that
+    await until(lambda: not in_flight, "the event being back")
+    assert Way.attempts == []
+    gates[1].set()
+    await asyncio.gather(*holding)
     await platform.agents.resume(north)
     await has_seen(north, 1)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Any, NamedTuple
 
 from .events import Event
@@ -24,7 +24,7 @@ MAX_TOLD_DELAY_S = 600.0
 class Lane:
     """The events of one key that are still to be handled."""
 
-    __slots__ = ("attempts", "busy", "key", "place", "queue", "single", "tries", "visiting", "visitors", "waits")
+    __slots__ = ("attempts", "busy", "key", "place", "queue", "single", "tries", "visiting", "visitors", "waits", "wanted")
 
     def __init__(self, key: str) -> None:
         self.key = key
@@ -35,7 +35,8 @@ class Lane:
         self.tries = 0  # failures in a row, counted or not: what delays grow by
         self.single = 0  # so many events go one by one, to find the one that made their batch fail
         self.visiting = False  # what is under way is a visitor
-        self.waits = False  # among the delayed
+        self.waits = 0  # the number of its entry among the delayed; 0: it waits out nothing
+        self.wanted = False  # it was hurried while it was under way
         self.place: deque[Lane] | None = None  # where it stands among those that may start
 
 
@@ -57,7 +58,7 @@ class Work(NamedTuple):
 class Lanes:
     """See the module. `batch`: how many events go together; `max_attempts`: how often one event may fail."""
 
-    __slots__ = ("_batch", "_count", "_delayed", "_full", "_lanes", "_max_attempts", "_owed", "_ready", "position", "size")
+    __slots__ = ("_batch", "_count", "_delayed", "_full", "_lanes", "_max_attempts", "_owed", "_ready", "_stale", "position", "size")
 
     def __init__(self, position: int, batch: int = 1, max_attempts: int = 5) -> None:
         self._batch = batch
@@ -65,8 +66,8 @@ class Lanes:
         self._lanes: dict[str, Lane] = {}
         self._ready: deque[Lane] = deque()  # lanes with work and nothing under way, in order of coming
         self._full: deque[Lane] = deque()  # … and with a whole batch of it
-        self._delayed: list[tuple[float, int, Lane]] = []  # a heap: lanes that wait until a time
-        self._count = 0
+        self._delayed: list[tuple[float, int, Lane]] = []  # a heap: lanes that wait until a time; entries of other numbers than the lane's are stale
+        self._count = self._stale = 0
         self._owed: dict[int, int] = {}  # position -> lanes that haven't finished it, in log order
         self.position = position  # the last event offered
         self.size = 0  # events owed, once for each of their lanes
@@ -104,13 +105,18 @@ class Lanes:
             lane = self._lanes[key] = Lane(key)
             self._may_start(lane)
         elif lane.waits:
-            self._delayed = [entry for entry in self._delayed if entry[2] is not lane]
-            self._delayed.sort()
-            lane.waits = False
-            self._may_start(lane)
+            self._wait_no_longer(lane)
         if lane.visitors is None:
             lane.visitors = deque()
         lane.visitors.append(Visit(event, token))
+
+    def hurry(self, key: str) -> None:
+        """A lane that rests may go on: its receiver takes something again."""
+        lane = self._lanes.get(key)
+        if lane is not None and lane.waits:
+            self._wait_no_longer(lane)
+        elif lane is not None and lane.busy:
+            lane.wanted = True
 
     # -- out -------------------------------------------------------------------------------------------------------
 
@@ -118,9 +124,12 @@ class Lanes:
         """The next that may start, under way until `finish` or `fail`; None if nothing may. `full`: only with a whole batch."""
         delayed = self._delayed
         while delayed and delayed[0][0] <= now:
-            lane = heappop(delayed)[2]
-            lane.waits = False
-            self._may_start(lane)
+            _until, number, lane = heappop(delayed)
+            if lane.waits == number:
+                lane.waits = 0
+                self._may_start(lane)
+            else:
+                self._stale -= 1
         if self._ready and not full:
             lane = self._ready.popleft()
         elif self._full:
@@ -140,7 +149,11 @@ class Lanes:
 
     def next_time(self) -> float | None:
         """When the first lane that waits out a delay may go on; None if none does."""
-        return self._delayed[0][0] if self._delayed else None
+        delayed = self._delayed
+        while delayed and delayed[0][2].waits != delayed[0][1]:
+            heappop(delayed)
+            self._stale -= 1
+        return delayed[0][0] if delayed else None
 
     @property
     def ready(self) -> bool:
@@ -195,6 +208,23 @@ class Lanes:
         self._delay(lane, now + max(delay_s, min(least_s, MAX_TOLD_DELAY_S)))
         return None
 
+    def rest(self, lane: Lane, until: float) -> None:
+        """What was under way isn't taken just now: it comes again when the lane is hurried, at the latest at a time. No attempt, no visitor's."""
+        if lane.wanted:
+            lane.wanted = False
+            self._put_back(lane)
+        else:
+            self._delay(lane, until)
+
+    def _wait_no_longer(self, lane: Lane) -> None:
+        lane.waits = 0
+        self._may_start(lane)
+        self._stale += 1
+        if self._stale > 16 + len(self._delayed) // 2:
+            self._delayed = [entry for entry in self._delayed if entry[2].waits == entry[1]]
+            heapify(self._delayed)
+            self._stale = 0
+
     def _end_visit(self, lane: Lane) -> None:
         lane.visiting = False
         if lane.visitors:
@@ -203,8 +233,8 @@ class Lanes:
 
     def _delay(self, lane: Lane, until: float) -> None:
         lane.busy = 0
-        lane.waits = True
         self._count += 1
+        lane.waits = self._count
         heappush(self._delayed, (until, self._count, lane))
 
     def _may_start(self, lane: Lane) -> None:

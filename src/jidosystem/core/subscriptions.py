@@ -26,7 +26,7 @@ from .observability import logger
 from .position import KeptPosition
 from .records import Records
 from .traces import for_log
-from .troubles import is_cancelled_from_outside, is_passing, told_delay_s
+from .troubles import NotNow, is_cancelled_from_outside, is_passing, told_delay_s
 
 LOOK_AHEAD = 20_000
 """How many events may be read and unfinished before reading waits."""
@@ -38,6 +38,8 @@ GATHER_S = 0.1
 """With `batch`, at most so many deliveries younger than this are under way: the lanes that wait for their turn meanwhile
 gather events, so that under load a delivery carries many of them. Slow ones hold nobody up for longer than that, and
 who has gathered a whole batch doesn't wait."""
+REST_S = 600.0
+"""How long a lane rests at most whose receiver takes nothing, if nobody wakes it."""
 SLICE = 100
 """How many events are offered or started before the event loop gets its turn."""
 CLOSE_GRACE_S = 5.0
@@ -52,7 +54,7 @@ class DurableSubscription:
 
     `RefusedError` and `StoreError` are passing troubles: retried without end and without counting, except where waiting
     mends nothing (`AgentFailed`, `TooLarge`, `RecordUnreadable`). `Undeliverable` isn't retried.
-    `agent_of` says which agent's address a lane stands for, so that its dead letters name it.
+    `NotNow` lets a lane rest until `wake`. `agent_of` says which agent's address a lane stands for, so that its dead letters name it.
     """
 
     def __init__(
@@ -138,6 +140,12 @@ class DurableSubscription:
             _done, late = await asyncio.wait(late, timeout=grace_s)
         if late:
             self._lines.error("deliveries neither end nor let themselves be cancelled; they are left behind", deliveries=len(late))
+
+    def wake(self, lane: str) -> None:
+        """The receiver of a lane takes something again."""
+        if not self._closed:
+            self._lanes.hurry(lane)
+            self._pump()
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -244,6 +252,8 @@ class DurableSubscription:
             if work.token is not None:
                 self._lanes.finish(lane)
                 _settle(work.token, error)
+            elif isinstance(error, NotNow):
+                self._lanes.rest(lane, asyncio.get_running_loop().time() + REST_S)
             elif given_up:  # no attempt of the event's: it comes again
                 self._failed_passing(lane, error)
             else:

@@ -7,6 +7,10 @@ import asyncio
 from .errors import AgentFailed, RecordUnreadable, RefusedError, StoreError, TooLarge
 
 
+class NotNow(Exception):
+    """The receiver takes nothing until it says so: nobody's fault and no attempt, and not worth asking again meanwhile."""
+
+
 def is_passing(error: BaseException) -> bool:
     """Whether waiting may mend it, so that no attempt is counted: a refusal or a store's trouble.
 

@@ -15,6 +15,7 @@ from ..core.ids import split_address
 from ..core.near import nearest
 from ..core.schedule import next_due
 from ..core.shown import one_line, short, table
+from .deliveries import give_back
 from .effects import Reminder
 from .head import ACTIVE, FAILED, PAUSED, decode_head
 from .loading import check_version, current_state, stored_rows
@@ -136,6 +137,7 @@ class Control:
             activation = await self._present(host, key)
         except AgentFailed:
             await self._node.family.delete_failed(host.prefix + key)
+            self._node.tell_takes(host, key)
             return
 
         async def forget(_agent: Any) -> None:
@@ -148,6 +150,7 @@ class Control:
         await activation.system_turn(forget)
         if activation.extra is not None and activation.extra.gone is not None:
             await activation.extra.gone.wait()
+        self._node.tell_takes(host, key)  # it may have been paused
 
     async def restart(self, host: Host, key: str) -> None:
         """Drop the activation, forgive its crashes, end the state "failed", and activate again."""
@@ -183,6 +186,7 @@ class Control:
         if activation.status == Status.LIVE:
             activation.status = Status.PAUSED
             activation.idle = False
+            give_back(activation)
             self._node.sensors.end(activation)
             await self._node.sensors.ended(activation)
 
@@ -196,6 +200,7 @@ class Control:
             activation.begin_life()
             for reminder in tuple(activation.need_extra().reminders.values()):  # what was due meanwhile rings now
                 self._node.reminders.add(activation.address, reminder)
+        self._node.tell_takes(host, key)
 
     async def _mark(self, activation: Activation, status: int) -> Activation:
         """Write a status in a turn; the activation in which that turn ran, which may be a successor of the one given."""

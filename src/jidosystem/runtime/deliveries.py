@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ..core.codec import decode
 from ..core.errors import AgentCrashed, AgentFailed, JidoError
 from ..core.ids import split_address
+from ..core.troubles import NotNow
 from .definition import DELETE
 from .effects import CastEffect, Reminder
 from .status import Status
@@ -61,6 +62,16 @@ def deliver(host: Host, key: str, turn: Turn) -> None:
         _deliver(host, key, turn, origin)
 
 
+def give_back(activation: Activation) -> None:
+    """The agent is paused: events that wait in its mailbox go back to their subscriptions, which others wait for."""
+    queue = activation.queue
+    for turn in tuple(queue.turns) if queue is not None else ():
+        if turn.origin is not None and turn.origin.kind == "sub" and not turn.withdrawn:
+            turn.withdraw()
+            activation.host.guards.untold(activation, turn)
+            turn.fail(NotNow())
+
+
 def settle(done: asyncio.Future[None], error: BaseException | None) -> None:
     """The answer of a delivery, for whoever waits for it and hasn't given up."""
     if done.done():
@@ -89,6 +100,9 @@ def _deliver(host: Host, key: str, turn: Turn, origin: Origin) -> None:
         activation = host.find(key)
         if isinstance(origin, DueOrigin) and activation.status is Status.PAUSED:
             origin.settled(None)  # it stays in its row, in nobody's way; `resume` reminds the scheduler of it
+            return
+        if origin.kind == "sub" and activation.status is Status.PAUSED:
+            origin.settled(NotNow())  # it stays with its subscription; `resume` wakes that
             return
         if activation.status != Status.LOADING:
             extra = activation.need_extra()

@@ -24,6 +24,7 @@ from ..core.observability import TurnMeter
 from ..core.records import Record
 from .activation import SYSTEM_READ, Activation, nothing
 from .definition import ActionSpec, AgentType
+from .deliveries import give_back
 from .effects import Timer
 from .guards import Guards
 from .loading import fill, is_paused, load_rows
@@ -169,6 +170,7 @@ class Host:
             stops = activation.extra is not None and activation.extra.stops
             if is_paused(activation):
                 activation.status = Status.PAUSED
+                give_back(activation)
                 activation.proceed()
                 if stops and not activation.queue:
                     self.stop_soon(activation)

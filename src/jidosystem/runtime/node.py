@@ -133,6 +133,7 @@ class Node:
         self.recovery = Recovery(self)
         self._by_class: dict[type, Host] = {}
         self.on_hosted: list[Callable[[Host], None]] = []
+        self.on_takes: list[Callable[[Host, str], None]] = []
         self._tasks: set[asyncio.Future[Any]] = set()
         self._timers: set[asyncio.TimerHandle] = set()
         self._sweep_handle: asyncio.TimerHandle | None = None
@@ -166,6 +167,11 @@ class Node:
                 f'two agent classes are named {kind.name!r}: {_where(host.type.cls)} and {_where(cls)}; give one of them `name="…"`'
             )
         return host
+
+    def tell_takes(self, host: Host, key: str) -> None:
+        """An agent that was paused takes deliveries again."""
+        for call in self.on_takes:
+            call(host, key)
 
     def _on_loop(self, call: Callable[[], Host]) -> Host:
         """Do something on the loop's thread for an action that runs in another, which waits for it."""

@@ -40,6 +40,7 @@ class Subscriptions:
         self._waiting: list[Host] | None = []  # hosts registered before the start
         self._closed = False
         node.on_hosted.append(self._hosted)
+        node.on_takes.append(self._takes)
 
     async def start(self) -> None:
         """Start the subscriptions of the types that are hosted; later types start theirs as they come."""
@@ -68,6 +69,12 @@ class Subscriptions:
                 self._waiting.append(host)
             else:
                 self._node.own(self._node.recovery.read_until_told(partial(self._start_host, host)))
+
+    def _takes(self, host: Host, key: str) -> None:
+        for method in host.type.events:
+            subscription = self._running.get(f"{host.type.name}.{method}")
+            if subscription is not None:
+                subscription.wake(key)
 
     async def _start_host(self, host: Host) -> None:
         for method, (spec, options) in host.type.events.items():
