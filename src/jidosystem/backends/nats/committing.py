@@ -145,6 +145,15 @@ class Committer:
         else:
             await self._decide(group)
 
+    async def _apart(self, commits: Sequence[Commit]) -> None:
+        """What was refused together: heads alone are cheap, batches are halved until those that are wrong are alone."""
+        if len(commits) < SMALL or all(commit.messages == 1 for commit in commits):
+            await self._one_by_one(commits)
+        else:
+            half = len(commits) // 2
+            await self._decide(commits[:half])
+            await self._decide(commits[half:])
+
     async def _one_by_one(self, commits: Sequence[Commit]) -> None:
         if len(commits) == 1:
             await self._decide(commits)
@@ -174,7 +183,7 @@ class Committer:
                 why = refused
                 if refused.code not in (*NOT_NOW, IN_FLIGHT):
                     if len(commits) > 1:
-                        await self._one_by_one(commits)
+                        await self._apart(commits)
                         return
                     if await self._refused(commits[0], refused):
                         return
@@ -260,7 +269,7 @@ class Committer:
             return False
         if head is not None and commit.unknown:
             try:
-                stored = head_of(head.payload, head.subject)
+                stored = head_of(head.payload, f"the record of {commit.agent}")
             except RecordUnreadable as error:
                 self._fail(commit, CommitUnknown(f"the commit of {commit.agent} may have happened, but {error}"))
                 return True

@@ -78,6 +78,10 @@ class Subjects:
         """Subject of the row that says that more is to be removed."""
         return f"{self._root(agent)}.{SWEEP}.="
 
+    def sweeps(self, partition: int) -> str:
+        """Pattern of those of all agents."""
+        return f"{self.cluster}.s{partition}.*.*.{SWEEP}.*"
+
     def rows(self, partition: int, kind: str | None = None) -> str:
         """Pattern of the rows of all agents, of one kind or of all."""
         return f"{self.cluster}.s{partition}.*.*.{'*' if kind is None else token(kind)}.*"
@@ -97,6 +101,16 @@ class Subjects:
         address = type_name if address is None else address
         return address if key == NO_KEY else f"{address}/{key if text_of(key) is None else text_of(key)}"
 
+    def describe(self, subject: str) -> str:
+        """What lies at a subject, in words."""
+        tokens = subject.split(".")
+        if is_head(subject):
+            return f"the record of {self.agent_in(subject)}"
+        if is_part(subject):
+            return f"a part of what is stored of {self.agent_in(subject)}"
+        kind, name = (one if text_of(one) is None else text_of(one) for one in tokens[4:6])
+        return f"the row {kind}/{name} of {self.agent_in(subject)}"
+
     def _root(self, agent: str) -> str:
         return str(self.place(agent).root)
 
@@ -106,6 +120,16 @@ def part(subject: str, number: int) -> str:
     whole = subject.split(".")
     of = "h" if len(whole) == 5 else blake2b(".".join(whole[4:]).encode(), digest_size=16).hexdigest()
     return f"{'.'.join(whole[:4])}.p.{of}.{number}"
+
+
+def root_of(subject: str) -> str:
+    """Start of all subjects of the agent whose subject it is."""
+    return ".".join(subject.split(".", 4)[:4])
+
+
+def is_head(subject: str) -> bool:
+    """Whether a subject is that of a head."""
+    return subject.count(".") == 4
 
 
 def is_part(subject: str) -> bool:

@@ -8,6 +8,7 @@ Lists are held against the largest sequence that was acknowledged here, so that 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Mapping, Sequence
 
 from ...core.clock import Clock
@@ -28,15 +29,35 @@ class Reading:
 
     def __init__(self, jetstream: JetStream, subjects: Subjects, clock: Clock) -> None:
         self._jetstream, self._subjects, self._clock = jetstream, subjects, clock
-        self._free = asyncio.Semaphore(IN_FLIGHT)
+        self._asking = 0
+        self._turns: deque[asyncio.Future[None]] = deque()
         self.floor = [0] * subjects.partitions
         """Of each partition: a sequence that is known to be durable."""
 
     async def last_of(self, partition: int, subject: str) -> Stored | None:
         """The last message of a subject; None too if it stands for something that was removed."""
-        async with self._free:
+        if self._asking >= IN_FLIGHT:
+            turn = asyncio.get_running_loop().create_future()
+            self._turns.append(turn)
+            try:
+                await turn
+            except asyncio.CancelledError:
+                self._next()  # it may have been its turn
+                raise
+        self._asking += 1
+        try:
             found = await self._jetstream.last_of(self._subjects.stream(partition), subject)
+        finally:
+            self._asking -= 1
+            self._next()
         return found if found is not None and found.payload else None
+
+    def _next(self) -> None:
+        while self._turns and self._asking < IN_FLIGHT:
+            turn = self._turns.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
 
     async def head(self, agent: str) -> tuple[Record, StoredHead] | None:
         """An agent's head, checked."""
@@ -45,7 +66,7 @@ class Reading:
             found = await self.last_of(place.partition, place.head)
             if found is None:
                 return None
-            stored = head_of(found.payload, f"{place.head}, of {agent}")
+            stored = head_of(found.payload, f"the record of {agent}")
             if stored.agent != agent:
                 raise unreadable(f"the record of {agent}", f"it is that of {stored.agent}")
             if not stored.parts:
@@ -66,13 +87,13 @@ class Reading:
                 return None
             value = await self.value(partition, found)
             if value is not None:
-                return value.value
+                return value.value if found.sequence >= await self.below(agent) else None
             await asyncio.sleep(PAUSE_S)
         raise unreadable(f"the row {kind}/{name} of {agent}", "its parts aren't those that it names")
 
     async def value(self, partition: int, found: Stored) -> Kept | None:
         """The row of a message, whole; None if its parts have changed meanwhile."""
-        stored = row_of(found.payload, found.subject)
+        stored = row_of(found.payload, self._subjects.describe(found.subject))
         if not stored.parts:
             return stored
         whole = await self.whole(partition, found.subject, stored, f"the row {stored.kind}/{stored.name} of {stored.agent}")

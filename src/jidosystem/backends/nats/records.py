@@ -23,10 +23,10 @@ from .connection import Connection
 from .jetstream import JetStream, Stored
 from .listing import Listing, gathered
 from .partitions import RecordsSettings, open_partitions
-from .places import SWEEP, Subjects, is_part, name_in
+from .places import SWEEP, Subjects, is_head, is_part, name_in, root_of
 from .reading import Reading
 from .removal import Removal
-from .stored import GONE, NONCE_BYTES, head_of, row_of
+from .stored import BELOW, GONE, NONCE_BYTES, head_of, row_of
 from .submission import Commit, Cutter, Piece
 from .watching import Watching
 
@@ -175,11 +175,13 @@ class NatsRecords(Records):
             yield rows[first : first + PAGE]
 
     async def _scan(self, partition: int, kind: str, start: str, end: str | None) -> list[StoredRow]:
-        found = await self._listing.newest(partition, [self._subjects.rows(partition, kind)])
+        found = await self._listing.newest(partition, [self._subjects.rows(partition, kind), self._subjects.sweeps(partition)])
+        below = {root_of(subject): int(found.pop(subject).headers[BELOW]) for subject in [*found] if f".{SWEEP}." in subject}
         rows = []
         for one in found.values():
             name = name_in(one.subject)
-            if (name is None or _between(name, start, end)) and self._reading.is_live(one.headers):
+            dead = bool(below) and one.sequence < below.get(root_of(one.subject), 0)
+            if not dead and (name is None or _between(name, start, end)) and self._reading.is_live(one.headers):
                 row = await self._row(partition, one)
                 if row is not None and _between(row.name, start, end):
                     rows.append(row)
@@ -188,7 +190,7 @@ class NatsRecords(Records):
     async def _row(self, partition: int, one: Stored) -> StoredRow | None:
         """The row of a message that was listed; None if it is no more."""
         try:
-            stored = row_of(one.payload, one.subject)
+            stored = row_of(one.payload, self._subjects.describe(one.subject))
             if not stored.parts:
                 return StoredRow(stored.agent, stored.kind, stored.name, stored.value)
             value = await self._reading.row(stored.agent, stored.kind, stored.name)
@@ -217,7 +219,7 @@ class NatsRecords(Records):
 
     async def _head(self, one: Stored) -> Record | None:
         try:
-            stored = head_of(one.payload, one.subject)
+            stored = head_of(one.payload, self._subjects.describe(one.subject))
             if not stored.parts:
                 return Record(stored.agent, one.sequence, stored.head)
             record = await self._read(stored.agent)
@@ -256,14 +258,14 @@ class NatsRecords(Records):
 
     async def _checked(self, partition: int, one: Stored) -> list[str]:
         try:
-            if one.subject.endswith(".h") and one.subject.count(".") == 4:
-                stored = head_of(one.payload, one.subject)
+            if is_head(one.subject):
+                stored = head_of(one.payload, self._subjects.describe(one.subject))
                 if self._subjects.place(stored.agent).head != one.subject:
                     return [f"the record at {one.subject} is that of {stored.agent}"]
                 if stored.parts:
                     await self._reading.head(stored.agent)
             elif not is_part(one.subject) and f".{SWEEP}." not in one.subject:
-                row = row_of(one.payload, one.subject)
+                row = row_of(one.payload, self._subjects.describe(one.subject))
                 if self._subjects.row(row.agent, row.kind, row.name) != one.subject:
                     return [f"the row at {one.subject} is {row.kind}/{row.name} of {row.agent}"]
                 if row.parts:

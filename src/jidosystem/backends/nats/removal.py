@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from ...core.errors import CommitUnknown, StoreError
-from .jetstream import WRONG_SEQUENCE, Entry, JetStream, Refused, Stored, refusal
+from .jetstream import IN_FLIGHT, WRONG_SEQUENCE, Entry, JetStream, Refused, Stored, refusal
 from .listing import Listing, gathered
-from .places import SWEEP, Subjects, is_part, part
+from .places import Subjects, is_head, is_part, part, root_of
 from .reading import Reading
 from .stored import BELOW, GONE, head_of, row_of
 from .submission import MARKER_S, REMOVED, Commit, Cutter, Piece
@@ -65,7 +65,7 @@ class Removal:
         return found.sequence if found.sequence < await self._reading.below(agent) else None
 
     async def _sweep(self, partition: int, subjects: Sequence[str], below: int, note: str) -> None:
-        found = await self._reading.all_of(partition, [*subjects, note])
+        found = await self._reading.all_of(partition, sorted({*subjects, note}))
         dead = [(one.subject, one.sequence) for one in found if one.sequence < below and one.subject != note]
         if await self.remove(partition, dead) == len(dead):
             await self.remove(partition, [(one.subject, one.sequence) for one in found if one.subject == note])
@@ -77,8 +77,8 @@ class Removal:
         rows = await self._listing.newest(partition, [self._subjects.rows(partition)], headers_only=True)
         for subject, row in rows.items():
             if BELOW in row.headers:
-                root = subject.rpartition(f".{SWEEP}.")[0]
-                await self._sweep(partition, await self._reading.names(partition, f"{root}.>"), int(row.headers[BELOW]), subject)
+                names = await self._reading.names(partition, f"{root_of(subject)}.>")
+                await self._sweep(partition, names, int(row.headers[BELOW]), subject)
         gone = [(row.subject, row.sequence) for row in rows.values() if _has_expired(row, now_s)][:limit]
         removed = await self.remove(partition, gone)
         await self._remove_parts(partition)
@@ -94,12 +94,12 @@ class Removal:
         try:
             await self._jetstream.publish_batch([_removal(*one) for one in chunk], batch_id=f"remove-{chunk[0][1]}-{len(chunk)}")
         except Refused as refused:
-            if refused.code != WRONG_SEQUENCE:
+            if refused.code not in (WRONG_SEQUENCE, IN_FLIGHT):
                 raise refusal(refused, "removing rows") from refused
-            if len(chunk) == 1:
+            if len(chunk) == 1:  # it was written again, or is being written
                 return 0
         except CommitUnknown:
-            if len(chunk) == 1:  # it is written again or gone: somebody else's, whichever
+            if len(chunk) == 1:  # the next look tells
                 return 0
         else:
             return len(chunk)
@@ -111,7 +111,7 @@ class Removal:
             return
         stored = await self._reading.all_of(partition, parts)
         named: set[str] = set()
-        roots = {".".join(one.subject.split(".")[:4]) for one in stored}
+        roots = {root_of(one.subject) for one in stored}
         for root in roots:
             found = await self._reading.all_of(partition, await self._reading.names(partition, f"{root}.>"))
             named.update(*(_parts_of(one) for one in found if not is_part(one.subject)))
@@ -119,7 +119,8 @@ class Removal:
 
 
 def _parts_of(one: Stored) -> list[str]:
-    whole = head_of(one.payload, one.subject) if one.subject.endswith(".h") and one.subject.count(".") == 4 else row_of(one.payload, one.subject)
+    read = head_of if is_head(one.subject) else row_of
+    whole = read(one.payload, f"what lies at {one.subject}")
     return [part(one.subject, number) for number in range(whole.parts)]
 
 

@@ -78,20 +78,20 @@ def sealed(stored: StoredHead | Kept) -> bytes:
     return seal(encode(stored))
 
 
-def head_of(payload: bytes, subject: str) -> StoredHead:
-    """The head of a message; `RecordUnreadable` naming the subject if it can't be read."""
+def head_of(payload: bytes, what: str) -> StoredHead:
+    """The head of a message; `RecordUnreadable` saying what it was, if it can't be read."""
     try:
         return _head(unseal(payload))
     except (msgspec.MsgspecError, ValueError) as error:
-        raise unreadable(f"the record at {subject}", error) from error
+        raise unreadable(what, error) from error
 
 
-def row_of(payload: bytes, subject: str) -> Kept:
+def row_of(payload: bytes, what: str) -> Kept:
     """The row of a message; `RecordUnreadable` as `head_of`."""
     try:
         return _row(unseal(payload))
     except (msgspec.MsgspecError, ValueError) as error:
-        raise unreadable(f"the row at {subject}", error) from error
+        raise unreadable(what, error) from error
 
 
 def unreadable(what: str, error: object) -> RecordUnreadable:
