@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jidosystem import Agent, InvalidArguments, Platform, action, on_start
-from tests.runtime.harness import FakeClock, settle, until, until_async
+from tests.runtime.harness import Crashable, FakeClock, settle, until, until_async
 
 
 class Bell(Agent):
@@ -259,3 +259,17 @@ async def test_a_storm_rings_everybody_once(timed: Platform, clock: FakeClock) -
     await until_async(all_rang, "the storm")
     for number in range(1_500):
         await until_rung(timed, 1, key=f"s{number}")
+
+
+async def test_a_reminder_whose_type_is_not_hosted_is_named_at_the_start_long_before_it_is_due(
+    world: Crashable, caplog: pytest.LogCaptureFixture
+) -> None:
+    platform = await world.start([Bell])
+    for days in (3, 4):
+        await platform.agent(Bell, "a").set(f"in {days}", after=days * 86_400)
+    await world.crash()
+    await world.start()
+    await until(lambda: "isn't hosted here" in caplog.text, "its name in the log")
+    told = [record.getMessage() for record in caplog.records if "isn't hosted here" in record.getMessage()]
+    assert len(told) == 1
+    assert '"agent_type": "Bell"' in told[0] and '"agent": "Bell/a"' in told[0]

@@ -186,7 +186,7 @@ def _not_redriven(failed: Mapping[str, Failure], redriven: int) -> Failure:
     if len(failed) == 1 and not redriven:
         return next(iter(failed.values()))
     lines = "\n".join(f"{letter}: {failure}" for letter, failure in failed.items())
-    message = f"{len(failed)} of {len(failed) + redriven} dead letters weren't redriven; they stay"
+    message = f"{len(failed)} of {len(failed) + redriven} dead letters weren't redriven"
     return Failure(message, code="redrive-failed", lines=lines, details={"failed": {letter: str(failure) for letter, failure in failed.items()}})
 
 

@@ -135,6 +135,8 @@ class Reminders:
         page = await anext(pages, None)
         if page is not None and page[0].name[:EDGE].isdigit():
             self._beyond_s = min(self._beyond_s, int(page[0].name[:EDGE]) / 1_000_000)
+        for row in page or ():
+            self._node.recovery.is_hosted(row.agent)  # who lacks a type is told so at the start, not on the day
         if isinstance(pages, AsyncGenerator):
             await pages.aclose()
 
