@@ -52,6 +52,7 @@ class Membership:
         may_serve_until: by `now`; past it no turn starts and no answer leaves. One comparison, to be made again before an answer leaves
         incarnation: which life of its name this is; 0: none yet
         subject: where this life is reached over the wire
+        listeners: called with each new view, on the loop, without waiting
         error: what ended the membership although it mustn't; None: nothing
     """
 
@@ -74,6 +75,7 @@ class Membership:
         self.may_serve_until = -inf
         self.incarnation = 0
         self.subject = ""
+        self.listeners: list[Callable[[View], None]] = []
         self.error: BaseException | None = None
         self._wire, self._now, self._clock, self._ids = wire, now, clock or SystemClock(), ids or Ids()
         self._cluster, self._types = check_node_name(cluster), dict(types or {})
@@ -242,6 +244,8 @@ class Membership:
 
     def _view_changed(self, view: View) -> None:
         happened, self._told = changes(self._told, view, self._clock.time_s()), view
+        for listener in self.listeners:
+            self._call(listener, view)
         for what in happened:
             self._call(self._on_event, what)
         self._wake(self._changes)
