@@ -26,6 +26,7 @@ class Storm:
         self.did: Counter[str] = Counter()
         self.voided: dict[str, int] = {}
         """By name the revision below which every incarnation is known to be void in the store."""
+        self._looked: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._paused_until: dict[Node, float] = {}
         there.when_lost = self.lost
@@ -54,7 +55,7 @@ class Storm:
                 self.later(next_at - loop.time(), lambda: None)
             await loop.moved()
             await loop.idle()
-            await self.check()
+            self.check()
 
     def later(self, delay_s: float, what: Callable[[], object]) -> None:
         self.there.loop.call_later(delay_s, what)
@@ -160,17 +161,20 @@ class Storm:
 
     # -- what must hold --------------------------------------------------------------------------------------
 
-    async def check(self) -> None:
+    def check(self) -> None:
         """After every step: who may serve isn't void, is alone under its name, and no view says of anybody what the store doesn't."""
         for name in self.there.now:
-            fact = fact_of(await self.there.records.read(f"jido.node/{name}"))
-            self.voided[name] = max(self.voided.get(name, 0), fact.revision if fact.tombstone else fact.incarnation)
+            record = self.there.records.read(f"jido.node/{name}").result()
+            if record is not None and record.revision != self._looked.get(name):
+                self._looked[name] = record.revision
+                fact = fact_of(record)
+                self.voided[name] = max(self.voided.get(name, 0), fact.revision if fact.tombstone else fact.incarnation)
         serving: Counter[str] = Counter()
         for node in self.there.ever:
             membership = node.membership
             if membership.may_serve():
                 serving[node.name] += 1
-                assert membership.incarnation >= self.voided[node.name], f"{node.process} may serve as {membership.incarnation} and is void"
+                assert membership.incarnation >= self.voided.get(node.name, 0), f"{node.process} may serve as {membership.incarnation} and is void"
             for member in membership.view.nodes.values():
                 if member.void:
                     assert self.voided.get(member.name, 0) >= member.incarnation, f"{node.process} takes {member.name} for void"
@@ -188,7 +192,7 @@ class Storm:
         while self.there.loop.time() < until:
             await self.there.loop.moved()
             await self.there.loop.idle()
-            await self.check()
+            self.check()
         for node in self.there.living():
             assert node.membership.may_serve(), f"{node.process} doesn't serve again"
             for other in self.there.living():
