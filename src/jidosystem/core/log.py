@@ -14,7 +14,8 @@ from .events import Event
 
 
 class EventLog(Protocol):
-    """The one log of events. `max_event_bytes` is the largest event that it takes. What every adapter promises:
+    """The one log of events. `max_event_bytes` is the largest event that it takes, `max_append_events` the most in one `append` (`TooLarge`
+    over either). What every adapter promises:
 
     - `append` is all or nothing, durable when it returns; its events are consecutive among the events of their stream.
     - Readers see events in the order of positions, without holes: once an event is visible, all before it are, and nobody who has seen
@@ -23,6 +24,7 @@ class EventLog(Protocol):
     """
 
     max_event_bytes: int
+    max_append_events: int = 1_000_000
 
     def append(self, events: Sequence[Event], expected: int | None = None) -> Future[Sequence[int]]:
         """Append, and return the positions. `expected`: the position of the last event of the stream of the first

@@ -15,6 +15,8 @@ from typing import Any
 
 from nats.aio.client import Client, Srv
 
+from .protocol import parse_headers
+
 Headers = dict[str, str] | None
 Take = Callable[[bytes, bytes, bytes, Headers], None]
 """Called with subject, subject for the answer (b"": none), data, headers."""
@@ -88,12 +90,12 @@ class DirectClient(Client):
         self.abort()  # of an attempt that came to nothing: the library would leave its socket open
         await super()._connect_to_server(s)
 
-    def _build_message(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Headers) -> Any:
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         take = self._takers.get(sid)
         if take is None:
-            return super()._build_message(sid, subject, reply, data, headers)
+            await super()._process_msg(sid, subject, reply, data, headers)
+            return
         try:
-            take(subject, reply, data, headers)
+            take(subject, reply, data, parse_headers(headers) if headers else None)
         except Exception as error:  # here it would end the task that reads; the loop's own handler hears of it
             asyncio.get_running_loop().call_exception_handler({"message": f"a message to {subject!r} couldn't be taken", "exception": error})
-        return None

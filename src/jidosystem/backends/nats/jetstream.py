@@ -16,7 +16,7 @@ import msgspec
 
 from ...core.errors import CommitUnknown, InvalidConfig, NodeUnreachable, StoreError, StoreFull, StoreUnavailable, TooLarge, WireTimeout
 from .connection import Connection
-from .protocol import headers_of
+from .protocol import headers_of, parse_headers
 
 MAX_BATCH = 1_000
 """Messages in an atomic batch: the server's limit."""
@@ -32,7 +32,7 @@ INCOMPLETE_BATCH = 10176
 NO_MESSAGE = 10037
 NO_STREAM = 10059
 NO_CONSUMER = 10014
-NOT_NOW = {10008, 10009, 10013, 10023, 10074, INCOMPLETE_BATCH}  # no leader, peers missing, resources short for the moment
+NOT_NOW = {10005, 10008, 10009, 10013, 10023, 10074, INCOMPLETE_BATCH}  # no leader, peers missing, resources short for the moment
 FULL = {10047, 10077, 10122, 10123, 10028}
 
 
@@ -102,12 +102,6 @@ _got = msgspec.json.Decoder(_Got).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def headers_from(raw: bytes) -> dict[str, str]:
-    """Stored headers as a dictionary."""
-    lines = raw.decode("utf-8", "replace").split("\r\n")[1:]
-    return {name: value.strip() for name, colon, value in (line.partition(":") for line in lines) if colon}
-
-
 def refusal(refused: Refused, doing: str) -> StoreError:
     """The error of ours that a refusal is, if it is nothing that an adapter knows better."""
     if refused.code in FULL:
@@ -158,7 +152,7 @@ class JetStream:
     async def publish(self, entry: Entry, *, timeout_s: float | None = None, attempt_s: float = ATTEMPT_S) -> Ack:
         """Store a message. `Refused`, `StoreUnavailable` or `TooLarge`: nothing was written. `CommitUnknown`: read back."""
         headers = headers_of(entry.headers) if entry.headers else b""
-        async for _ in self._attempts(timeout_s, entry.subject):
+        async for _ in self.attempts(timeout_s, entry.subject):
             try:
                 answer = await self.connection.request(entry.subject, entry.payload, headers=headers, timeout_s=attempt_s)
             except NodeUnreachable:
@@ -175,7 +169,7 @@ class JetStream:
             return await self.publish(entries[0], timeout_s=timeout_s, attempt_s=attempt_s)
         if len(entries) > MAX_BATCH:
             raise TooLarge(f"{len(entries)} messages are more than a batch of {MAX_BATCH}; nothing was written", limit=MAX_BATCH)
-        async for attempt in self._attempts(timeout_s, entries[0].subject):
+        async for attempt in self.attempts(timeout_s, entries[0].subject):
             try:
                 acknowledgement = self._send_batch(entries, f"{batch_id}.{attempt}", attempt_s)
                 return acknowledged((await acknowledgement).data)
@@ -203,6 +197,10 @@ class JetStream:
         """The message at a sequence, asked of the stream's leader."""
         return await self._get(stream, {"seq": sequence})
 
+    async def next_of(self, stream: str, subject: str, first: int) -> Stored | None:
+        """The first message of a subject from a sequence on, asked of the stream's leader."""
+        return await self._get(stream, {"seq": first, "next_by_subj": subject})
+
     async def _get(self, stream: str, what: Mapping[str, Any]) -> Stored | None:
         got = _got(await self._ask(f"STREAM.MSG.GET.{stream}", what, None))
         if got.error is not None:
@@ -223,7 +221,7 @@ class JetStream:
     async def _ask(self, path: str, body: Any, timeout_s: float | None) -> bytes:
         payload = b"" if body is None else msgspec.json.encode(body)
         why: Exception | None = None
-        async for _ in self._attempts(timeout_s, path):
+        async for _ in self.attempts(timeout_s, path):
             try:
                 answer = (await self.connection.request(f"$JS.API.{path}", payload, timeout_s=ATTEMPT_S)).data
             except (NodeUnreachable, WireTimeout) as error:
@@ -235,7 +233,7 @@ class JetStream:
             why = Refused(error_code.err_code, error_code.description)
         raise StoreUnavailable(f"JetStream doesn't answer {path}: {why}") from why
 
-    async def _attempts(self, timeout_s: float | None, subject: str) -> AsyncIterator[int]:
+    async def attempts(self, timeout_s: float | None, subject: str) -> AsyncIterator[int]:
         """Numbers, with pauses between them, until time is up or the connection is closed."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + (self.timeout_s if timeout_s is None else timeout_s)
@@ -251,7 +249,7 @@ class JetStream:
 
 
 def _stored(message: _Message) -> Stored:
-    return Stored(message.subject, message.seq, message.data, headers_from(message.hdrs) if message.hdrs else {})
+    return Stored(message.subject, message.seq, message.data, parse_headers(message.hdrs) if message.hdrs else {})
 
 
 def acknowledged(data: bytes) -> Ack:

@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 
 import pytest
 
-from ...core.errors import StoreError, StreamConflict
+from ...core.errors import StoreError, StreamConflict, TooLarge
 from ...core.log import EventLog
 from .records import event
 
@@ -67,6 +67,16 @@ class EventLogConformance(ABC):
             assert sum(not isinstance(end, BaseException) for end in ended) == 1
             assert len(await numbers(log)) == 1
 
+    async def test_so_many_at_once_are_taken_together_and_not_one_more(self) -> None:
+        async with self.open_log() as log:
+            most = min(log.max_append_events, 5_000)
+            assert len(await log.append([event("s", i) for i in range(most)])) == most >= 1_000
+            assert await numbers(log) == list(range(most))
+            if log.max_append_events == most:
+                with pytest.raises(TooLarge):
+                    await log.append([event("s", i) for i in range(most + 1)])
+                assert len(await numbers(log)) == most
+
     async def test_many_pages_come_whole_and_in_order(self) -> None:
         async with self.open_log() as log:
             await asyncio.gather(*(log.append([event("s", i * 10 + j) for j in range(10)]) for i in range(700)))
@@ -100,7 +110,8 @@ class EventLogConformance(ABC):
 
     async def test_a_reader_ends_at_what_was_there_when_it_began(self) -> None:
         async with self.open_log() as log:
-            await log.append([event("s", i) for i in range(5_000)])
+            for first in range(0, 5_000, 1_000):
+                await log.append([event("s", first + i) for i in range(1_000)])
             seen = 0
             async for page in log.read():
                 seen += len(page)
