@@ -6,6 +6,7 @@ import asyncio
 from asyncio import Future
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from random import Random
 from typing import Any, TypeVar
 
 from jidosystem.backends.memory import MemoryRecords, MemoryWire
@@ -24,20 +25,31 @@ TIMES = LeaseTimes()
 
 class NodeRecords(FaultyRecords):
     """A node's way to the store. What it has sent arrives, whether the node goes on or not; `silent`: nothing arrives and nothing is answered.
+    `held`: nothing is answered, and what was to be written arrives when it is over, in an order of its own.
 
     `stale`: reads are answered with what was stored when it was set, and writes by nobody, as a leader does that was cut off.
     """
 
     silent = False
+    held: list[Callable[[], object]] | None = None
     stale: dict[str, Record] | None = None
 
     def commit(self, agent: str, expected: int, head: bytes | None, rows: Sequence[Row] = (), events: Sequence[Event] = ()) -> Future[Committed]:
-        if self.silent or self.stale is not None:
+        if self.held is not None:
+            self.held.append(lambda: self.inner.commit(agent, expected, head, rows, events).exception())
+        if self.silent or self.held is not None or self.stale is not None:
             return asyncio.get_running_loop().create_future()
         return on_its_way(super().commit, agent, expected, head, rows, events)
 
+    def let_go(self, random: Random) -> None:
+        """What was held arrives."""
+        held, self.held = self.held or [], None
+        random.shuffle(held)
+        for write in held:
+            write()
+
     def read(self, agent: str) -> Future[Record | None]:
-        if self.silent:
+        if self.silent or self.held is not None:
             return asyncio.get_running_loop().create_future()
         if self.stale is not None:
             future: Future[Record | None] = asyncio.get_running_loop().create_future()
@@ -46,7 +58,7 @@ class NodeRecords(FaultyRecords):
         return on_its_way(super().read, agent)
 
     async def scan_agents(self, type_name: str, after: str = "") -> AsyncIterator[Sequence[Record]]:
-        if self.silent:
+        if self.silent or self.held is not None:
             await asyncio.get_running_loop().create_future()
         if self.stale is not None:
             yield [record for record in self.stale.values() if record.head is not None]
@@ -153,7 +165,7 @@ class Cluster:
         for node in self.ever:
             if node.dead:
                 continue
-            node.records.silent, node.records.stale = False, None
+            node.records.silent, node.records.stale, node.records.held = False, None, None
             node.faults.stop()
             await node.run(node.membership.close())
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from random import Random
 
-from jidosystem.core.errors import NodeNameTaken, StoreError
+from jidosystem.core.errors import NodeNameTaken, ShuttingDown, StoreError
 from jidosystem.distribution.leases import fact_of
 from jidosystem.testing import StoreFaults, VirtualLoop
 from tests.distribution.cluster import TIMES, Cluster, Node
@@ -85,7 +85,7 @@ class Storm:
         while not node.dead:
             try:
                 await node.membership.join(timeout_s=3.0)
-            except (StoreError, NodeNameTaken) as error:
+            except (StoreError, NodeNameTaken, ShuttingDown) as error:
                 self.did[type(error).__name__] += 1
                 await asyncio.sleep(0.5)
             else:
@@ -126,11 +126,16 @@ class Storm:
             self.later(self.random.random() * 20, lambda: setattr(node.records, "stale", None))
 
     def outage(self) -> None:
-        self.did["outage"] += 1
-        lasts_s = self.random.random() * 9
+        """The store is away for all; in half of the cases what was written meanwhile arrives when it is back."""
+        lasts_s, late = self.random.random() * 9, self.random.random() < 0.5
+        self.did["outage with late writes" if late else "outage"] += 1
         for node in self.there.ever:
-            node.records.silent = True
-            self.later(lasts_s, lambda node=node: setattr(node.records, "silent", False))  # type: ignore[misc]
+            if late and node.records.held is None:
+                node.records.held = []
+                self.later(lasts_s, lambda node=node: node.records.let_go(self.random))  # type: ignore[misc]
+            elif not late:
+                node.records.silent = True
+                self.later(lasts_s, lambda node=node: setattr(node.records, "silent", False))  # type: ignore[misc]
 
     def unlucky(self) -> None:
         node = self.some()
@@ -148,7 +153,7 @@ class Storm:
 
     def leave(self) -> None:
         node = self.some()
-        if node is not None and node.membership.incarnation and len(self.there.living()) > 1:
+        if node is not None and len(self.there.living()) > 1:
             self.did["left"] += 1
             node.dead = True  # nothing is expected of it any more
             task = self.there.nodes.start(node.process, self._leave(node))
@@ -187,6 +192,7 @@ class Storm:
         for node in self.there.ever:
             node.faults.stop()
             node.records.silent, node.records.stale = False, None
+            node.records.let_go(self.random)
         self.there.nodes.cut.clear()
         until = self.there.loop.time() + CALM_S + 10  # what was under way, a late start among it, then a joining
         while self.there.loop.time() < until:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from random import Random
 from typing import Any
 
 import pytest
 
 from jidosystem.core.codec import seal
-from jidosystem.core.errors import InvalidArguments, NodeNameTaken, StoreUnavailable
+from jidosystem.core.errors import InvalidArguments, NodeNameTaken, ShuttingDown, StoreUnavailable
 from jidosystem.distribution.frames import BeatFrame, encode_frame
 from jidosystem.distribution.leases import Lease, encode_lease
 from jidosystem.distribution.members import MAX_VOID, NodeDown, NodeDraining, NodeRecovered, NodeSuspect, NodeUp, View
@@ -161,6 +162,54 @@ async def test_a_store_that_doesnt_answer_ends_the_joining() -> None:
         assert there.now["a"].state_of("b") == "alive"
 
 
+async def test_who_gives_up_joining_leaves_nothing_behind_that_renews() -> None:
+    async with cluster("a") as there:
+        b = there.add("b")
+
+        async def listen(_subject: str) -> None:
+            b.faults.schedule("slow", agent="jido.node/b", seconds=0.5)
+
+        joining = asyncio.ensure_future(b.join(listen=listen))
+        await there.pass_time(0.3)
+        b.records.silent = True  # the lease is on its way, and the first look at the others isn't answered
+        await there.pass_time(0.4)
+        assert there.now["a"].state_of("b") == "alive" and not joining.done()
+        joining.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await joining
+        b.records.silent = False
+        await there.until(lambda: all_void(there, "b"), DETECTED_S)
+        assert not b.serves
+        await b.join()
+        assert b.serves
+
+
+async def test_a_node_joins_once() -> None:
+    async with cluster("a") as there:
+        with pytest.raises(RuntimeError, match="has joined already"):
+            await there.now["a"].join()
+        b = there.add("b")
+        ended = await asyncio.gather(b.join(), b.join(), return_exceptions=True)
+        assert sorted(type(one).__name__ for one in ended) == ["RuntimeError", "int"]
+        assert b.serves
+
+
+@pytest.mark.parametrize("after_s", [0.1, 1.0, 3.2])
+async def test_who_leaves_before_it_has_joined_doesnt_join(after_s: float) -> None:
+    async with cluster("a") as there:
+        there.add("b").kill()
+        await there.records.commit("jido.node/b", 0, encode_lease(Lease("b", "old")))
+        b = there.add("b")
+        b.faults.schedule("slow", agent="jido.node/b", seconds=0.5)
+        joining = asyncio.ensure_future(b.join())
+        await there.pass_time(after_s)
+        assert await b.run(b.membership.leave())
+        with pytest.raises(ShuttingDown):
+            await joining
+        await there.pass_time(DETECTED_S)
+        assert all_void(there, "b") and not b.serves
+
+
 @pytest.mark.parametrize("kind", ["done", "lost", "fail"])
 async def test_a_creation_of_which_nobody_knows_is_found_or_done_again(kind: Any) -> None:
     async with cluster("a") as there:
@@ -198,6 +247,7 @@ async def test_a_node_that_stood_still_for_long_knows_at_once_that_it_is_void_an
         await there.loop.idle()
         assert a.lost == [first], "no time has passed"
         assert not a.serves and a.state_of("a") == "void"
+        assert await a.run(a.membership.is_void("a", first))
         assert await a.join() > first
         await there.pass_time(0.1)
         assert a.serves and b.state_of("a") == "alive"
@@ -226,7 +276,7 @@ async def test_after_a_stop_longer_than_the_margin_it_renews_before_it_serves() 
 
 
 @pytest.mark.parametrize("away_s", [0.5, 2.5, 4.0, 7.0, 30.0])
-@pytest.mark.parametrize("how", ["refuses", "silent", "stale"])
+@pytest.mark.parametrize("how", ["refuses", "silent", "late", "stale"])
 @pytest.mark.parametrize("after_s", [2.05, 2.5, 2.95])
 async def test_an_outage_of_the_store_voids_nobody(away_s: float, how: str, after_s: float) -> None:
     async with cluster("a", "b", "c", rates=(1.0, 0.99, 1.01)) as there:
@@ -237,6 +287,8 @@ async def test_an_outage_of_the_store_voids_nobody(away_s: float, how: str, afte
                 node.faults.go_away(away_s)
             elif how == "silent":
                 node.records.silent = True
+            elif how == "late":
+                node.records.held = []
             else:
                 await node.records.freeze()
         await there.pass_time(away_s)
@@ -244,6 +296,7 @@ async def test_an_outage_of_the_store_voids_nobody(away_s: float, how: str, afte
             assert not any(node.serves for node in there.living())
         for node in there.living():
             node.records.silent, node.records.stale = False, None
+            node.records.let_go(Random(1))
         await there.pass_time(TIMES.answer_s + 2 * TIMES.retry_s)
         assert all(node.serves for node in there.living()), "owners renew first"
         await there.pass_time(10)

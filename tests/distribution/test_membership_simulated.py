@@ -49,5 +49,6 @@ def test_the_storms_did_what_they_are_for() -> None:
     if not seen:
         pytest.skip("no storm has run in this process")
     assert {what for what, count in seen.items() if count} >= {
-        "killed", "paused", "cut off from the store", "stale reads", "outage", "unlucky commits", "deaf", "left", "lost", "declared dead",
+        "killed", "paused", "cut off from the store", "stale reads", "outage", "outage with late writes", "unlucky commits", "deaf", "left", "lost",
+        "declared dead",
     }  # fmt: skip

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from msgspec.structs import replace as with_fields
 
-from ..core.errors import CommitUnknown, Conflict, NodeNameTaken, StoreError, StoreUnavailable
+from ..core.errors import CommitUnknown, Conflict, NodeNameTaken, ShuttingDown, StoreError, StoreUnavailable
 from .lease_records import LeaseRecords
 from .leases import Fact, Lease, LeaseTimes, Owner, granted
 from .watching import Steady, Watched
@@ -65,15 +65,17 @@ class Told(Protocol):
 # -- taking it ---------------------------------------------------------------------------------------------------
 
 
-async def take_lease(leases: LeaseRecords, lease: Lease, times: LeaseTimes, now: Now, timeout_s: float) -> Owner:
+async def take_lease(
+    leases: LeaseRecords, lease: Lease, times: LeaseTimes, now: Now, timeout_s: float, wanted: Callable[[], bool] = lambda: True
+) -> Owner:
     """Create the lease of a node, behind the end of an earlier one of its name.
 
     One that is renewed meanwhile is `NodeNameTaken`; one that isn't for T is replaced. A store that doesn't answer for `timeout_s` in
-    a row is its `StoreError`.
+    a row is its `StoreError`. When it isn't `wanted` any more it isn't taken: `ShuttingDown`.
     """
     taking = _Taking(leases, lease, times, now)
     answered = now()
-    while True:
+    while wanted():
         try:
             owner = await taking.step()
         except StoreUnavailable:
@@ -85,6 +87,7 @@ async def take_lease(leases: LeaseRecords, lease: Lease, times: LeaseTimes, now:
             if owner is not None:
                 return owner
         await asyncio.sleep(times.retry_s)
+    raise ShuttingDown(f"node {lease.name} was to leave before it had joined", name=lease.name)
 
 
 class _Taking:

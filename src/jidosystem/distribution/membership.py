@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 from asyncio import Future, Task
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from contextlib import suppress
 from math import inf
 from typing import Any
 
 from ..core.clock import Clock, SystemClock, boot_s
-from ..core.errors import InvalidFrame, JidoError, StoreUnavailable
+from ..core.errors import ShuttingDown, StoreError, StoreUnavailable
 from ..core.ids import Ids, check_node_name
 from ..core.records import Records
-from ..core.wire import Served, Wire
-from .frames import OLDEST_VERSION, VERSION, BeatFrame, decode_frame, encode_frame
+from ..core.wire import Wire
+from .beats import Beats
+from .frames import OLDEST_VERSION, VERSION, BeatFrame
 from .holding import Holder, Now, take_lease
 from .lease_records import LeaseRecords
 from .leases import Lease, LeaseTimes
@@ -49,7 +51,8 @@ class Membership:
         ids: draws what tells this node's joinings apart
 
     Attributes:
-        may_serve_until: by `now`; past it no turn starts and no answer leaves. One comparison, to be made again before an answer leaves
+        now: the clock of the lease
+        may_serve_until: by `now()`; past it no turn starts and no answer leaves. One comparison, to be made again before an answer leaves
         incarnation: which life of its name this is; 0: none yet
         subject: where this life is reached over the wire
         listeners: called with each new view, on the loop, without waiting
@@ -72,23 +75,26 @@ class Membership:
         ids: Ids | None = None,
     ) -> None:
         self.name = check_node_name(name)
+        self.now = now
         self.may_serve_until = -inf
         self.incarnation = 0
         self.subject = ""
         self.listeners: list[Callable[[View], None]] = []
         self.error: BaseException | None = None
-        self._wire, self._now, self._clock, self._ids = wire, now, clock or SystemClock(), ids or Ids()
+        self._clock, self._ids = clock or SystemClock(), ids or Ids()
         self._cluster, self._types = check_node_name(cluster), dict(types or {})
         self._times = times or LeaseTimes()
         self._on_event, self._on_lost = on_event, on_lost
         self._leases = LeaseRecords(records, self._times.answer_s)
         self._observer = Observer(self._leases, name, self._times, now, self._view_changed, self._voided)
         self._holder: Holder | None = None
+        self._joining = False
+        self._ends = 0
         self._told = View()
         self._watching: Task[None] | None = None
         self._saying: set[Task[None]] = set()
         self._renewing: list[Task[None]] = []
-        self._ears: Served | None = None
+        self._beats = Beats(wire, f"{self._cluster}.beats", self._heard)
         self._changes: list[Future[None]] = []
         self._serving: list[Future[None]] = []
 
@@ -106,7 +112,7 @@ class Membership:
 
     def may_serve(self) -> bool:
         """Whether the lease lets this node start a turn, or let an answer leave, at this moment."""
-        return self._now() < self.may_serve_until
+        return self.now() < self.may_serve_until
 
     async def wait_serving(self) -> None:
         """Wait until it does; for ever, if it never does again."""
@@ -134,7 +140,7 @@ class Membership:
         """
         if self.view.is_void(name, incarnation):
             return True
-        if name == self.name and incarnation >= self.incarnation > 0:
+        if name == self.name and incarnation >= self.incarnation and self._holder is not None:
             return False
         fact = await self._observer.read(name, vacate=True)
         self._observer.publish()
@@ -151,45 +157,42 @@ class Membership:
 
         `listen` is given the subject of this node and awaited before the lease is taken, so that nobody who finds it in a view finds nobody
         there. A living node of this name is `NodeNameTaken`; the lease of a dead one is waited out. A store that doesn't answer for so
-        many seconds is its `StoreError`. After `on_lost` it may be called again.
+        many seconds is its `StoreError`; leaving before it is done is `ShuttingDown`. After `on_lost` it may be called again.
         """
-        if self._holder is not None:
-            raise RuntimeError(f"node {self.name} has joined already")
+        if self._holder is not None or self._joining:
+            raise RuntimeError(f"node {self.name} has joined already, or is about to")
+        self._joining = True
         try:
             return await self._join(listen, timeout_s)
         except BaseException:
-            await self._listen_for_beats(None)
+            await self._end()  # whatever it was at: nobody renews a lease that nobody was given
             raise
+        finally:
+            self._joining = False
 
     async def _join(self, listen: Listen | None, timeout_s: float) -> int:
         instance = self._ids()
         subject = f"{self._cluster}.node.{self.name}.{instance}"
         if listen is not None:
             await listen(subject)
-        await self._listen_for_beats(instance)
+        await self._beats.listen(instance)
         lease = Lease(self.name, instance, subject=subject, protocol=VERSION, oldest_protocol=OLDEST_VERSION, types=dict(self._types))
-        owner = await take_lease(self._leases, lease, self._times, self._now, timeout_s)
+        ends = self._ends
+        owner = await take_lease(self._leases, lease, self._times, self.now, timeout_s, lambda: self._ends == ends)
+        if self._ends != ends:  # left meanwhile
+            with suppress(StoreError):
+                await self._leases.write(self.name, owner.revision, None)
+            raise ShuttingDown(f"node {self.name} was to leave before it had joined", name=self.name)
         self.incarnation, self.subject = owner.incarnation, subject
-        self._holder = Holder(self._leases, lease, owner, self._now, self)
+        self._holder = Holder(self._leases, lease, owner, self.now, self)
         self._show()
         self._observer.wrote()
-        self._renewing = [self._start(self._holder.renew_on()), self._start(self._beat_on(self._holder))]
+        earlier = [task for task in self._renewing if not task.done()]
+        self._renewing = [*earlier, self._start(self._holder.renew_on()), self._start(self._beat_on(self._holder))]
         if self._watching is None:
             self._watching = self._start(self._observer.watch_on())
         await self._observer.scanned.wait()
         return self.incarnation
-
-    async def _listen_for_beats(self, instance: str | None) -> None:
-        """Each node is a group of its own, so that every beat reaches all; None: listen no more."""
-        if self._ears is not None:
-            ears, self._ears = self._ears, None
-            await ears.close()
-        if instance is not None:
-            self._ears = await self._wire.serve(self._beats, self._hear, group=instance)
-
-    @property
-    def _beats(self) -> str:
-        return f"{self._cluster}.beats"
 
     def _show(self) -> None:
         """Bring this node's own entry of the view up to date."""
@@ -222,7 +225,7 @@ class Membership:
     def serves_until(self, until: float) -> None:
         """See `holding.Told`."""
         self.may_serve_until = until
-        if self._serving and self._now() < until:
+        if self._serving and self.now() < until:
             self._wake(self._serving)
 
     def renewed(self) -> None:
@@ -252,7 +255,7 @@ class Membership:
 
     def _voided(self, name: str, incarnation: int) -> None:
         """Declared dead by this node: the others needn't find out by themselves."""
-        task = self._start(self._say(BeatFrame(name, incarnation, 0, "void")))
+        task = self._start(self._beats.say(BeatFrame(name, incarnation, 0, "void")))
         self._saying.add(task)
         task.add_done_callback(self._saying.discard)
 
@@ -268,22 +271,10 @@ class Membership:
 
     async def _beat_on(self, holder: Holder) -> None:
         while not holder.owner.lost:
-            await self._say(BeatFrame(self.name, holder.owner.incarnation, holder.owner.revision))
+            await self._beats.say(BeatFrame(self.name, holder.owner.incarnation, holder.owner.revision))
             await asyncio.sleep(self._times.renew_s)
 
-    async def _say(self, frame: BeatFrame) -> None:
-        try:
-            await self._wire.send(self._beats, encode_frame(frame))
-        except JidoError:
-            return  # what isn't heard is found in the store
-
-    async def _hear(self, payload: bytes) -> None:
-        try:
-            frame = decode_frame(payload, self._wire.max_payload_bytes)
-        except InvalidFrame:
-            return  # a hint that can't be read is none
-        if not isinstance(frame, BeatFrame):
-            return
+    def _heard(self, frame: BeatFrame) -> None:
         if frame.node == self.name:
             if frame.incarnation == self.incarnation:
                 self._observer.wire_works()
@@ -318,21 +309,25 @@ class Membership:
             await self._stop(self._renewing)
             left = await holder.void(timeout_s)
             if left:
-                await self._say(BeatFrame(self.name, self.incarnation, 0, "left"))
+                await self._beats.say(BeatFrame(self.name, self.incarnation, 0, "left"))
         await self.close()
         return left
 
     async def close(self) -> None:
-        """Stop without a word, as a crash would: the others declare this node dead when its lease has run out."""
+        """Stop without a word, as a crash would: the others declare this node dead when its lease has run out. What `error` says is raised."""
+        await self._end()
+        if self.error is not None:
+            raise self.error
+
+    async def _end(self) -> None:
+        self._ends += 1
         if self._holder is not None:
             self._holder.stop()
             self._holder = None
         watching = [] if self._watching is None else [self._watching]
         await self._stop([*self._renewing, *watching, *self._saying])
         self._renewing, self._watching = [], None
-        await self._listen_for_beats(None)
-        if self.error is not None:
-            raise self.error
+        await self._beats.close()
 
     async def _stop(self, tasks: list[Task[None]]) -> None:
         for task in tasks:

@@ -148,7 +148,6 @@ class Observer:
             except RecordUnreadable:
                 continue  # the scan lists it, with its revision
             except StoreError:
-                self.failed()
                 return
 
     async def _scan(self) -> None:
@@ -167,7 +166,13 @@ class Observer:
 
     async def read(self, name: str, *, vacate: bool) -> Fact:
         """Read one lease and take in what it says. Absence says nothing; `vacate`: put a vacant lease there, which runs out as any other."""
-        fact = await self._leases.read(name)
+        try:
+            fact = await self._leases.read(name)
+        except RecordUnreadable:
+            raise  # an answer it is
+        except StoreError:
+            self.failed()
+            raise
         if fact.revision == 0:
             if not vacate:
                 return fact
