@@ -1,4 +1,4 @@
-"""For tests: a platform under virtual time with seeded faults, and what adapters must keep (`conformance`).
+"""For tests: a platform under virtual time with seeded faults, judges of what clients saw (`checkers`), and what adapters must keep (`conformance`).
 
     from jidosystem import testing
 
@@ -11,23 +11,49 @@
 Nothing here needs pytest, which has a plugin (`plugin`) and the suites (`conformance`).
 """
 
+from .checkers import (
+    Contradiction,
+    Verdict,
+    check_bank,
+    check_counters,
+    check_events,
+    check_exercised,
+    check_registers,
+    check_sets,
+    check_writers,
+)
 from .faults import Faults, StoreFaults, WireFaults
+from .histories import Asked, FaultSpan, History, Operation, Recording
 from .loop import Stuck, VirtualLoop, outside, run
 from .platform import DueReminder, PendingCast, TestPlatform
 from .store import FaultyRecords
 from .wire import FaultyWire
 
 __all__ = [
+    "Asked",
+    "Contradiction",
     "DueReminder",
+    "FaultSpan",
     "Faults",
     "FaultyRecords",
     "FaultyWire",
+    "History",
+    "Operation",
     "PendingCast",
+    "Recording",
     "StoreFaults",
     "Stuck",
     "TestPlatform",
+    "Verdict",
     "VirtualLoop",
     "WireFaults",
+    "check_bank",
+    "check_counters",
+    "check_events",
+    "check_exercised",
+    "check_registers",
+    "check_sets",
+    "check_writers",
     "outside",
     "run",
 ]
