@@ -36,7 +36,7 @@ from .submission import Commit, Piece
 
 GROUP_MESSAGES = 500
 GROUP_BYTES = 4 * 1024 * 1024
-FLIGHTS = 4
+FLIGHTS = 2
 """Of a partition at once; the server takes 50 batches a stream, from all nodes together."""
 SMALL = 8
 """Fewer commits without rows fly apart: a batch is dearer than so many messages."""

@@ -108,6 +108,11 @@ class Listing:
     async def newest(self, partition: int, patterns: Sequence[str], *, headers_only: bool = False) -> dict[str, Stored]:
         """The messages of the subjects that match, each in its newest form; removed ones aren't among them. With `headers_only` there are no
         payloads."""
+        found, _position = await self.since(partition, patterns, 0, headers_only=headers_only)
+        return {subject: message for subject, message in found.items() if not _is_removed(message)}
+
+    async def since(self, partition: int, patterns: Sequence[str], after: int, *, headers_only: bool = False) -> tuple[dict[str, Stored], int]:
+        """Those that were written after a sequence, removals too, and the sequence after which to go on."""
         stream, mark_subject = self._subjects.stream(partition), self._subjects.mark(partition)
         wanted = [*patterns]
         if self._subjects.everything(partition) not in patterns:  # the mark is part of everything
@@ -115,21 +120,24 @@ class Listing:
         mark = await self._mark(partition)
         found: dict[str, Stored] = {}
         clock = asyncio.get_running_loop().time
-        deadline_s, position = clock() + self._jetstream.timeout_s, 0
-        while True:
+        deadline_s, position, done = clock() + self._jetstream.timeout_s, after, False
+        while not done:
+            before = position
             try:
-                before, position = position, await self._read(stream, wanted, position, mark, found, headers_only)
+                position, done = await self._read(stream, wanted, position, mark, found, headers_only)
             except Refused as refused:
                 raise refusal(refused, f"listing {stream}") from refused
-            if position < 0:
-                return {subject: message for subject, message in found.items() if subject != mark_subject and not _is_removed(message)}
             if position > before:
                 deadline_s = clock() + self._jetstream.timeout_s
-            elif clock() > deadline_s:
+            elif clock() > deadline_s and not done:
                 raise StoreUnavailable(f"stream {stream} can't be listed: its consumers tell nothing")
+        found.pop(mark_subject, None)
+        return found, position
 
-    async def _read(self, stream: str, patterns: Sequence[str], position: int, mark: int, found: dict[str, Stored], headers_only: bool) -> int:
-        """Read on from a position with a consumer of its own: -1 if it caught up, else where it stopped because the consumer tells no more."""
+    async def _read(
+        self, stream: str, patterns: Sequence[str], position: int, mark: int, found: dict[str, Stored], headers_only: bool
+    ) -> tuple[int, bool]:
+        """Read on from a position with a consumer of its own: where it stopped, and whether it has caught up (else the consumer tells no more)."""
         consumer = _Consumer(self._jetstream, stream)
         try:
             await consumer.make(patterns, position, headers_only=headers_only)
@@ -140,13 +148,13 @@ class Listing:
                     position, left = message.sequence, behind
                     found[message.subject] = message
                 if (left == 0 or consumer.status in _ENDED) and position >= mark:
-                    return -1
+                    return position, True
                 if consumer.status and consumer.status not in _ENDED:
-                    return position  # the consumer is gone, or its server is going
+                    return position, False  # the consumer is gone, or its server is going
                 if consumer.is_done:
                     consumer.pull()
         except (TimeoutError, NodeUnreachable):
-            return position
+            return position, False
         finally:
             await consumer.drop()
 

@@ -17,7 +17,8 @@ from .jetstream import IN_FLIGHT, WRONG_SEQUENCE, Entry, JetStream, Refused, Sto
 from .listing import Listing, gathered
 from .places import Subjects, is_head, is_part, part, root_of
 from .reading import Reading
-from .stored import BELOW, GONE, head_of, row_of
+from .schedule import Schedule
+from .stored import BELOW, EXPIRES, GONE, head_of, row_of
 from .submission import MARKER_S, REMOVED, Commit, Cutter, Piece
 
 IN_ONE_DELETION = 900
@@ -30,6 +31,7 @@ class Removal:
 
     def __init__(self, jetstream: JetStream, subjects: Subjects, reading: Reading, listing: Listing, cutter: Cutter) -> None:
         self._jetstream, self._subjects, self._reading, self._listing, self._cutter = jetstream, subjects, reading, listing, cutter
+        self._schedules = [Schedule() for _ in range(subjects.partitions)]
 
     # -- deletions -------------------------------------------------------------------------------------------------
 
@@ -74,13 +76,25 @@ class Removal:
 
     async def remove_expired(self, partition: int, now_s: float, limit: int) -> int:
         """Remove up to so many rows whose time has come; how many. Ends sweeps too, and removes parts that nothing names."""
-        rows = await self._listing.newest(partition, [self._subjects.rows(partition)], headers_only=True)
+        schedule = self._schedules[partition]
+        if schedule.is_incomplete(now_s):
+            schedule.begin_anew()
+        rows, position = await self._listing.since(partition, [self._subjects.rows(partition)], schedule.position, headers_only=True)
         for subject, row in rows.items():
             if BELOW in row.headers:
                 names = await self._reading.names(partition, f"{root_of(subject)}.>")
                 await self._sweep(partition, names, int(row.headers[BELOW]), subject)
-        gone = [(row.subject, row.sequence) for row in rows.values() if _has_expired(row, now_s)][:limit]
-        removed = await self.remove(partition, gone)
+            elif (told := row.headers.get(EXPIRES)) is not None:
+                schedule.add(float(told), subject, row.sequence)
+        schedule.position = position
+        removed = 0
+        while removed < limit and (due := schedule.due(now_s, limit - removed)):
+            try:
+                removed += await self.remove(partition, [(subject, sequence) for _expires_s, subject, sequence in due])
+            except StoreError:
+                for one in due:
+                    schedule.add(*one)
+                raise
         await self._remove_parts(partition)
         return removed
 
@@ -122,11 +136,6 @@ def _parts_of(one: Stored) -> list[str]:
     read = head_of if is_head(one.subject) else row_of
     whole = read(one.payload, f"what lies at {one.subject}")
     return [part(one.subject, number) for number in range(whole.parts)]
-
-
-def _has_expired(row: Stored, now_s: float) -> bool:
-    told = row.headers.get("Jido-Expires")
-    return told is not None and float(told) <= now_s
 
 
 def _removal(subject: str, sequence: int) -> Entry:
