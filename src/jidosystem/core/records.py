@@ -168,7 +168,7 @@ class Records(Protocol):
 
     def watch(self, agent: str) -> AsyncIterator[Record]:
         """The present record (if any), then every later one as it is committed, in order. A watcher that is more
-        than 1,000 records behind skips to the newest; it never misses the last one."""
+        than 1,000 records behind skips to the newest, and one on another node than the writer may skip too; it never misses the last one."""
         ...
 
     async def remove_expired(self, now_s: float, limit: int = 1_000) -> int:

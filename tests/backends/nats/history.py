@@ -38,7 +38,11 @@ class History:
         """One attempt: read, then commit the list with one entry more. Whether it is known to have happened."""
         clock = asyncio.get_running_loop().time
         began_s = clock()
-        found = await records.read(agent)
+        try:
+            found = await records.read(agent)
+        except StoreUnavailable:
+            self.longest_s = max(self.longest_s, clock() - began_s)
+            return False
         expected, entries = (0, []) if found is None else (found.revision, json.loads(found.head))
         entry = f"{writer}-{next(self._numbers)}"
         self.attempts += 1

@@ -204,3 +204,27 @@ async def test_the_leader_of_three_servers_is_killed_and_every_revision_has_one_
         assert history.longest_s > 1.0, "nobody waited: nothing was tried"
         assert await history.wrong(records) == []
         assert list(await others.verify()) == []
+
+
+async def test_three_servers_take_the_largest_head_and_many_rows(settings_of_three):
+    async with opened(settings_of_three, partitions=1, max_bytes=256 * 1024 * 1024) as records:
+        head = bytes(range(256)) * (records.max_head_bytes // 256)
+        done = await records.commit("A/x", 0, head)
+        found = await records.read("A/x")
+        assert found.revision == done.revision and found.head == head
+        rows = [Row("due", f"{number:03d}", b"v", create=True) for number in range(900)]
+        await records.commit("A/x", done.revision, b"h", rows)
+        assert [row.name for row in await records.read_rows("A/x", "due")] == [row.name for row in rows]
+        assert list(await records.verify()) == []
+
+
+async def test_more_batches_than_a_stream_takes_at_once_all_succeed(settings_of_three):
+    nodes, size = 30, 42  # two flights of each
+    async with opened(settings_of_three, partitions=1) as records:
+        connection = records._jetstream.connection
+        many = [records, *[await open_records(connection) for _ in range(nodes - 1)]]
+        rows = [Row("due", f"{number}", b"v") for number in range(size)]
+        commits = [node.commit(f"A/{number}.{agent}", 0, bytes(100), rows) for number, node in enumerate(many) for agent in range(12)]
+        await asyncio.gather(*commits)
+        assert await records.count_agents("A") == nodes * 12
+        assert sum([len(page) async for page in records.scan("due")]) == nodes * 12 * size
