@@ -113,7 +113,7 @@ class Records(Protocol):
     def commit(self, agent: str, expected: int, head: bytes | None, rows: Sequence[Row] = (), events: Sequence[Event] = ()) -> Future[Committed]:
         """Write head, rows and events, all or nothing, if the record's revision is `expected`. `head=None` leaves a tombstone and removes every
         row but those given. `events` must be empty where `log` is None. The future is resolved on the event loop after the write is durable, in
-        the order in which commits became durable.
+        the order in which commits became durable (in a store of several partitions, those of a partition).
         """
         ...
 
