@@ -11,7 +11,7 @@ from jidosystem.backends.nats.jetstream import JetStream
 from jidosystem.backends.nats.partitions import RecordsSettings
 from jidosystem.backends.nats.records import open_records
 from jidosystem.backends.nats.server import nats_servers
-from jidosystem.core.errors import CommitUnknown, Conflict
+from jidosystem.core.errors import CommitUnknown, Conflict, StoreUnavailable
 from jidosystem.core.records import Row
 
 from .history import History
@@ -141,6 +141,23 @@ async def test_who_overtook_an_unanswered_commit_decides_it_unless_there_were_tw
         with pytest.raises(Conflict) as raised:
             await certain
         assert raised.value.actual == third.revision
+
+
+@pytest.mark.blocking
+async def test_so_many_bytes_may_wait_and_what_comes_then_is_refused(a_server):
+    server = a_server.servers[0]
+    async with opened(a_server.settings(), partitions=1, max_waiting_bytes=1_000_000) as records:
+        paused(server)
+        waiting = [records.commit(f"A/{number}", 0, bytes(10_000)) for number in range(200)]
+        refused = [one for one in waiting if one.done()]
+        assert 95 < len(waiting) - len(refused) < 105
+        for one in refused:
+            with pytest.raises(StoreUnavailable, match="max_waiting_bytes"):
+                await one
+        server.resume()
+        assert len(await asyncio.gather(*waiting, return_exceptions=True)) == 200
+        await records.commit("B/x", 0, bytes(10_000))
+        assert await records.count_agents("A") == len(waiting) - len(refused)
 
 
 @pytest.mark.blocking

@@ -390,6 +390,19 @@ async def test_a_record_that_lies_where_another_belongs_is_found(settings, conne
         assert any("A/a" in problem for problem in await records.verify())
 
 
+async def test_a_defect_of_ours_leaves_nobody_waiting(settings):
+    async with opened(settings, partitions=1) as records:
+        seen = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: seen.append(context["exception"]))
+        committer = records._committers[0]
+        send, committer._send = committer._send, None
+        ended = await asyncio.gather(*(records.commit(f"A/{number}", 0, b"h") for number in range(20)), return_exceptions=True)
+        assert {type(one) for one in ended} == {CommitUnknown}
+        committer._send = send
+        await records.commit("A/1", 0, b"h")
+        assert [type(one) for one in seen] == [TypeError]
+
+
 # -- refusals ------------------------------------------------------------------------------------------------------
 
 

@@ -31,6 +31,7 @@ from ...core.errors import (
 )
 from ...core.records import Committed
 from .jetstream import FULL, IN_FLIGHT, NOT_NOW, WRONG_SEQUENCE, JetStream, Refused, acknowledged
+from .partitions import RecordsSettings
 from .stored import head_of
 from .submission import Commit, Piece
 
@@ -40,7 +41,6 @@ FLIGHTS = 2
 """Of a partition at once; the server takes 50 batches a stream, from all nodes together."""
 SMALL = 8
 """Fewer commits without rows fly apart: a batch is dearer than so many messages."""
-MAX_WAITING_BYTES = 256 * 1024 * 1024
 LEAST_ATTEMPT_S = 0.1
 AT_ONCE = 3
 PAUSE_S = (0.02, 0.25)
@@ -71,12 +71,12 @@ class Committer:
         self,
         jetstream: JetStream,
         stream: str,
-        attempt_s: float,
+        settings: RecordsSettings,
         preparing: Preparing,
         committed: Callable[[Commit, int], None],
         failed: Callable[[Exception], None],
     ) -> None:
-        self._jetstream, self._stream, self._attempt_s, self._preparing = jetstream, stream, attempt_s, preparing
+        self._jetstream, self._stream, self._settings, self._preparing = jetstream, stream, settings, preparing
         self._committed, self._told = committed, failed
         self._connection = jetstream.connection
         self._loop = asyncio.get_running_loop()
@@ -88,8 +88,9 @@ class Committer:
 
     def submit(self, commit: Commit) -> None:
         """Have a commit decided; its owner is told."""
-        if self.waiting_bytes > MAX_WAITING_BYTES:
-            raise StoreUnavailable(f"{self.waiting_bytes} bytes wait to be committed already; nothing was written")
+        if self.waiting_bytes > self._settings.max_waiting_bytes:
+            text = f"{self.waiting_bytes} bytes wait to be committed already (`max_waiting_bytes`); the record of {commit.agent} wasn't written"
+            raise StoreUnavailable(text)
         self.waiting_bytes += commit.size_bytes
         self._waiting.append(commit)
         self._call()
@@ -138,6 +139,14 @@ class Committer:
         return group
 
     async def _fly(self, group: list[Commit]) -> None:
+        try:
+            await self._carry(group)
+        finally:  # a defect of ours must not leave anybody waiting for ever: reading back tells them what happened
+            for commit in group:
+                if not commit.is_told:
+                    self._fail(commit, CommitUnknown(f"the commit of {commit.agent} was given up and may have happened"))
+
+    async def _carry(self, group: list[Commit]) -> None:
         if group[0].is_deletion:
             await self._delete(group[0])
         elif len(group) < SMALL and all(commit.messages == 1 for commit in group):
@@ -177,14 +186,14 @@ class Committer:
         why: Exception | None = None
         for attempt in count(1):
             try:
-                timeout_s = min(self._attempt_s, max(deadline_s - self._loop.time(), LEAST_ATTEMPT_S))
+                timeout_s = min(self._settings.attempt_timeout_s, max(deadline_s - self._loop.time(), LEAST_ATTEMPT_S))
                 sequence = await self._send([piece for commit in commits for piece in commit.all()], timeout_s)
             except Refused as refused:
                 why = refused
+                if len(commits) > 1 and refused.code not in NOT_NOW:
+                    await self._apart(commits)
+                    return
                 if refused.code not in (*NOT_NOW, IN_FLIGHT):
-                    if len(commits) > 1:
-                        await self._apart(commits)
-                        return
                     if await self._refused(commits[0], refused):
                         return
                     if attempt <= AT_ONCE:
@@ -195,9 +204,11 @@ class Committer:
                 why = error
                 for commit in commits:
                     commit.unknown = True
-            except TooLarge as error:
-                for commit in commits:
-                    self._fail(commit, error)
+            except TooLarge as error:  # a server that takes less than the one that they were cut for
+                if len(commits) > 1:
+                    await self._apart(commits)
+                else:
+                    self._fail(commits[0], error)
                 return
             else:
                 self._succeed(commits, sequence)
@@ -312,6 +323,7 @@ class Committer:
 
     def _tell(self, commit: Commit, committed: Committed | None, error: StoreError | None) -> None:
         self.waiting_bytes -= commit.size_bytes
+        commit.is_told = True
         try:
             commit.settled(committed, error)
         except Exception as failure:  # one commit's owner must not keep the others from hearing of theirs

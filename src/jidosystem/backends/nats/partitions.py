@@ -32,6 +32,7 @@ class RecordsSettings(msgspec.Struct, frozen=True, kw_only=True):
         max_bytes: of all records together, as they lie in the streams; past it commits fail with `StoreFull`
         commit_timeout_s: how long a commit is tried; then it fails
         attempt_timeout_s: how long one attempt's answer is waited for; then it is sent again
+        max_waiting_bytes: of a partition's commits that aren't decided; what comes then is refused with `StoreUnavailable`
         read_timeout_s: how long a read is tried
         watch_period_s: how often a watched record is read although nothing said that it changed
     """
@@ -40,7 +41,8 @@ class RecordsSettings(msgspec.Struct, frozen=True, kw_only=True):
     replicas: int | None = None
     max_bytes: int = 16 * 1024**3
     commit_timeout_s: float = 30.0
-    attempt_timeout_s: float = 3.0
+    attempt_timeout_s: float = 2.0
+    max_waiting_bytes: int = 256 * 1024**2
     read_timeout_s: float = 15.0
     watch_period_s: float = 1.0
 

@@ -61,7 +61,7 @@ class NatsRecords(Records):
         self._removal = Removal(jetstream, subjects, self._reading, self._listing, self._cutter)
         self._watching = Watching(connection, lambda agent: subjects.place(agent).head, self._read, settings.watch_period_s)
         self._committers = [
-            Committer(jetstream, subjects.stream(number), settings.attempt_timeout_s, self._removal, self._committed, self._failed)
+            Committer(jetstream, subjects.stream(number), settings, self._removal, self._committed, self._failed)
             for number in range(subjects.partitions)
         ]
         self._reads: set[asyncio.Task[Any]] = set()

@@ -45,6 +45,7 @@ class Commit:
         "expected",
         "head",
         "is_deletion",
+        "is_told",
         "left",
         "nonce",
         "place",
@@ -75,7 +76,7 @@ class Commit:
         self.is_deletion = is_deletion
         self.left: list[str] = []
         """Of a deletion: subjects that didn't fit the batch."""
-        self.committed = False
+        self.committed = self.is_told = False
         self.value: bytes | None = None
         """The head itself."""
         self.unknown = False
