@@ -14,6 +14,7 @@ from jidosystem.backends.nats.records import MAX_ROWS, open_records
 from jidosystem.backends.nats.removal import IN_ONE_DELETION
 from jidosystem.backends.nats.server import nats_servers
 from jidosystem.core.errors import (
+    CommitUnknown,
     Conflict,
     InvalidConfig,
     RecordUnreadable,
