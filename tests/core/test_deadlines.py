@@ -394,3 +394,18 @@ def test_a_cleared_line_lets_go_of_the_loop() -> None:
     fire(loop, 1_002.0)
     assert (len(line), entry.expired) == (0, [])
     assert not [timer for timer in loop.timers if not timer.cancelled]
+
+
+def test_entries_of_one_tick_expire_in_the_order_in_which_they_were_added() -> None:
+    loop, told = Loop(), []
+    wheel = Deadlines(loop, TICK_S)  # type: ignore[arg-type]
+    entries = [Entry(lambda entry, _now: told.append(entries.index(entry))) for _ in range(50)]
+    for entry in entries:
+        wheel.add(1_000.001, entry)
+    wheel.add(1_000.001, entries[7])  # added again: it is the last
+    wheel.discard(entries[9])
+    loop.now = 1_001.0
+    for timer in list(loop.timers):
+        if not timer.cancelled:
+            timer.call()
+    assert told == [*(number for number in range(50) if number not in (7, 9)), 7]

@@ -112,7 +112,7 @@ class Node:
     def kill(self) -> None:
         """It is gone: it runs nothing, serves nothing, writes nothing."""
         self.dead = True
-        self.cluster.nodes.pause(self.process)
+        self.cluster.nodes.kill(self.process)
         self.records.die()
         self.wire.die()
 

@@ -49,9 +49,14 @@ MADE = {"Agents", "Config", "ConfigWatch", "DeadLetters", "EventBus", "Stuck", "
 """Only the platform makes these: nothing is said of their constructors, nor of the methods by which it drives them."""
 DRIVEN = {
     "Config.close", "Config.load", "Config.take", "DeadLetters.bury", "DeadLetters.forget", "DeadLetters.register", "EventBus.close",
-    "EventBus.start", "Faults.of_commit", "Faults.of_message", "Faults.of_read",
+    "EventBus.start", "Faults.of_commit", "Faults.of_message", "Faults.of_read", "SimulatedNats.arrival_s", "SimulatedNats.disk",
+    "SimulatedNats.draws", "SimulatedNats.heard", "SimulatedNats.is_leaderless",
+    "SimulatedNats.late_s", "SimulatedNats.link", "SimulatedNats.reaches",
 }  # fmt: skip
-DERIVED = {"TestPlatform": jidosystem.Platform, "FaultyRecords": records.Records, "FaultyWire": wire.Wire, "VirtualLoop": object}
+DERIVED = {
+    "TestPlatform": jidosystem.Platform, "FaultyRecords": records.Records, "FaultyWire": wire.Wire, "NodeWire": wire.Wire,
+    "VirtualLoop": object, "SimulatedRecords": records.Records, "SimulatedLog": log.EventLog,
+}  # fmt: skip
 """What these have of the classes that they derive from is said there; a loop is asyncio's."""
 TABLED = {"errors"}  # a module, whose names stand in a table
 RAISED = {"JidoError", "Rejected", "Transient"}  # errors that have an entry too, since programs raise or catch all by them

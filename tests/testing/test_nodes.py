@@ -8,7 +8,7 @@ import pytest
 
 from jidosystem.backends.memory import MemoryWire
 from jidosystem.core.errors import NodeUnreachable, WireTimeout
-from jidosystem.testing import VirtualLoop
+from jidosystem.testing import Faults, VirtualLoop, WireFaults
 from jidosystem.testing.nodes import NODE, Nodes, NodeWire, on_its_way
 
 pytestmark = pytest.mark.jido
@@ -103,3 +103,61 @@ async def test_a_request_is_answered_on_behalf_of_who_serves_it_or_not_at_all() 
     with pytest.raises(NodeUnreachable):
         await nodes.start("a", a.request("b", b"", timeout_s=1.0))
     nodes.end()
+
+
+async def test_a_killed_node_runs_nothing_any_more() -> None:
+    nodes, told = Nodes(loop()), []
+    task = nodes.start("a", ticks(told))
+    await asyncio.sleep(2.5)
+    nodes.kill("a")
+    nodes.resume("a")
+    await asyncio.sleep(10.0)
+    assert told == [1, 2]
+    nodes.end()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def served(told: list[bytes]) -> tuple[Nodes, NodeWire, NodeWire]:
+    """Two nodes, of which b answers what it is asked."""
+    nodes, shared = Nodes(loop()), MemoryWire()
+
+    async def answer(payload: bytes) -> bytes:
+        told.append(payload)
+        return payload
+
+    a, b = NodeWire(shared, nodes, "a"), NodeWire(shared, nodes, "b")
+    await b.serve("s", answer)
+    return nodes, a, b
+
+
+async def test_where_only_answers_are_cut_off_a_request_is_served_and_times_out() -> None:
+    told: list[bytes] = []
+    nodes, a, _b = await served(told)
+    nodes.cut.add(("b", "a"))
+    with pytest.raises(WireTimeout):
+        await a.request("s", b"1", timeout_s=1.0)
+    assert told == [b"1"]
+    nodes.cut = {("a", "b")}
+    with pytest.raises(WireTimeout):
+        await a.request("s", b"2", timeout_s=1.0)
+    assert told == [b"1"]
+
+
+async def test_between_two_nodes_messages_are_lost_late_overtaken_and_doubled_one_way() -> None:
+    told: list[bytes] = []
+    nodes, a, b = await served(told)
+    faults = nodes.between["a", "b"] = Faults(wire=WireFaults(lost=0.2, delayed=0.5, delay_s=2.0, duplicated=0.2), seed=1)
+    faults.start()
+    payloads = [b"%d" % number for number in range(50)]
+    answers = await asyncio.gather(*(a.request("s", payload, timeout_s=5.0) for payload in payloads), return_exceptions=True)
+    lost = {payload for payload, one in zip(payloads, answers, strict=True) if isinstance(one, WireTimeout)}
+    assert 0 < len(lost) < 25
+    assert {one for one in answers if isinstance(one, bytes)} == set(payloads) - lost
+    assert len(told) > len(set(told))
+    assert sorted(set(told), key=told.index) != sorted(set(told), key=int)
+    faults.stop()
+    told.clear()
+    assert await asyncio.gather(*(b.request("s", payload, timeout_s=1.0) for payload in payloads)) == payloads
+    assert told == payloads, "from b to itself nothing goes wrong"

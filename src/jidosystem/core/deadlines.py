@@ -1,9 +1,10 @@
 """The deadlines of a node: one timer wheel for all of them, and a line for those who are answered in the order they come.
 
-To add an entry to the wheel or to discard it costs about as much as a set does. Entries lie in one set per tick; the event
-loop has at most one timer for all of them. An entry expires never before its deadline and, if the loop isn't busy, at most a
-tick after it. Nothing walks empty ticks: a deadline may be days away. The timer of an entry that was discarded may remain
-until its time; it then finds nothing and isn't set again.
+To add an entry to the wheel or to discard it costs about as much as a dictionary does. Entries lie in one dictionary per tick, and
+expire in the order in which they were added, so that a run can be had again; the event loop has at most one timer for all of
+them. An entry expires never before its deadline and, if the loop isn't busy, at most a tick after it. Nothing walks empty
+ticks: a deadline may be days away. The timer of an entry that was discarded may remain until its time; it then finds nothing
+and isn't set again.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class Deadlines:
         self._loop = loop
         self._tick_s = tick_s
         self._per_s = 1 / tick_s
-        self._slots: dict[int, set[Expires]] = {}
+        self._slots: dict[int, dict[Expires, None]] = {}
         self._heap: list[int] = []  # the numbers of the slots; may hold some that are gone
         self._handle: TimerHandle | None = None
         self._next = 0  # the slot that the timer is set for
@@ -125,9 +126,9 @@ class Deadlines:
             return
         entry.slot = slot
         try:
-            self._slots[slot].add(entry)
+            self._slots[slot][entry] = None
         except KeyError:
-            self._slots[slot] = {entry}
+            self._slots[slot] = {entry: None}
             heappush(self._heap, slot)
             if self._handle is None or slot < self._next:
                 self._arm()
@@ -139,7 +140,7 @@ class Deadlines:
             return
         entry.slot = None
         entries = self._slots[slot]
-        entries.remove(entry)
+        del entries[entry]
         if not entries and len(self._slots) > self._sweep_at:
             self._sweep()
 
@@ -194,6 +195,6 @@ class Deadlines:
         for entry in tuple(self._slots.get(slot, ())):
             if entry.slot != slot:  # discarded by one that expired before it
                 continue
-            self._slots[slot].remove(entry)
+            del self._slots[slot][entry]
             entry.slot = None
             _expire(entry, now, self._loop)

@@ -25,6 +25,9 @@ from .checkers import (
 from .faults import Faults, StoreFaults, WireFaults
 from .histories import Asked, FaultSpan, History, Operation, Recording
 from .loop import Stuck, VirtualLoop, outside, run
+from .nats_model import NatsOdds, SimulatedNats
+from .nats_store import SimulatedLog, SimulatedRecords
+from .nodes import Nodes, NodeWire
 from .platform import DueReminder, PendingCast, TestPlatform
 from .store import FaultyRecords
 from .wire import FaultyWire
@@ -38,9 +41,15 @@ __all__ = [
     "FaultyRecords",
     "FaultyWire",
     "History",
+    "NatsOdds",
+    "NodeWire",
+    "Nodes",
     "Operation",
     "PendingCast",
     "Recording",
+    "SimulatedLog",
+    "SimulatedNats",
+    "SimulatedRecords",
     "StoreFaults",
     "Stuck",
     "TestPlatform",

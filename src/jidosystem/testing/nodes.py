@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from ..core.wire import Serve, Served, Wire
+from .faults import Faults
 from .loop import VirtualLoop
 
 T = TypeVar("T")
@@ -46,12 +47,16 @@ class _Ready(deque[Any]):
 
 
 class Nodes:
-    """The nodes of a loop, by name. `cut` holds pairs (from, to) between which no message arrives. Leave with `end`."""
+    """The nodes of a loop, by name. `cut` holds pairs (from, to) between which no message arrives, neither a request nor an answer;
+    `between` what becomes of those from one to the other that do. Leave with `end`.
+    """
 
     def __init__(self, loop: VirtualLoop) -> None:
         self._loop = loop
         self._ready = loop._ready = _Ready(loop._ready, loop)
+        self._killed: set[str] = set()
         self.cut: set[tuple[str, str]] = set()
+        self.between: dict[tuple[str, str], Faults] = {}
 
     def start(self, name: str, work: Coroutine[Any, Any, T]) -> Task[T]:
         """Run something on behalf of a node, with all that comes of it."""
@@ -60,12 +65,20 @@ class Nodes:
         return self._loop.create_task(work, context=context)
 
     def pause(self, name: str) -> None:
-        """Let a node stand still, as SIGSTOP does. Killing is the same, without end, together with `die` of its wire and store."""
+        """Let a node stand still, as SIGSTOP does."""
         self._ready.aside.setdefault(name, [])
 
+    def kill(self, name: str) -> None:
+        """Nothing of a node runs any more, until the end of the test, where its tasks are cancelled. Let its wire and its store `die` too. A new
+        process of the same node needs a name of its own.
+        """
+        self.pause(name)
+        self._killed.add(name)
+
     def resume(self, name: str) -> None:
-        """Let it go on."""
-        self._ready.extend(self._ready.aside.pop(name, ()))
+        """Let a node that was paused go on. One that was killed doesn't."""
+        if name not in self._killed:
+            self._ready.extend(self._ready.aside.pop(name, ()))
 
     def paused(self, name: str) -> bool:
         """Whether it stands still."""
@@ -73,6 +86,7 @@ class Nodes:
 
     def end(self) -> None:
         """Let all go on, so that their tasks can be cancelled."""
+        self._killed.clear()
         for name in list(self._ready.aside):
             self.resume(name)
 
@@ -109,13 +123,26 @@ class NodeWire(Wire):
         """See `Wire.serve`."""
 
         async def handle(payload: bytes) -> bytes | None:
-            if (_SENDER.get(), self.name) in self._nodes.cut:
+            sender = _SENDER.get()
+            lost, answer_lost, delay_s, times = self._fate(sender, subject)
+            if delay_s:
+                await asyncio.sleep(delay_s)
+            if lost or (sender, self.name) in self._nodes.cut:
                 raise ConnectionError("cut off")  # which answers nothing
-            return await self._nodes.start(self.name, _call(handler, payload))
+            for _ in range(times - 1):
+                await self._nodes.start(self.name, _call(handler, payload))
+            answer = await self._nodes.start(self.name, _call(handler, payload))
+            if answer_lost or (self.name, sender) in self._nodes.cut:
+                raise ConnectionError("the answer is lost")
+            return answer
 
         served = await self.inner.serve(subject, handle, group=group)
         self._served.append(served)
         return served
+
+    def _fate(self, sender: str, subject: str) -> tuple[bool, bool, float, int]:
+        faults = self._nodes.between.get((sender, self.name))
+        return faults.of_message(subject) if faults is not None else (False, False, 0.0, 1)
 
     def die(self) -> None:
         """Serve nothing any more, as when the process is gone and its connections with it."""

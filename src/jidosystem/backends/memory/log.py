@@ -24,6 +24,13 @@ class MemoryLog(EventLog):
         self._followers: dict[asyncio.Event, None] = {}  # in the order in which they came, so that a run can be had again
         self._closed = False
 
+    def copy(self) -> MemoryLog:
+        """A log of its own that holds what this one holds now; nobody follows it."""
+        other = MemoryLog()
+        other._blobs = list(self._blobs)
+        other._streams = {stream: list(positions) for stream, positions in self._streams.items()}
+        return other
+
     def append(self, events: Sequence[Event], expected: int | None = None) -> Future[Sequence[int]]:
         future: Future[Sequence[int]] = asyncio.get_running_loop().create_future()
         try:

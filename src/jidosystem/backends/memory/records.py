@@ -45,6 +45,15 @@ class MemoryRecords(Records):
     def log(self) -> MemoryLog:
         return self._log
 
+    def copy(self) -> MemoryRecords:
+        """A store of its own that holds what this one holds now; nobody watches it."""
+        other = MemoryRecords(self._clock)
+        other._log = self._log.copy()
+        other._heads = dict(self._heads)
+        other._rows = {agent: dict(rows) for agent, rows in self._rows.items()}
+        other._names = {kind: list(names) for kind, names in self._names.items()}
+        return other
+
     def commit(self, agent: str, expected: int, head: bytes | None, rows: Sequence[Row] = (), events: Sequence[Event] = ()) -> Future[Committed]:
         future: Future[Any] = (self._new_future or self._bind())()
         try:
