@@ -103,6 +103,14 @@ async def test_a_stream_of_somebody_else_and_one_of_a_newer_release_are_left_alo
             pass
 
 
+async def test_other_replicas_than_there_are_is_an_error(settings):
+    async with opened(settings, partitions=2, replicas=1):
+        pass
+    with pytest.raises(InvalidConfig, match=r"1 replicas.*told 3"):
+        async with opened(settings, replicas=3):
+            pass
+
+
 @pytest.mark.parametrize("given", [{"partitions": 0}, {"partitions": 1_000}, {"replicas": 2}])
 def test_what_can_t_be_is_refused(given):
     with pytest.raises(InvalidConfig):

@@ -29,7 +29,7 @@ class RecordsSettings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         partitions: streams over which agents are spread, fixed for ever; None: as it is, or 4 where nothing is
         replicas: servers that hold each record, 1, 3 or 5; None: three in a cluster of servers, otherwise one
-        max_bytes: of all records together, as they lie in the streams; past it commits fail with `StoreFull`
+        max_bytes: of all records together, as they lie in the streams that are made; past it commits fail with `StoreFull`
         commit_timeout_s: how long a commit is tried; then it fails
         attempt_timeout_s: how long one attempt's answer is waited for; then it is sent again
         max_waiting_bytes: of a partition's commits that aren't decided; what comes then is refused with `StoreUnavailable`
@@ -76,9 +76,13 @@ async def open_partitions(jetstream: JetStream, settings: RecordsSettings) -> Su
         )
     subjects = Subjects(cluster, partitions)
     _check(described, subjects, 0)
+    _check_replicas(described, subjects.stream(0), settings)
     for number in range(1, partitions):
         described = await _describe(jetstream, subjects.stream(number))
-        _check(described if described is not None else await _made(jetstream, subjects, number, settings), subjects, number)
+        if described is None:
+            described = await _made(jetstream, subjects, number, settings)
+        _check(described, subjects, number)
+        _check_replicas(described, subjects.stream(number), settings)
     return subjects
 
 
@@ -143,3 +147,15 @@ def _check(described: Mapping[str, Any], subjects: Subjects, number: int) -> Non
         raise StoreVersion(f"stream {subjects.stream(number)} isn't as records need it, somebody made or changed it: {wrong}; nothing was touched")
     if _partitions_of(described, subjects.stream(number)) != subjects.partitions:
         raise StoreUnavailable(f"stream {subjects.stream(number)} belongs to another number of partitions than {subjects.stream(0)} says")
+
+
+def _check_replicas(described: Mapping[str, Any], stream: str, settings: RecordsSettings) -> None:
+    there = int(described.get("num_replicas", 1))
+    if settings.replicas not in (None, there):
+        raise InvalidConfig(
+            f"stream {stream} has {there} replicas, and this node was told {settings.replicas}: change the streams (`nats stream edit --replicas`), "
+            "or don't tell the node",
+            path="records.replicas",
+            value=settings.replicas,
+            allowed=str(there),
+        )
