@@ -12,7 +12,19 @@ import pytest
 from jidosystem import Event
 from jidosystem.core.errors import CommitUnknown, Conflict, InvalidArguments, StoreError, StoreFull, StoreUnavailable, StreamConflict, UsageError
 from jidosystem.core.records import Record, Records, Row
-from jidosystem.testing import NatsOdds, Nodes, Recording, SimulatedLog, SimulatedNats, SimulatedRecords, VirtualLoop, check_registers, run
+from jidosystem.testing import (
+    Faults,
+    FaultyRecords,
+    NatsOdds,
+    Nodes,
+    Recording,
+    SimulatedLog,
+    SimulatedNats,
+    SimulatedRecords,
+    VirtualLoop,
+    check_registers,
+    run,
+)
 from jidosystem.testing.loop import START_US
 
 pytestmark = pytest.mark.jido
@@ -124,6 +136,18 @@ async def test_a_write_of_a_node_that_was_killed_arrives() -> None:
     assert told == ["sent"]
     nodes.end()
     await task
+
+
+async def test_a_fault_at_one_exact_commit_can_be_put_around_it() -> None:
+    nats, faults = SimulatedNats(seed=1), Faults()
+    records = FaultyRecords(SimulatedRecords(nats, "a"), faults)
+    faults.schedule("done", commit=2)
+    assert [await outcome(records.commit(NAME, revision, b"")) for revision in range(3)] == ["ok", "CommitUnknown", "ok"]
+    records.die()
+    silent = records.commit(NAME, 3, b"")
+    await asyncio.sleep(100.0)
+    assert not silent.done()
+    assert await nats.store.read(NAME) == Record(NAME, 3, b"")
 
 
 # -- a lost leader -------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from .linearize import Dead, Step
+from .configurations import Dead, Step
 
 T = TypeVar("T", bound=Hashable)
 Dies = Callable[[Sequence[Step]], bool]

@@ -19,59 +19,13 @@ failed says so.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from math import inf
-from typing import NamedTuple
 
-from ..histories import Operation
+from .configurations import OTHER, Configuration, Dead, Kind, Step, clear, events_of, in_order, likeliest, thriftiest
 
 MAX_CONFIGURATIONS = 2_000
 NONE: Counter[int] = Counter()
-OTHER = -1
-"""A value that nobody finds or expects, whichever it is."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Step:
-    """An operation as the search sees it; values are numbers.
-
-    Attributes:
-        operation: whose
-        needs: the value that must be there; None: any
-        gives: the value that is there afterwards; None: the same
-        avoids: a value that must not be there (a compare-and-set that was refused)
-        start: when it was asked for
-        end: when it was answered; infinity: never
-        optional: it may never have happened
-    """
-
-    operation: Operation
-    needs: int | None
-    gives: int | None
-    avoids: int | None
-    start: float
-    end: float
-    optional: bool = False
-
-
-class Dead(NamedTuple):
-    """No configuration explains the history up to the answer of `step`.
-
-    Attributes:
-        step: the first whose answer can't be explained
-        values: what the register could have held before
-        certain: whether nothing was left out of the search
-    """
-
-    step: Step
-    values: tuple[int, ...]
-    certain: bool
-
-
-Kind = tuple[int | None, int]
-Configuration = tuple[int, int, tuple[Kind, ...]]
-"""The value, which of those under way have taken effect (a bit each), and which optional ones were used."""
 
 
 class Search:
@@ -80,7 +34,7 @@ class Search:
     """
 
     def __init__(self, steps: Sequence[Step], initial: int, *, hide: bool = True, most: int = MAX_CONFIGURATIONS) -> None:
-        self._events = _events(steps)
+        self._events = events_of(steps)
         self._hide, self._most = hide, most
         self._cut = hide and any(step.avoids is not None for step in steps)
         self._reserve = self._cut
@@ -165,11 +119,11 @@ class Search:
             found = self._avoids if step.avoids is not None else self._reads
             value = step.avoids if step.avoids is not None else step.needs
             assert value is not None
-            _clear(found, value, bit)
+            clear(found, value, bit)
             if step.avoids is not None:
                 self._avoided(value)
             return
-        _clear(self._given, step.gives, bit)
+        clear(self._given, step.gives, bit)
         del self._writers[bit]
         if step.needs is not None:
             del self._follows[step.needs][bit]
@@ -186,7 +140,7 @@ class Search:
         self._alike[value] = OTHER
         self._maybe_gives[OTHER] += self._maybe_gives.pop(value)
         self._configurations = {
-            (now, done, _sorted((needs, OTHER if gives == value else gives) for needs, gives in used)) for now, done, used in self._configurations
+            (now, done, in_order((needs, OTHER if gives == value else gives) for needs, gives in used)) for now, done, used in self._configurations
         }
 
     def _forget_lasting(self) -> None:
@@ -202,10 +156,10 @@ class Search:
     def _trimmed(self, found: set[Configuration]) -> set[Configuration]:
         """Without those that used more than they had to, and not too many."""
         if any(used for _value, _done, used in found):
-            found = self._without_common(_thriftiest(self._without_past(found)))
+            found = self._without_common(thriftiest(self._without_past(found)))
         if len(found) > self._most:
             self._cut = True
-            found = set(_likeliest(found)[: self._most])
+            found = set(likeliest(found)[: self._most])
         return found
 
     def _without_past(self, found: set[Configuration]) -> set[Configuration]:
@@ -235,7 +189,7 @@ class Search:
         for kind, number in common.items():
             self._kinds[kind] -= number
             self._forget_kind(kind, number)
-        return {(value, done, _sorted((Counter(used) - common).elements())) for value, done, used in found}
+        return {(value, done, in_order((Counter(used) - common).elements())) for value, done, used in found}
 
     def _forget_kind(self, kind: Kind, number: int) -> None:
         """So many of an optional kind can't be used any more."""
@@ -251,7 +205,7 @@ class Search:
         """All ways to go on from these until the step has taken effect, and no further."""
         reached: set[Configuration] = set()
         seen = set(configurations)
-        waiting = _likeliest(configurations)
+        waiting = likeliest(configurations)
         for configuration in waiting:
             for after in self._next(configuration, step, bit):
                 if after not in seen:
@@ -278,7 +232,7 @@ class Search:
                 kind = (needs, gives)
                 wanted = not self._hide or target.avoids == value or self._is_wanted(gives, done)
                 if wanted and count > used.count(kind) and (leave or gives == value):
-                    yield from self._after((value, done, _sorted((*used, kind))), needs, gives, 0)
+                    yield from self._after((value, done, in_order((*used, kind))), needs, gives, 0)
 
     def _candidates(self, done: int) -> list[tuple[int, Step]]:
         """The writers under way that haven't taken effect; of those that do the same, the one that is answered first."""
@@ -373,38 +327,3 @@ class Search:
 
     def _is_wanted(self, value: int, done: int) -> bool:
         return self._needed(value, done) > 0 or value in self._maybe
-
-
-def _sorted(used: Iterable[Kind]) -> tuple[Kind, ...]:
-    return tuple(sorted(used, key=lambda kind: (-1 if kind[0] is None else kind[0], kind[1])))
-
-
-def _clear(found: Counter[int], value: int, bit: int) -> None:
-    found[value] &= ~bit
-    if not found[value]:
-        del found[value]
-
-
-def _events(steps: Sequence[Step]) -> list[tuple[Step, bool]]:
-    """Beginnings and ends in order. At one instant beginnings come first: what can't be told apart counts as side by side."""
-    events = [(step.start, 0, number) for number, step in enumerate(steps)]
-    events += [(step.end, 1, number) for number, step in enumerate(steps) if step.end < inf and not step.optional]
-    return [(steps[number], not ends) for _time, ends, number in sorted(events)]
-
-
-def _likeliest(found: set[Configuration]) -> list[Configuration]:
-    """Those first that used little and of which much has taken effect; the same order in every process."""
-    return sorted(found, key=lambda one: (len(one[2]), -one[1].bit_count(), one[0], one[1], str(one[2])))
-
-
-def _thriftiest(found: set[Configuration]) -> set[Configuration]:
-    """Those that no other one of the same value and the same effects undercuts."""
-    kept: dict[tuple[int, int], list[Counter[Kind]]] = {}
-    result: set[Configuration] = set()
-    for value, done, used in sorted(found, key=lambda one: len(one[2])):
-        count = Counter(used)
-        fewer = kept.setdefault((value, done), [])
-        if not any(other <= count for other in fewer):
-            fewer.append(count)
-            result.add((value, done, used))
-    return result

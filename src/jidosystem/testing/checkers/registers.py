@@ -14,8 +14,9 @@ from math import inf
 from typing import Any
 
 from ..histories import History, Operation
+from .configurations import OTHER, Dead, Step
 from .explain import explain
-from .linearize import MAX_CONFIGURATIONS, OTHER, Dead, Search, Step
+from .linearize import MAX_CONFIGURATIONS, Search
 from .verdict import Contradiction, Verdict, contradiction, frozen
 
 KINDS = ("read", "write", "cas")
