@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
-from msgspec.json import decode
+from msgspec.json import decode, encode
 
 from jidosystem.backends.nats.connection import Connection
 from jidosystem.backends.nats.records import NatsRecords, open_records
 from jidosystem.backends.nats.server import NatsCluster
 from jidosystem.backends.nats.settings import NatsSettings
 from jidosystem.backends.nats.wire import NatsWire
+from jidosystem.core.clock import boot_s
 from jidosystem.core.errors import NodeNameTaken, OutcomeUnknown
 from jidosystem.distribution.frames import CallFrame, Frame, PongFrame, ReplyFrame
 from jidosystem.distribution.members import NodeDown, Occurrence
 from jidosystem.distribution.membership import Membership
 from jidosystem.distribution.mesh import Mesh
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 class Node:
@@ -100,6 +107,88 @@ async def test_a_node_that_leaves_is_out_at_once_and_its_name_can_be_had_again(s
         await twin.join()
         assert twin.membership.incarnation > b.membership.incarnation
         await twin.stack.aclose()
+
+
+# -- processes ---------------------------------------------------------------------------------------------------
+
+
+class Process:
+    """A node of `node_process.py`."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+
+    async def tells(self, what: str) -> dict[str, Any]:
+        """The next thing of that kind that it tells."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(40):
+            while line := await self.process.stdout.readline():
+                told: dict[str, Any] = decode(line)
+                if told["what"] == what:
+                    return told
+        raise AssertionError("the process has ended")
+
+
+@asynccontextmanager
+async def process(settings: NatsSettings, name: str) -> AsyncIterator[Process]:
+    running = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.backends.nats.node_process", name, cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert running.stdin is not None
+    running.stdin.write(encode(settings) + b"\n")
+    try:
+        yield Process(running)
+    finally:
+        if running.returncode is None:
+            running.kill()
+        await running.communicate()
+
+
+async def test_a_process_that_was_stopped_serves_nothing_after_it_was_declared_dead_and_joins_again(settings: NatsSettings) -> None:
+    async with nodes(settings, "a") as (a,), process(settings, "p") as p:
+        first = (await p.tells("joined"))["incarnation"]
+        await p.tells("serves")
+        await a.until(lambda: "p" in a.membership.view.nodes, 10)
+        p.process.send_signal(signal.SIGSTOP)
+        await a.until(lambda: a.membership.view.is_void("p", first), 15)
+        void_at = boot_s()
+        await asyncio.sleep(1)
+        p.process.send_signal(signal.SIGCONT)
+        assert (await p.tells("stopped"))["served"] < void_at, "not once, when it went on"
+        assert (await p.tells("lost"))["incarnation"] == first
+        again = (await p.tells("joined"))["incarnation"]
+        assert again > first
+        await a.until(lambda: a.membership.view.nodes["p"].incarnation == again, 10)
+
+
+async def test_a_process_that_was_stopped_for_a_moment_goes_on_as_what_it_was(settings: NatsSettings) -> None:
+    async with nodes(settings, "a") as (a,), process(settings, "p") as p:
+        first = (await p.tells("joined"))["incarnation"]
+        await p.tells("serves")
+        p.process.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(0.8)
+        p.process.send_signal(signal.SIGCONT)
+        stopped, serves = await p.tells("stopped"), await p.tells("serves")
+        assert stopped["served"] < stopped["at"] < serves["at"]
+        await asyncio.sleep(4)
+        assert a.membership.view.nodes["p"].incarnation == first
+        assert not [event for event in a.events if isinstance(event, NodeDown)]
+
+
+async def test_a_process_that_was_killed_starts_again_under_its_name(settings: NatsSettings) -> None:
+    async with nodes(settings, "a") as (a,):
+        async with process(settings, "p") as p:
+            first = (await p.tells("joined"))["incarnation"]
+            p.process.kill()
+            await p.process.wait()
+        async with process(settings, "p") as p:
+            again = (await p.tells("joined"))["incarnation"]
+            assert again > first
+            await a.until(lambda: a.membership.view.is_void("p", first), 10)
+            await a.until(lambda: a.membership.view.nodes["p"].incarnation == again, 10)
+
+
+# -- servers -----------------------------------------------------------------------------------------------------
 
 
 async def leader_of(node: Node) -> str:
