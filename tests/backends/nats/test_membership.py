@@ -14,6 +14,7 @@ import pytest
 from msgspec.json import decode, encode
 
 from jidosystem.backends.nats.connection import Connection
+from jidosystem.backends.nats.partitions import RecordsSettings
 from jidosystem.backends.nats.records import NatsRecords, open_records
 from jidosystem.backends.nats.server import NatsCluster
 from jidosystem.backends.nats.settings import NatsSettings
@@ -25,6 +26,7 @@ from jidosystem.distribution.members import NodeDown, Occurrence
 from jidosystem.distribution.membership import Membership
 from jidosystem.distribution.mesh import Mesh
 
+SMALL = RecordsSettings(max_bytes=64 * 1024 * 1024)  # a server reserves it for as long as it lives
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -43,7 +45,7 @@ class Node:
     async def open(self, settings: NatsSettings) -> None:
         control = await Connection.open(settings)
         self.stack.push_async_callback(control.close)
-        records = self.records = await open_records(control)
+        records = self.records = await open_records(control, SMALL)
         self.stack.push_async_callback(records.close)
         wire = await NatsWire.open(settings)
         self.stack.push_async_callback(wire.close)
