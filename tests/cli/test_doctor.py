@@ -59,7 +59,7 @@ async def test_a_problem_ends_it_with_one(tmp_path: Path) -> None:
     [
         (["--store", "app.db"], 1, "sqlite:///"),
         (["--store", ""], 1, "sqlite:///"),
-        (["--store", "nats://x"], 1, "the cluster"),
+        (["--store", "nats://x"], 1, "through one of its nodes"),
         (["--store"], 2, "requires an argument"),
         (["--stroe", "x"], 2, "--store"),
         (["extra"], 2, "unexpected extra argument"),

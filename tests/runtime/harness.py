@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
 from jidosystem import Agent, Event, Platform
-from jidosystem.backends.memory import MemoryRecords
+from jidosystem.backends.memory import MemoryLog, MemoryRecords
 from jidosystem.core.config import Config
 from jidosystem.core.errors import CommitUnknown, StoreUnavailable
+from jidosystem.core.log import LogApart
 from jidosystem.core.records import Committed, Record, Records, Row, StoredRow
 
 PATIENCE_S = 10.0
@@ -77,6 +78,26 @@ async def look(platform: Platform) -> None:
         await settle()
 
 
+class ApartLog(MemoryLog):
+    """A log beside the records. A dead store's platform reaches neither."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__()
+        self.store = store
+        self.unknown: str | None = None  # "happened" or "lost": the next outcome is unknown
+
+    async def append_once(self, emitter: str, number: int, events: Sequence[Event]) -> None:
+        await self.store._alive()
+        unknown, self.unknown = self.unknown, None
+        if unknown != "lost":
+            await super().append_once(emitter, number, events)
+        if unknown is not None:
+            raise CommitUnknown("the connection was lost")
+
+    async def close(self) -> None:
+        """The test owns it."""
+
+
 class Store(Records):
     """Records in memory that fail as they are told; see the module."""
 
@@ -90,6 +111,7 @@ class Store(Records):
         self.reads_fail = False
         self.refused_reads = 0
         self.dead = False
+        self.apart = ApartLog(self)
         self._gate: asyncio.Event | None = None
         self._held: list[Callable[[], None]] = []
 
@@ -235,6 +257,9 @@ class PlatformOn(Platform):
         super().__init__(agents=agents, **options)
         self.store = store
 
+    async def _open_log(self) -> LogApart | None:
+        return self.store.apart if self.store.log is None else None
+
     async def _open_records(self, config: Config) -> Records:
         return self.store
 
@@ -246,12 +271,14 @@ class Crashable:
         self.inner = inner
         self.clock = clock
         self.store = Store(inner)
+        self.apart = self.store.apart  # the log outlives the processes, as the store does
         self.platform: Platform | None = None
 
     async def start(self, agents: Iterable[type[Agent]] = (), **options: Any) -> Platform:
         """Start the next platform on what the last one left."""
         assert self.platform is None
         self.store = Store(self.inner)
+        self.store.apart, self.apart.store = self.apart, self.store
         platform = PlatformOn(self.store, agents, clock=self.clock, **options)
         self.platform = await platform.__aenter__()
         return platform

@@ -481,7 +481,7 @@ async def test_scale_comes_later() -> None:
             await platform.agents.scale(Scaled, 3)
 
 
-@pytest.mark.parametrize("url", ["nats://localhost", "postgresql://localhost/x"])
+@pytest.mark.parametrize("url", ["postgres://localhost/x", "postgresql://localhost/x"])
 def test_stores_of_a_later_release_are_refused(url: str) -> None:
     with pytest.raises(NotYetAvailable, match=url.partition(":")[0]):
         Platform(url)

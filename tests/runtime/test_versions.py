@@ -214,7 +214,7 @@ async def test_a_damaged_row_stops_its_agent_too() -> None:
     head = decode_head(record.head or b"", "order/a")
     assert head.marks is not None
     head.marks.pending = 1
-    damaged = encode_head(head.version, head.turns, head.state, head.marks)
+    damaged = encode_head(head.version, head.turns, head.state, head.marks, None)
     await inner.commit("order/a", record.revision, damaged, [Row("pending", "0000000000000009", b"\xc1")])
     async with PlatformOn(store) as platform:
         with pytest.raises(RecordUnreadable, match="order/a"):

@@ -15,7 +15,7 @@ from jidosystem import Platform
 from tests.torture.run import ROOT
 from tests.torture.tailing import READERS, Reader
 
-PATIENCE_S = 30.0
+PATIENCE_S = 120.0
 
 
 class Files:

@@ -10,6 +10,7 @@ from ..core.errors import InvalidArguments, NoHost, NotYetAvailable
 from ..core.ids import check_key
 from ..core.near import near_or_all, one_of
 from ..core.traces import Leaving, leaves
+from ..distribution.frames import Order
 from ..runtime.agent import Agent
 from ..runtime.control import AgentInfo
 from ..runtime.host import Host
@@ -50,7 +51,7 @@ class Agents:
                 part = "worker processes" if name == "isolation" else "the resource manager"
                 raise NotYetAvailable(f"agents.start({cls.__name__}, {key!r}, {name}=…) comes with {part}; leave it out for now")
         host = self._node.host_of(cls)
-        await self._node.control.start(host, check_key(key))
+        await self._order("start", host, check_key(key))
         ref: A = host.ref(key)
         return ref
 
@@ -59,7 +60,7 @@ class Agents:
         """Run what was accepted, then `@on_terminate`; the agent is passive then, its children too. The next call activates it again. No error if
         it isn't live.
         """
-        await self._node.see_through(self._node.control.stop(*self._target(ref)))
+        await self._node.see_through(self._order("stop", *self._target(ref)))
 
     @leaves
     async def delete(self, ref: Agent) -> None:
@@ -67,22 +68,22 @@ class Agents:
         children are told durably and go each in a turn of its own, also after a crash. Casts that it has sent are still delivered. An agent
         whose record can't be read can't be deleted: `RecordUnreadable`.
         """
-        await self._node.see_through(self._node.control.delete(*self._target(ref)))
+        await self._node.see_through(self._order("delete", *self._target(ref)))
 
     @leaves
     async def restart(self, ref: Agent) -> None:
         """Drop the activation and make a new one from the record. Forgives its crashes and ends the state "failed". Calls that wait go on waiting."""
-        await self._node.see_through(self._node.control.restart(*self._target(ref)))
+        await self._node.see_through(self._order("restart", *self._target(ref)))
 
     @leaves
     async def pause(self, ref: Agent) -> None:
         """Durably let calls wait until their deadline; reminders and deliveries stay where they are. A paused agent stays so across restarts."""
-        await self._node.see_through(self._node.control.pause(*self._target(ref)))
+        await self._node.see_through(self._order("pause", *self._target(ref)))
 
     @leaves
     async def resume(self, ref: Agent) -> None:
         """Let a paused agent go on with what waits. No error if it isn't paused."""
-        await self._node.see_through(self._node.control.resume(*self._target(ref)))
+        await self._node.see_through(self._order("resume", *self._target(ref)))
 
     @leaves
     async def scale(self, cls: type[Agent], count: int) -> None:
@@ -94,7 +95,9 @@ class Agents:
         """What is known of one agent, with its durable fields as last committed or ended by a turn. Doesn't wake it. Raises `RecordUnreadable`,
         `StateMismatch`, `NoHost`.
         """
-        return await self._node.control.describe(*self._target(ref))
+        info = await self._order("describe", *self._target(ref))
+        assert info is not None
+        return info
 
     @leaves
     async def list(self, *, type: type[Agent] | str | None = None, node: str | None = None, state: str | None = None) -> builtins.list[AgentInfo]:  # noqa: A002 - the contract's name
@@ -117,6 +120,11 @@ class Agents:
         with Leaving(self._node_name):
             async for seen in self._node.control.watch(*self._target(ref)):
                 yield seen
+
+    async def _order(self, order: Order, host: Host, key: str) -> AgentInfo | None:
+        """Have it done where the agent is."""
+        node = self._node
+        return await (node.control.orders[order](host, key) if node.router is None else node.router.order(host, key, order))
 
     def _hosts(self, kind: type[Agent] | str | None) -> builtins.list[Host]:
         if kind is None:

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Generator
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from ..core.clock import Clock
 from ..core.errors import InvalidConfig, NotYetAvailable
 from ..core.inspection import StoreFacts
+from ..core.log import LogApart
+from ..core.near import near_or_all
+from ..core.observability import Log
 from ..core.records import Records
+from ..core.wire import Wire
 
-_LATER = {"nats": "the cluster", "postgresql": "the PostgreSQL adapter", "postgres": "the PostgreSQL adapter"}
-_FORMS = '"memory://", "sqlite:///relative.db" or "sqlite:////absolute.db"'
+if TYPE_CHECKING:
+    from ..backends.nats.connection import Notice
+    from ..backends.nats.settings import NatsSettings
+
+_LATER = {"postgresql": "the PostgreSQL adapter", "postgres": "the PostgreSQL adapter"}
+_FORMS = '"memory://", "sqlite:///relative.db", "sqlite:////absolute.db" or "nats://host:4222"'
+_OF_NATS = {"token": "token", "credentials": "credentials_path", "ca": "tls_ca_path", "cert": "tls_cert_path", "key": "tls_key_path"}
+_NUMBERS_OF_NATS = ("replicas", "partitions")
 
 
 def check_url(url: str) -> tuple[str, str]:
@@ -24,19 +38,151 @@ def check_url(url: str) -> tuple[str, str]:
         raise InvalidConfig(f'{url!r}: what is kept in memory needs no SQLite: use "memory://"', path="url", value=url, allowed=_FORMS)
     if scheme == "sqlite" and rest.startswith("/") and len(rest) > 1:
         return "sqlite", rest[1:]
+    if scheme in ("nats", "tls") and separator:
+        _nats_options(url)
+        return "nats", rest
     raise InvalidConfig(f"{url!r} isn't a store's URL: use {_FORMS}", path="url", value=url, allowed=_FORMS)
 
 
-async def open_records(url: str, config: Any, clock: Clock) -> Records:
-    """Open the store that a URL names."""
-    engine, path = check_url(url)
-    if engine == "memory":
-        from ..backends.memory import MemoryRecords
+class Parts:
+    """What a URL stands for, opened one after another; these are of one process. Records, logs and wires are closed by whoever opened them; `close`
+    closes what they stand on.
+    """
 
-        return MemoryRecords(clock=clock)
-    from ..backends.sqlite import open_store
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._stack = AsyncExitStack()
 
-    return await open_store(path, durability=config.infrastructure.durability, clock=clock)
+    async def open_records(self, config: Any, clock: Clock, log: Log) -> Records:
+        """The records; first of all."""
+        engine, path = check_url(self._url)
+        if engine == "memory":
+            from ..backends.memory import MemoryRecords
+
+            return MemoryRecords(clock=clock)
+        from ..backends.sqlite import open_store
+
+        return await open_store(path, durability=config.infrastructure.durability, clock=clock)
+
+    async def open_log(self) -> LogApart | None:
+        """The log, if the records have none."""
+        return None
+
+    async def open_wire(self) -> Wire | None:
+        """The way to other nodes; None: there are none."""
+        return None
+
+    async def open_leases(self, clock: Clock) -> Records | None:
+        """Records on a connection of their own, for leases; None: the records will do."""
+        return None
+
+    async def close(self) -> None:
+        """Let go of everything."""
+        await self._stack.aclose()
+
+
+class NatsParts(Parts):
+    """What is of a cluster. Leases have a connection of their own, so that no bulk stands before them."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self._options = _nats_options(url)
+        self._settings: NatsSettings
+        self._log: Log
+
+    async def open_records(self, config: Any, clock: Clock, log: Log) -> Records:
+        """Records on JetStream."""
+        from ..backends.nats.settings import NatsSettings
+
+        options = {name: value for name, value in self._options.items() if name not in _NUMBERS_OF_NATS}
+        self._log = log
+        self._settings = NatsSettings(**options, cluster=config.platform.cluster_name)
+        return await self._records("records", clock)
+
+    async def open_log(self) -> LogApart | None:
+        """The one log of the cluster."""
+        from ..backends.nats.log import LogSettings, NatsLog
+
+        return await NatsLog.open(self._settings, LogSettings(replicas=self._options.get("replicas")), told=self._told)
+
+    async def open_wire(self) -> Wire | None:
+        """Core NATS."""
+        from ..backends.nats.wire import NatsWire
+
+        return await NatsWire.open(self._settings, told=self._told)
+
+    async def open_leases(self, clock: Clock) -> Records | None:
+        """On a connection of their own."""
+        return await self._records("leases", clock)
+
+    async def _records(self, name: str, clock: Clock) -> Records:
+        from ..backends.nats.connection import Connection
+        from ..backends.nats.partitions import RecordsSettings
+        from ..backends.nats.records import open_records
+
+        connection = await Connection.open(self._settings, name=f"jido {self._settings.cluster} {name}", told=self._told)
+        self._stack.push_async_callback(connection.close)
+        settings = RecordsSettings(partitions=self._options.get("partitions"), replicas=self._options.get("replicas"))
+        return await open_records(connection, settings, clock=clock)
+
+    def _told(self, notice: Notice) -> None:
+        self._log.warning(notice.text, nats=notice.kind)
+
+
+def parts_of(url: str) -> Parts:
+    """The parts that a URL stands for, none of them open yet; `InvalidConfig`."""
+    return NatsParts(url) if check_url(url)[0] == "nats" else Parts(url)
+
+
+def _nats_options(url: str) -> dict[str, Any]:
+    """The fields of `NatsSettings`, and numbers for a new cluster, that stand in a URL: `nats://user:password@host:4222,other:4222?replicas=3`."""
+    scheme, _, rest = str(url).partition("://")
+    place, _, query = rest.partition("?")
+    who, at, where = place.rpartition("@")
+    user, colon, password = who.partition(":")
+    hosts = [host for host in where.rstrip("/").split(",") if host]
+    try:
+        servers = tuple(f"{scheme}://{host}" if urlsplit(f"//{host}").port else f"{scheme}://{host}:4222" for host in hosts)
+    except ValueError as error:
+        raise _no_nats(url, str(error)) from None
+    if not servers or (at and not colon):
+        raise _no_nats(url, "it names no server" if not servers else "user and password are needed before the @")
+    options: dict[str, Any] = {"servers": servers, "user": unquote(user), "password": unquote(password)}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name in _OF_NATS:
+            options[_OF_NATS[name]] = value
+        elif name in _NUMBERS_OF_NATS and value.isdecimal():
+            options[name] = int(value)
+        else:
+            known = [*_OF_NATS, *_NUMBERS_OF_NATS]
+            raise _no_nats(url, f"{name}={value!r}{near_or_all(name, known, 'possible are')}")
+    return options
+
+
+def _no_nats(url: str, why: str) -> InvalidConfig:
+    return InvalidConfig(f"{_hidden(url)!r} isn't a cluster's URL: {why}", path="url", value=_hidden(url), allowed=_FORMS)
+
+
+def _hidden(url: str) -> str:
+    """A URL without what mustn't be shown."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
+
+
+@contextmanager
+def local_cluster(folder: Path) -> Generator[str]:
+    """A NATS server of this process's own, with JetStream in a folder; the URL of the cluster on it. Blocks. `StoreUnavailable`."""
+    from ..backends.nats.server import nats_servers
+
+    with nats_servers(folder.resolve()) as servers:
+        settings = servers.settings()
+        hosts = ",".join(server.partition("://")[2] for server in settings.servers)
+        yield f"nats://{quote(settings.user, safe='')}:{quote(settings.password, safe='')}@{hosts}"
+
+
+def shown(url: str) -> str:
+    """A store's URL as it may be shown: without password."""
+    return _hidden(url) if url.startswith(("nats://", "tls://")) else url
 
 
 def inspect_store(url: str, *, whole: bool = True) -> StoreFacts:
@@ -44,6 +190,8 @@ def inspect_store(url: str, *, whole: bool = True) -> StoreFacts:
     engine, path = check_url(url)
     if engine == "memory":
         return StoreFacts("memory", exists=True)
+    if engine == "nats":
+        raise NotYetAvailable(f"{_hidden(url)!r}: a cluster is looked at through one of its nodes, `jido doctor` on a running one")
     from ..backends.sqlite import inspect_file
 
     return inspect_file(path, whole=whole)

@@ -10,24 +10,30 @@ import os
 import random
 import socket
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, TypeVarTuple, Unpack, overload
 
 from ..core.bus import EventBus, Forwarder
-from ..core.clock import Clock, SystemClock
+from ..core.clock import Clock, SystemClock, boot_s
 from ..core.config import Config
 from ..core.dead_letters import DeadLetters
 from ..core.errors import InvalidArguments, InvalidConfig, ShuttingDown
 from ..core.ids import Ids
+from ..core.log import LogApart
 from ..core.logs import logger
 from ..core.near import near
 from ..core.observability import Meters
 from ..core.records import Records
 from ..core.traces import Leaving, leave
 from ..core.tracing import Tracing
+from ..core.wire import Wire
+from ..distribution.leases import LeaseTimes
+from ..distribution.membership import Membership
 from ..runtime import calls
 from ..runtime.agent import Agent
+from ..runtime.joined import Joined
 from ..runtime.node import Node
 from ..runtime.redrive import take_letters
 from ..runtime.reference import by_name, cast_at_once, target_of
@@ -112,7 +118,8 @@ class Platform:
         self._records: Any = None
         self._subscriptions: Subscriptions | None = None
         self._random: Callable[[], float] = random.random
-        assembly.check_url(url)
+        self._lease_times, self._lease_clock = LeaseTimes(), boot_s
+        self._parts = assembly.parts_of(url)
 
     # -- life ------------------------------------------------------------------------------------------------
 
@@ -140,9 +147,14 @@ class Platform:
         ids = self._new_ids()
         config = await asyncio.to_thread(Config, self._given, url=self._url, node=self._name)  # it reads jido.toml
         log = logger("jidosystem").bind(node=self._name, cluster=config.platform.cluster_name, environment=config.platform.environment)
+        stack.push_async_callback(self._parts.close)
         records = self._records = await self._open_records(config)
         stack.push_async_callback(records.close)
         log_of_events = records.log
+        apart = await self._open_log()
+        if apart is not None:
+            log_of_events = apart
+            stack.push_async_callback(apart.close)
         assert log_of_events is not None
         await config.load(records, self._clock)
         stack.push_async_callback(config.close)
@@ -154,13 +166,24 @@ class Platform:
             letters=letters, checking=checking, tracing=Tracing(self._tracer_provider),
             breaker_threshold=lambda: config.infrastructure.circuit_breaker_threshold, random=self._random,
         )  # fmt: skip
+        node.log_apart = apart
+        wire, joined = await self._open_wire(), None
+        if wire is not None:
+            stack.push_async_callback(wire.close)
+            leases = await self._parts.open_leases(self._clock)
+            if leases is not None:
+                stack.push_async_callback(leases.close)
+            joined = self._join(node, config, leases or records, wire, ids)
+            stack.push_async_callback(joined.leave)
         self._config, self._agents = config, Agents._on(node)
-        stack.push_async_callback(self._close_node, node, config)
+        stack.push_async_callback(self._close_node, node, config, joined)
         take_letters(node, letters)
         subscriptions = self._subscriptions = Subscriptions(node, log_of_events, records, letters)
         classes: tuple[type[Agent], ...] = (Sender, *self._classes)
         for cls in classes:
             node.host_of(cls)
+        if joined is not None:
+            await joined.join()
         await bus.start()
         stack.push_async_callback(bus.close)
         stack.push_async_callback(subscriptions.close)
@@ -175,15 +198,39 @@ class Platform:
 
     async def _open_records(self, config: Config) -> Records:
         """The store that the URL names; what is derived from this class may bring another."""
-        return await assembly.open_records(self._url, config, self._clock)
+        return await self._parts.open_records(config, self._clock, logger("jidosystem").bind(node=self._name))
+
+    async def _open_log(self) -> LogApart | None:
+        """The log, where the records don't commit with events."""
+        return await self._parts.open_log()
+
+    async def _open_wire(self) -> Wire | None:
+        """The wire to the other nodes of a cluster; None: the store belongs to this process."""
+        return await self._parts.open_wire()
+
+    def _join(self, node: Node, config: Config, leases: Records, wire: Wire, ids: Ids) -> Joined:
+        make = partial(
+            Membership, leases, wire, name=self._name, cluster=config.platform.cluster_name, times=self._lease_times, now=self._lease_clock,
+            clock=self._clock, ids=ids,
+        )  # fmt: skip
+        joined = Joined(node, wire, make, [Sender, *self._classes])
+        node.join(joined)
+        return joined
 
     def _new_ids(self) -> Ids:
         """Where identifiers of events and runs come from."""
         return Ids()
 
-    async def _close_node(self, node: Node, config: Config) -> None:
+    async def _close_node(self, node: Node, config: Config, joined: Joined | None) -> None:
         graces = [host.type.lifecycle.shutdown_grace_period for host in node.hosts.values()]
-        await node.close(min(config.platform.shutdown_timeout, max(graces, default=0.0)))
+        grace_s = min(config.platform.shutdown_timeout, max(graces, default=0.0))
+        if joined is not None and joined.others():
+            began_s = self._clock.monotonic_s()
+            with suppress(TimeoutError):  # what runs still, is ended below
+                async with asyncio.timeout(grace_s):
+                    await joined.drain()
+            grace_s = max(0.0, grace_s - (self._clock.monotonic_s() - began_s))
+        await node.close(grace_s)
 
     # -- agents ----------------------------------------------------------------------------------------------
 

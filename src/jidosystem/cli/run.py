@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from . import node
-from .output import FAILED, INTERRUPTED, OK, USAGE, Failure, Json, Quiet, say, tell_json, usage
+from .output import FAILED, INTERRUPTED, OK, Json, Quiet, say, tell_json, usage
 from .program import Program, load, place_of
+from .workers import MAX_WORKERS, run_workers
 
 if TYPE_CHECKING:
     import socket
@@ -43,18 +44,23 @@ def run(
     host: HostOption = "127.0.0.1",
     name: NameOption = None,
     agents: AgentsOption = None,
-    workers: Annotated[int | None, typer.Option("--workers", hidden=True)] = None,
-    cluster: Annotated[str | None, typer.Option("--cluster", hidden=True)] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, max=MAX_WORKERS, help="So many nodes, with a NATS server of their own.")] = None,
+    cluster: Annotated[str | None, typer.Option("--cluster", help="Join the cluster at nats://HOST:4222; the same as --store.")] = None,
     as_json: Json = False,
 ) -> None:
     """Host the agents of a program, with the HTTP API, until Ctrl-C or SIGTERM; a second one ends at once."""
-    for option, value in (("--workers", workers), ("--cluster", cluster)):
-        if value is not None:
-            raise Failure(f"{option} comes with the cluster; leave it out for now", code="not-yet-available", exit_code=USAGE)
+    program_name = place_of(target)[0].rpartition(".")[2]
+    if workers is not None:
+        given = (("--store", store), ("--cluster", cluster), ("--port", port))
+        if wrong := [option for option, value in given if value is not None]:
+            raise usage(f"{wrong[0]} doesn't go with --workers, which starts a cluster of its own with a port for each node")
+        options = [*(["--agents", agents] if agents else []), *(["--json"] if as_json else []), "--host", host]
+        raise Quiet(run_workers(target, program_name, workers, options, name or program_name))
+    if cluster is not None and store is not None:
+        raise usage("--cluster and --store are the same; give one of them")
     from ..api.http.loopback import listen
 
-    program_name = place_of(target)[0].rpartition(".")[2]
-    node_name, store_url = free_name(name, program_name), store_of(store, program_name)
+    node_name, store_url = free_name(name, program_name), store_of(cluster or store, program_name)
     with listen(host, port) as listening:
         program = load(target, agents)
         from .serving import Place, run_loop
@@ -86,6 +92,7 @@ def free_name(wanted: str | None, program: str) -> str:
 
 
 async def _run(place: Place, program: Program, listening: socket.socket, as_json: bool) -> int:
+    from ..api.assembly import shown
     from ..api.http.loopback import url_of
     from .serving import serve
 
@@ -100,9 +107,9 @@ async def _run(place: Place, program: Program, listening: socket.socket, as_json
         stack.push_async_callback(asyncio.to_thread, node.remove, written)
         names = [cls.__jido_type__.name for cls in program.agents]
         if as_json:
-            tell_json({"name": place.name, "url": url_of(listening), "pid": os.getpid(), "store": place.store, "agents": names})
+            tell_json({"name": place.name, "url": url_of(listening), "pid": os.getpid(), "store": shown(place.store), "agents": names})
         else:
-            say(f"{place.name}: {', '.join(names) or 'no agents'} on {place.store}")
+            say(f"{place.name}: {', '.join(names) or 'no agents'} on {shown(place.store)}")
             say(f"{url_of(listening)}  (Ctrl-C ends)")
         if program.hint:
             say(program.hint)

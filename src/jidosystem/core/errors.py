@@ -293,6 +293,18 @@ class ProtocolMismatch(RefusedError):
     newer: bool
 
 
+class Moved(RefusedError):
+    """The agent lives on another node, or isn't there any more; nothing has happened. Calls go after it by themselves, so that callers see this
+    only if it moved again and again until their patience ended. `owner` is the node that has it, "" if nobody knows, `incarnation` which life
+    of that node.
+    """
+
+    code = "moved"
+    agent: str
+    owner: str
+    incarnation: int
+
+
 class InvalidFrame(RefusedError, ValueError):
     """Bytes that came over a wire are no frame of ours: damaged, of another version, or none at all. Nothing was done."""
 

@@ -44,3 +44,19 @@ class EventLog(Protocol):
     async def last(self, stream: str | None = None) -> int:
         """The position of the last event, of a stream or of all; 0 if there is none."""
         ...
+
+
+class LogApart(EventLog, Protocol):
+    """A log whose appends don't commit with a record. What a turn emits waits beside its record and is appended afterwards, perhaps twice or by
+    two nodes: so the log must know what it has.
+    """
+
+    async def append_once(self, emitter: str, number: int, events: Sequence[Event]) -> None:
+        """Append what an emitter has emitted under a number, all or nothing, unless it has appended that number or a larger one before. Returns
+        when it is known to be durable. Fails as `append` does; after `CommitUnknown` it may be called again.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Finish what was accepted, then let go; followers end with `StoreUnavailable`."""
+        ...

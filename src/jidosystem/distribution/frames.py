@@ -29,6 +29,9 @@ _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_NODE_NAME)]
 _Whole = Annotated[int, msgspec.Meta(ge=0)]
 
 
+Order: TypeAlias = Literal["start", "stop", "delete", "restart", "pause", "resume", "describe"]
+
+
 class CallFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="call"):
     """A request to run an action. `args` are encoded by name; `timeout_s` is what is left of the caller's patience, since
     clocks of different machines can't be compared; `chain` names the agents in mid-turn behind the call, first caller first."""
@@ -42,6 +45,42 @@ class CallFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     correlation_id: str | None = None
     causation_id: str | None = None
     traceparent: str | None = None
+
+
+class CastFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="cast"):
+    """A message for an agent's mailbox, answered by an empty `ReplyFrame` when it is in there."""
+
+    to: str
+    action: str
+    args: bytes
+    idempotency_key: str | None = None
+
+
+class DeliveryFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="delivery"):
+    """What the platform itself delivers, answered by an empty `ReplyFrame` when it is durable, also if it was so before. `kind`, `name` and
+    `number` say which of which series it is; `args` are encoded by name. Of a subscription: `events` as (position, stored form), `batch`
+    whether they are handed over as a list. Of a reminder: its stored form.
+    """
+
+    to: str
+    action: str
+    kind: Literal["from", "sub", "due", "redrive"]
+    name: str
+    number: int
+    args: bytes = b""
+    events: tuple[tuple[int, bytes], ...] = ()
+    batch: bool = False
+    reminder: bytes = b""
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    traceparent: str | None = None
+
+
+class AgentFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="agent"):
+    """Something to be done to an agent by the node that has it, answered by a `ReplyFrame` when it is done: `describe` with what is known of it."""
+
+    to: str
+    order: Order
 
 
 class ReplyFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="reply"):
@@ -82,7 +121,7 @@ class BeatFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     end: Literal["", "left", "void"] = ""
 
 
-Frame: TypeAlias = CallFrame | ReplyFrame | ErrorFrame | PingFrame | PongFrame | BeatFrame
+Frame: TypeAlias = CallFrame | CastFrame | DeliveryFrame | AgentFrame | ReplyFrame | ErrorFrame | PingFrame | PongFrame | BeatFrame
 _decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
 
 

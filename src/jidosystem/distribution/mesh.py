@@ -29,6 +29,8 @@ from .members import Member, View
 from .membership import Membership
 
 Answer = Callable[[Frame], Awaitable[Frame]]
+LAST_ANSWERS_S = 0.25
+"""How long the last answers of a node that has left may be on their way."""
 MAX_UNDER_WAY = 10_000
 """Requests that wait for one node, and requests of others that one node is at."""
 
@@ -126,7 +128,12 @@ class Mesh:
             raise OutcomeUnknown(f"what node {member.name} answered can't be read: {error}", node=member.name) from error
 
     def _view_changed(self, view: View) -> None:
-        """Whoever waits for a dead node is told at once."""
+        """Whoever waits for a dead node is told, a moment later: one that left in order has answered everything before."""
+        if any(view.is_void(*key) for key in self._under_way):
+            asyncio.get_running_loop().call_later(LAST_ANSWERS_S, self._end_those_of_the_dead)
+
+    def _end_those_of_the_dead(self) -> None:
+        view = self._membership.view
         for (name, incarnation), line in self._under_way.items():
             if view.is_void(name, incarnation):
                 for request in line:

@@ -172,6 +172,8 @@ class Activation:
             return False
         if self.writer is not None:
             return False
+        if self.host.node.ownership is not None and not self.host.node.ownership.may_serve():
+            return False
         if not turn.spec.readonly and (self.readers or (self.batch is not None and self.batch.full)):
             return False
         return self.host.bulkhead is None or turn.kind == HOOK or self.host.guards.admit(self, turn)
@@ -337,7 +339,11 @@ class Activation:
         """Answer once everything that may have been seen is committed."""
         seen = self.batch or self.inflight
         if seen is None:
-            turn.answer(value)
+            ownership = self.host.node.ownership
+            if ownership is None or ownership.may_serve():
+                turn.answer(value)
+            else:
+                ownership.hold(self, turn, value)
         else:
             if seen.waiters is None:
                 seen.waiters = []

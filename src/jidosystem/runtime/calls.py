@@ -42,8 +42,18 @@ async def call(
         await caller.activation.durable_so_far()
     if args or kwargs or 0 not in spec.signature.arities:
         args, kwargs = cross(spec, args, kwargs, checking=node.checking)
-    if idempotency_key is not None and not spec.readonly:
-        return await keyed_call(host, key, spec, args, kwargs, caller, deadline, idempotency_key)
+    if node.router is not None and (caller is None or not caller.afar):
+        return await node.router.call(host, key, spec, args, kwargs, caller, deadline, idempotency_key)
+    return await call_here(host, key, spec, args, kwargs, caller, deadline, idempotency_key)
+
+
+async def call_here(
+    host: Host, key: str, spec: ActionSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any], caller: Turn | None, deadline: float, keyed: str | None
+) -> Any:  # fmt: skip
+    """The same on this node: `Moved` if the agent lives on another."""
+    node = host.node
+    if keyed is not None and not spec.readonly:
+        return await keyed_call(host, key, spec, args, kwargs, caller, deadline, keyed)
     activation = host.find(key)
     turn = Turn(activation, spec, args, caller)
     turn.kwargs, turn.deadline = kwargs, deadline
@@ -128,13 +138,23 @@ def reply_of(turn: Turn) -> asyncio.Future[Any]:
 async def cast(host: Host, key: str, spec: ActionSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any], idempotency_key: str | None = None) -> None:
     """Put a message from outside into the agent's mailbox; its answer is nobody's."""
     args, kwargs = cross(spec, args, kwargs, checking=host.node.checking)
+    if host.node.router is not None:
+        await host.node.router.cast(host, key, spec, args, kwargs, idempotency_key)
+    else:
+        await cast_here(host, key, spec, args, kwargs, idempotency_key)
+
+
+async def cast_here(host: Host, key: str, spec: ActionSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any], keyed: str | None) -> None:
+    """The same on this node. An agent that isn't known to live here is looked for first: `Moved` if it lives on another."""
+    if host.node.router is not None and key not in host.live:
+        await host.find(key).ready()
     activation = host.find(key)
     turn = Turn(activation, spec, args, None)
     turn.kind, turn.kwargs = CAST, kwargs
     if host.node.tracing.enabled:
         turn.traceparent = ambient_traceparent()
-    if idempotency_key is not None and not spec.readonly:
-        await keyed_cast(host, key, turn, idempotency_key)
+    if keyed is not None and not spec.readonly:
+        await keyed_cast(host, key, turn, keyed)
         return
     host.guards.check(activation, turn)
     if host.type.mailbox.overflow == "block":

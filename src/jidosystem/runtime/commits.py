@@ -108,7 +108,7 @@ def flush(activation: Activation) -> None:
             batch.span = host.node.tracing.start(
                 "jido.commit", {"jido.agent": activation.address, "jido.turns": activation.turns - batch.before_turns}, batch.traceparent
             )
-        batch.head = None if batch.deleted else encode_head(host.type.version, activation.turns, activation.state, marks)
+        batch.head = None if batch.deleted else encode_head(host.type.version, activation.turns, activation.state, marks, host.node.owner)
         staged = batch.staged
         rows, events = ((), ()) if staged is None else (tuple(staged.rows.values()), staged.events)
         committed = host.node.records.submit(activation.address, activation.revision, batch.head, rows, events, partial(settled, activation))

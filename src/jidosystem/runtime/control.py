@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -49,7 +49,7 @@ class AgentInfo(msgspec.Struct, frozen=True):
         key: the agent's key
         state: "live", "passive" (not in memory), "paused", "failed" (until `restart`), "loading", "held" (a commit's outcome is being
             looked up), "stopping", "restarting" (after a crash), "unreadable"
-        node: name of the node it is live on; None: on none
+        node: name of the node it is live on, on a cluster the one that has claimed it; None: none
         version: state version of the class, or of the record if it is passive
         turns: turns that were committed
         revision: of its record; 0: it has none
@@ -106,10 +106,14 @@ def _acting() -> Turn:
 class Control:
     """See the module. Every method takes the agent's host and a good key."""
 
-    __slots__ = ("_node",)
+    __slots__ = ("_node", "orders")
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self.orders: Mapping[str, Callable[[Host, str], Coroutine[Any, Any, AgentInfo | None]]] = {
+            "start": self.start, "stop": self.stop, "delete": self.delete, "restart": self.restart, "pause": self.pause, "resume": self.resume,
+            "describe": self.describe,
+        }  # fmt: skip
 
     async def start(self, host: Host, key: str) -> None:
         """Activate an agent now."""
@@ -346,7 +350,10 @@ class Control:
         marks = head.marks
         state = "passive" if marks is None or marks.status == ACTIVE else "failed" if marks.status == FAILED else "paused"
         cause = marks.cause if marks is not None else ""
-        return AgentInfo(host.type.name, key, state, None, head.version, head.turns, revision, cause=cause)
+        view = None if self._node.router is None else self._node.router.cluster.view
+        there = view is not None and head.owner is not None and not view.is_void(*head.owner)
+        node = head.owner.node if there and head.owner is not None else None
+        return AgentInfo(host.type.name, key, state, node, head.version, head.turns, revision, cause=cause)
 
     async def watch(self, host: Host, key: str) -> AsyncIterator[tuple[dict[str, Any] | None, int]]:
         """(durable fields, revision) after each commit, the present ones first; None for a deleted agent."""

@@ -396,6 +396,13 @@ class AgentType:
         """The error for an action that something stored asks for and the class lacks, perhaps because it was renamed."""
         return NoHost(f"{self.name} has no action {name!r} (any more){near(name, self.actions)}; {so}", agent=agent)
 
+    def receiving(self, name: str) -> ActionSpec | None:
+        """What takes deliveries of a name: an action, an `@on_event` method, or what takes the items of a sensor."""
+        if name in self.events:
+            return self.events[name][0]
+        found = self.actions.get(name)
+        return found or next((sensor.action for sensor in self.sensors.values() if sensor.action.name == name), None)
+
     def new_instance(self) -> Any:
         """An agent with every field at its default."""
         instance: Any = object.__new__(self.cls)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..core.codec import decode
-from ..core.errors import AgentCrashed, AgentFailed, JidoError
+from ..core.codec import decode, encode
+from ..core.errors import AgentCrashed, AgentFailed, JidoError, Moved, NoHost
+from ..core.events import Event, encode_event
 from ..core.ids import split_address
 from ..core.troubles import NotNow
+from ..distribution.frames import DeliveryFrame
 from .definition import DELETE
 from .effects import CastEffect, Reminder
 from .status import Status
@@ -25,12 +27,12 @@ if TYPE_CHECKING:
     from .node import Node
 
 
-def deliver_effect(node: Node, address: str, effect: CastEffect | Reminder, origin: Origin, missed: int = 0) -> None:
+def deliver_effect(node: Node, address: str, effect: CastEffect | Reminder, origin: Origin, missed: int = 0, *, arrived: bool = False) -> None:
     """Run what was cast or is due, as soon as its type is hosted here; it answers through its origin."""
     type_name, key = split_address(address)
     host = node.hosts.get(type_name)
     if host is None:
-        node.recovery.wait_for_type(type_name, partial(deliver_effect, node, address, effect, origin, missed), agent=address)
+        node.recovery.wait_for_type(type_name, partial(deliver_effect, node, address, effect, origin, missed, arrived=arrived), agent=address)
         return
     spec = host.type.deletion if effect.action == DELETE else host.type.actions.get(effect.action)
     try:
@@ -43,7 +45,7 @@ def deliver_effect(node: Node, address: str, effect: CastEffect | Reminder, orig
     if spec.wants_missed and isinstance(effect, Reminder):
         kwargs["missed"] = missed
     turn = Turn(host.live.get(key) or host.dummy, spec, (), None)
-    turn.kind, turn.kwargs, turn.origin = DELIVERY, kwargs, origin
+    turn.kind, turn.kwargs, turn.origin, turn.arrived = DELIVERY, kwargs, origin, arrived
     turn.follow(effect)
     deliver(host, key, turn)
 
@@ -54,8 +56,17 @@ def _asker(origin: Origin) -> str:
 
 def deliver(host: Host, key: str, turn: Turn) -> None:
     """Run a delivery unless it was done before; it answers through its origin."""
-    origin = turn.origin
+    origin, router = turn.origin, host.node.router
     assert origin is not None
+    if router is not None and not turn.arrived:
+        try:
+            member = router.elsewhere(host, key)
+        except NoHost as error:  # nobody for now; all that are left are draining, say
+            origin.settled(Moved(str(error), agent=host.prefix + key, owner="", incarnation=0))
+            return
+        if member is not None:
+            router.deliver(member, host.prefix + key, delivery_frame(host.prefix + key, turn), turn)
+            return
     if isinstance(origin, DueOrigin) and key not in host.live:
         host.node.own(_wake_if_due(host, key, turn, origin))
     else:
@@ -70,6 +81,23 @@ def give_back(activation: Activation) -> None:
             turn.withdraw()
             activation.host.guards.untold(activation, turn)
             turn.fail(NotNow())
+
+
+def delivery_frame(to: str, turn: Turn) -> DeliveryFrame:
+    """A delivery as it travels."""
+    origin = turn.origin
+    assert origin is not None
+    why = (turn.correlation_id, turn.causation_id, turn.traceparent)
+    kind: Any = origin.kind
+    if isinstance(origin, DueOrigin):
+        return DeliveryFrame(to, turn.spec.name, kind, origin.name, origin.number, b"", (), False, encode(origin.reminder), *why)
+    if kind == "sub" or (turn.args and not turn.kwargs):
+        given: Event | list[Event] = turn.args[0]
+        events = given if isinstance(given, list) else [given]
+        blobs = tuple((event.position, encode_event(event)) for event in events)
+        return DeliveryFrame(to, turn.spec.name, kind, origin.name, origin.number, b"", blobs, isinstance(given, list), b"", *why)
+    args = turn.spec.signature.to_plain(turn.args, turn.kwargs or {})
+    return DeliveryFrame(to, turn.spec.name, kind, origin.name, origin.number, args, (), False, b"", *why)
 
 
 def settle(done: asyncio.Future[None], error: BaseException | None) -> None:

@@ -1,32 +1,65 @@
-"""The door between nodes: a call that comes over a wire ends in the same delivery as one made here.
+"""The door between nodes: what comes over a wire ends in the same delivery as what is made here.
 
-`serve` answers call frames for the agents of a node; `remote_call` is the other side. What comes from afar is checked
-before a turn starts: the frame, the address, the action, the arguments against their type hints. Deadline, idempotency
-key, chain of callers and trace travel with the call; errors of ours come back as themselves, others as `ActionFailed`.
+`answer` answers frames for the agents of a node; the other side is the node's router, or `remote_call` where there is no
+cluster. What comes from afar is checked before a turn starts: the frame, the address, the action, the arguments against their
+type hints. Deadline, idempotency key, chain of callers and trace travel with the call; errors of ours come back as themselves,
+others as `ActionFailed`.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import msgspec
 
+from ..core.codec import encode
 from ..core.context import current
-from ..core.errors import CallCycle, CallTimeout, InvalidFrame, JidoError, NoHost, NotAnAction, OutcomeUnknown, TooLarge, WireTimeout
+from ..core.errors import (
+    CallCycle,
+    CallTimeout,
+    InvalidFrame,
+    JidoError,
+    NoHost,
+    NotAnAction,
+    OutcomeUnknown,
+    RefusedError,
+    TooLarge,
+    WireTimeout,
+)
+from ..core.events import decode_event
 from ..core.ids import address_of, check_key, split_address
 from ..core.near import near_or_all
 from ..core.traces import leave
+from ..core.troubles import NotNow
 from ..core.wire import Served, Wire
-from ..distribution.frames import CallFrame, ErrorFrame, ReplyFrame, decode_frame, encode_frame, error_of, frame_of
+from ..distribution.frames import (
+    AgentFrame,
+    CallFrame,
+    CastFrame,
+    DeliveryFrame,
+    ErrorFrame,
+    Frame,
+    ReplyFrame,
+    decode_frame,
+    encode_frame,
+    error_of,
+    frame_of,
+)
 from . import calls
 from .activation import Activation
-from .definition import ActionSpec
+from .definition import DELETE, ActionSpec
+from .deliveries import deliver, settle
+from .effects import Reminder
 from .host import Host
 from .keyed import check_idempotency_key
 from .node import Node
-from .turn import RunningTurn, Turn, current_turn
+from .turn import DELIVERY, Origin, RunningTurn, Turn, current_turn
+
+_TO_AGENTS = (CallFrame, CastFrame, DeliveryFrame)
+_reminder = msgspec.msgpack.Decoder(Reminder).decode
 
 ANSWER_LATE_S = 0.25
 """How much longer than its patience a caller listens: the other node knows better what became of a call that ran out of time."""
@@ -62,25 +95,71 @@ async def serve(node: Node, wire: Wire, subject: str, *, group: str = "") -> Ser
 
 
 async def _answer(node: Node, max_bytes: int, payload: bytes) -> bytes:
-    answer: ReplyFrame | ErrorFrame
-    where = "a call"
+    told = "the call was made and is durable"
     try:
         frame = decode_frame(payload, max_bytes)
-        if not isinstance(frame, CallFrame):
-            raise InvalidFrame(f"a {type(frame).__name__} where a call was expected")
-        where = f"{frame.to}.{frame.action}"
-        answer = ReplyFrame(await _run(node, frame))
-    except Exception as error:  # whatever it is, it is the caller's answer
-        answer = frame_of(error, node.name, where)
+        reply = await answer(node, frame)
+    except JidoError as error:
+        reply = frame_of(error, node.name, "a call")
     try:
-        return encode_frame(answer, max_bytes)
+        return encode_frame(reply, max_bytes)
     except JidoError as error:  # too large for the wire: what became of the call is told nevertheless
-        known = "the call was made and is durable" if isinstance(answer, ReplyFrame) else "the call failed"
-        return encode_frame(frame_of(TooLarge(f"the answer of {where} can't be sent: {error}; {known}"), node.name))
+        known = told if isinstance(reply, ReplyFrame) else "the call failed"
+        return encode_frame(frame_of(TooLarge(f"an answer can't be sent: {error}; {known}"), node.name))
+
+
+async def answer(node: Node, frame: Frame) -> Frame:
+    """What this node has to say to a frame. Whatever goes wrong is an `ErrorFrame`."""
+    where = frame.to if isinstance(frame, AgentFrame) else f"{frame.to}.{frame.action}" if isinstance(frame, _TO_AGENTS) else "a call"
+    try:
+        return ReplyFrame(await _do(node, frame))
+    except Exception as error:  # whatever it is, it is the caller's answer
+        return frame_of(error, node.name, where)
+
+
+async def _do(node: Node, frame: Frame) -> bytes:
+    if node.ownership is not None and isinstance(frame, CallFrame | CastFrame | DeliveryFrame | AgentFrame):
+        node.ownership.refuse_arrivals(frame.to)
+    if isinstance(frame, CallFrame):
+        return await _run(node, frame)
+    if node.router is None or not isinstance(frame, CastFrame | DeliveryFrame | AgentFrame):
+        raise InvalidFrame(f"a {type(frame).__name__} where a call was expected")
+    if isinstance(frame, CastFrame):
+        host, key, spec = _find(node, frame.to, frame.action)
+        await calls.cast_here(host, key, spec, (), spec.signature.from_plain(frame.args), frame.idempotency_key)
+        return b""
+    if isinstance(frame, AgentFrame):
+        info = await node.control.orders[frame.order](*_host_of(node, frame.to))
+        return b"" if info is None else encode(info)
+    await _take(node, frame)
+    return b""
+
+
+async def _take(node: Node, frame: DeliveryFrame) -> None:
+    """Apply what another node delivers; returns when it is durable."""
+    done: asyncio.Future[None] = node.loop.create_future()
+    if frame.kind == "due":
+        node.reminders.ring(frame.to, _reminder(frame.reminder), partial(settle, done))
+    else:
+        host, key = _host_of(node, frame.to)
+        spec = host.type.deletion if frame.action == DELETE else host.type.receiving(frame.action)
+        if spec is None:
+            raise host.type.no_action(frame.action, frame.to, f"{frame.name} asks for it")
+        events = [decode_event(blob, position) for position, blob in frame.events]
+        turn = Turn(host.dummy, spec, (events if frame.batch else events[0],) if events else (), None)
+        turn.kind, turn.arrived, turn.origin = DELIVERY, True, Origin(frame.kind, frame.name, frame.number, partial(settle, done))
+        if not events:
+            turn.kwargs = spec.signature.from_plain(frame.args)
+        turn.correlation_id, turn.causation_id, turn.traceparent = frame.correlation_id, frame.causation_id, frame.traceparent
+        deliver(host, key, turn)
+    try:
+        await done
+    except NotNow as paused:
+        raise RefusedError(f"{frame.to} is paused; it takes events again once it is resumed", agent=frame.to) from paused
 
 
 async def _run(node: Node, frame: CallFrame) -> bytes:
-    host, key, spec = _find(node, frame)
+    host, key, spec = _find(node, frame.to, frame.action)
     kwargs = spec.signature.from_plain(frame.args)
     if frame.to in frame.chain:
         chain = [*frame.chain, frame.to]
@@ -97,16 +176,21 @@ async def _run(node: Node, frame: CallFrame) -> bytes:
     return spec.signature.encode_result(value)
 
 
-def _find(node: Node, frame: CallFrame) -> tuple[Host, str, ActionSpec]:
-    type_name, key = split_address(frame.to)
+def _host_of(node: Node, to: str) -> tuple[Host, str]:
+    type_name, key = split_address(to)
     host = node.hosts.get(type_name)
-    if host is None or type_name.startswith("jido."):
+    if host is None or (type_name.startswith("jido.") and node.router is None):
         hosted = [name for name in node.hosts if not name.startswith("jido.")]
-        raise NoHost(f"node {node.name} hosts no agent type {type_name!r}{near_or_all(type_name, hosted, 'it hosts')}", agent=frame.to)
-    spec = host.type.actions.get(frame.action)
+        raise NoHost(f"node {node.name} hosts no agent type {type_name!r}{near_or_all(type_name, hosted, 'it hosts')}", agent=to)
+    return host, check_key(key)
+
+
+def _find(node: Node, to: str, action: str) -> tuple[Host, str, ActionSpec]:
+    host, key = _host_of(node, to)
+    spec = host.type.actions.get(action)
     if spec is None:
-        raise NotAnAction(f"{type_name} has no action {frame.action!r}{near_or_all(frame.action, host.type.actions, 'it has')}", agent=frame.to)
-    return host, check_key(key), spec
+        raise NotAnAction(f"{host.type.name} has no action {action!r}{near_or_all(action, host.type.actions, 'it has')}", agent=to)
+    return host, key, spec
 
 
 def _callers(node: Node, frame: CallFrame, spec: ActionSpec) -> RemoteTurn:

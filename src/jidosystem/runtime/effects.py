@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -23,6 +23,26 @@ class CastEffect(msgspec.Struct, frozen=True, array_like=True):
     correlation_id: str | None = None
     causation_id: str | None = None
     traceparent: str | None = None
+
+
+class EmitEffect(msgspec.Struct, frozen=True, array_like=True):
+    """Events on their way to a log that doesn't commit with the record, in their stored form."""
+
+    number: int
+    events: tuple[bytes, ...]
+
+    to: ClassVar[str] = ""
+    """The log is nobody's address."""
+
+
+def emit_row(number: int) -> str:
+    """The name of the `pending` row that holds an `EmitEffect`; those of casts are numbers."""
+    return f"e{number:016d}"
+
+
+def is_emit_row(name: str) -> bool:
+    """Whether a `pending` row holds events."""
+    return name.startswith("e")
 
 
 class Reminder(msgspec.Struct, frozen=True, array_like=True):

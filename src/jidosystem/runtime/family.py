@@ -98,14 +98,21 @@ class Family:
             if record is None or record.head is None:
                 if status == ACTIVE:
                     return
-                version, turns, state = host.type.version, 0, None
+                version, turns, state, owner = host.type.version, 0, None, None
                 expected, marks = (record.revision, await self._marks_after_deletion(record)) if record is not None else (0, Marks())
             else:
                 head = decode_head(record.head, address)
-                version, turns, state, marks, expected = head.version, head.turns, head.state, head.marks or Marks(), record.revision
+                version, turns, state, owner, marks, expected = (
+                    head.version,
+                    head.turns,
+                    head.state,
+                    head.owner,
+                    head.marks or Marks(),
+                    record.revision,
+                )
             marks.status, marks.cause = status, cause
             try:
-                await records.commit(address, expected, encode_head(version, turns, state, marks))
+                await records.commit(address, expected, encode_head(version, turns, state, marks, owner))
             except Conflict:
                 if attempt == WRITES:
                     raise

@@ -7,7 +7,7 @@ were, and counters that say which rows exist beside it, so that an agent without
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -34,14 +34,24 @@ class Marks(msgspec.Struct, array_like=True):
     keys: int = 0
 
 
+class Owner(NamedTuple):
+    """The node that an agent lives on, and which life of that node."""
+
+    node: str
+    incarnation: int
+
+
 class Head(msgspec.Struct, frozen=True, array_like=True):
-    """See the module. `state` is None for an agent that has never committed one (claimed, paused or failed before its first turn)."""
+    """See the module. `state` is None for an agent that has never committed one (claimed, paused or failed before its first turn); `owner`
+    None: nobody's, or its store belongs to one process.
+    """
 
     format: int
     version: int
     turns: int
     state: bytes | None
     marks: Marks | None = None
+    owner: Owner | None = None
 
 
 encode_array = msgspec.msgpack.Encoder().encode
@@ -49,9 +59,11 @@ encode_array = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Head).decode
 
 
-def encode_head(version: int, turns: int, state: bytes | None, marks: Marks | None) -> bytes:
+def encode_head(version: int, turns: int, state: bytes | None, marks: Marks | None, owner: Owner | None) -> bytes:
     """The head as it is stored."""
-    return encode_array((FORMAT, version, turns, state, marks))
+    if owner is None:
+        return encode_array((FORMAT, version, turns, state, marks))
+    return encode_array((FORMAT, version, turns, state, marks, owner))
 
 
 def decode_head(blob: bytes, address: str) -> Head:

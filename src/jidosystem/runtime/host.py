@@ -12,6 +12,7 @@ from ..core.errors import (
     AgentCrashed,
     AgentFailed,
     JidoError,
+    Moved,
     NoHost,
     RecordUnreadable,
     RefusedError,
@@ -29,7 +30,7 @@ from .effects import Timer
 from .guards import Guards
 from .loading import fill, is_paused, load_rows
 from .status import Status
-from .turn import HOOK, TIMER, ActivationCrash, Turn
+from .turn import CAST, HOOK, TIMER, ActivationCrash, Turn
 
 if TYPE_CHECKING:
     from .keyed import Keyed
@@ -66,7 +67,8 @@ class Host:
         self.dummy = Activation(self, "")  # stands in until a turn has found its agent
         self.bulkhead = self.guards.bulkhead
         self.after_turn = self.guards.after_turn if self.guards.watches else None
-        self.plain = not self.guards.watches and kind.hook_change is None and not node.checking and not node.tracing.enabled
+        watched = self.guards.watches or node.checking or node.tracing.enabled or node.ownership is not None
+        self.plain = not watched and kind.hook_change is None
         self.casts_at_once = self.plain and kind.mailbox.overflow != "block"
         self.ref_class: type[Ref]  # the node's to make
 
@@ -88,8 +90,16 @@ class Host:
                 raise self.shutting_down(key)
             activation = self.live[key] = Activation(self, key)
             self.node.count_in()
-            self.node.records.fetch(self.prefix + key, partial(self._loaded, activation))
+            self._fetch(activation)
         return activation
+
+    def _fetch(self, activation: Activation) -> None:
+        """Read an agent's record; on a cluster claim it."""
+        ownership, told = self.node.ownership, partial(self._loaded, activation)
+        if ownership is None:
+            self.node.records.fetch(self.prefix + activation.key, told)
+        else:
+            self.node.own(ownership.load(self, activation.key, told))
 
     def revive(self, key: str, waiting: list[Turn], delay_s: float) -> None:
         """Start a new activation after a while; calls wait for it."""
@@ -115,7 +125,7 @@ class Host:
 
     def _begin_loading(self, activation: Activation) -> None:
         if activation.status == Status.LOADING:
-            self.node.records.fetch(self.prefix + activation.key, partial(self._loaded, activation))
+            self._fetch(activation)
 
     def _loaded(self, activation: Activation, record: Record | None, error: BaseException | None) -> None:
         """The head is here: most agents live from now on; the others have rows or hooks, or can't."""
@@ -147,8 +157,10 @@ class Host:
                 if self.type.hook_start is not None:
                     await asyncio.sleep(0)  # whoever has just asked for the agent waits for it first: the hook may crash it
                     await self.run_hook(activation, self.type.hook_start)
-        except (RecordUnreadable, NoHost, AgentFailed, StoreError) as refused:
+        except (RecordUnreadable, NoHost, AgentFailed, Moved, StoreError) as refused:
             await asyncio.sleep(0)  # whoever has just asked for the agent waits for it first
+            if isinstance(refused, Moved) and self.node.router is not None:
+                self.node.router.moved(self.prefix + activation.key, refused)
             uncalled = not activation.queue  # it is to live for what waits for it in the store, or for being resident
             self.refuse(activation, refused)
             if isinstance(refused, StoreUnavailable) and (uncalled or self.type.resident) and not self.node.closing:
@@ -212,7 +224,10 @@ class Host:
         """The activation can't live: tell everybody who waits, and forget it."""
         waiting = self.drop(activation)
         for turn in waiting:
-            turn.fail(error)
+            if isinstance(error, Moved) and turn.kind == CAST and turn.key is None and self.node.router is not None:
+                self.node.router.send_on(turn)
+            else:
+                turn.fail(error)
 
     # -- going -----------------------------------------------------------------------------------------------
 
@@ -279,10 +294,11 @@ class Host:
     def passivate(self, activation: Activation) -> bool:
         """Let an idle agent go from memory; False if it can't go just now. Its state is in its record."""
         extra = activation.extra
-        if not activation.idle or (extra is not None and not self._maygo(activation)):
+        if not self.may_passivate(activation):
             return False
         self.meter.passivations += 1
-        if self.type.hook_terminate is None and (extra is None or extra.outbox is None or not extra.outbox.unnoted):
+        unnoted = extra is not None and extra.outbox is not None and extra.outbox.unnoted
+        if self.type.hook_terminate is None and not unnoted and not self.is_bare_claim(activation):
             self.drop(activation)
             activation.instance, activation.state = None, b""  # a reference that somebody keeps holds on to the activation
             return True
@@ -290,12 +306,15 @@ class Host:
         self.node.own(self.go(activation))
         return True
 
-    def _maygo(self, activation: Activation) -> bool:
+    def may_passivate(self, activation: Activation) -> bool:
+        """Whether it is idle, and nothing of it would be lost or late."""
         extra = activation.extra
-        return extra is None or not (extra.timers or extra.reading or extra.sensing or (extra.outbox is not None and not extra.outbox.settled))
+        if not activation.idle or extra is None:
+            return activation.idle
+        return not (extra.timers or extra.reading or extra.sensing or (extra.outbox is not None and not extra.outbox.settled))
 
-    async def go(self, activation: Activation) -> None:
-        """The slow way out: `on_terminate` as a last turn, then what is still to be noted."""
+    async def go(self, activation: Activation, *, away: bool = False) -> None:
+        """The slow way out: `on_terminate` as a last turn, then what is still to be noted. `away`: to another node."""
         if self.type.hook_terminate is not None and activation.status == Status.LEAVING:
             try:
                 await self.run_hook(activation, self.type.hook_terminate)
@@ -312,7 +331,25 @@ class Host:
                     except StoreError as error:  # the effects come again, and their receivers know them
                         self.node.log.warning("that effects were taken couldn't be noted", agent=activation.address, error=describe(error))
             await activation.at_rest()  # a hook that came meanwhile may still be committed: whoever reads the record next must see it
-            self._let_go(activation)
+            if self.node.ownership is not None and (away or self.is_bare_claim(activation)):
+                await self.node.ownership.give_back(activation)
+            if away:
+                self._send_after(activation)
+            else:
+                self._let_go(activation)
+
+    def _send_after(self, activation: Activation) -> None:
+        """The agent is nobody's now: what waits for it goes where it belongs, and it is started there if it is to live uncalled."""
+        outbox = activation.extra.outbox if activation.extra is not None else None
+        wanted = self.type.resident or (outbox is not None and not outbox.settled)
+        self.refuse(activation, Moved(f"{activation.address} is on its way to another node", agent=activation.address, owner="", incarnation=0))
+        activation.instance, activation.state = None, b""
+        if wanted and self.node.router is not None:
+            self.node.router.start_there(self, activation.key)
+
+    def is_bare_claim(self, activation: Activation) -> bool:
+        """Whether nothing but the claim stands in the agent's record: it never committed anything."""
+        return self.node.ownership is not None and activation.turns == 0 and activation.extra is None and activation.batch is None
 
     def stop_soon(self, activation: Activation) -> None:
         """The agent asked to be stopped: `on_terminate`, then passive. Timers go, waiting calls activate it again."""

@@ -5,6 +5,7 @@ Fails closed: a record that can't be read stops its agent with an error that nam
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -14,11 +15,12 @@ from ..core.errors import AgentFailed, NoHost, RecordUnreadable, StateMismatch, 
 from ..core.records import Record, Records, StoredRow
 from .activation import Activation
 from .definition import AgentType
-from .effects import CastEffect, Reminder
+from .effects import CastEffect, EmitEffect, Reminder, is_emit_row
 from .head import FAILED, PAUSED, Head, Marks, decode_head
-from .outbox import Outbox
+from .outbox import Effect, Outbox
 
 MAX_EFFECTS_A_COMMIT = 1_000_000
+_emitted = msgspec.msgpack.Decoder(list[EmitEffect])
 _casts = msgspec.msgpack.Decoder(list[CastEffect])
 _reminder = msgspec.msgpack.Decoder(Reminder)
 
@@ -58,7 +60,7 @@ async def load_rows(activation: Activation) -> None:
     """Read the rows that the head says exist."""
     assert activation.extra is not None
     marks = activation.extra.marks
-    if activation.turns == 0 and marks == Marks(effects=effects_after(activation.revision)):
+    if activation.turns == 0 and marks == Marks(effects=marks.effects):  # deleted, and since then at most claimed
         await _load_last_words(activation)
     else:
         await _load_marks(activation, marks)
@@ -124,16 +126,16 @@ async def _load_marks(activation: Activation, marks: Marks) -> None:
         if marks.pending:
             extra.outbox = Outbox(activation)
             for row in await records.read_rows(address, "pending"):
-                casts = casts_of(row)
+                casts = effects_of(row)
                 extra.outbox.expect(len(casts))
                 extra.outbox.release(row.name, casts)  # before what the first turn sends
     except (msgspec.MsgspecError, ValueError) as error:
         raise RecordUnreadable(f"a row of {address} can't be read: {error}; nothing was changed", agent=address) from error
 
 
-def casts_of(row: StoredRow) -> list[CastEffect]:
+def effects_of(row: StoredRow) -> Sequence[Effect]:
     """The effects of a `pending` row."""
-    return _casts.decode(row.value)
+    return _emitted.decode(row.value) if is_emit_row(row.name) else _casts.decode(row.value)
 
 
 async def stored_rows(records: Records, address: str) -> tuple[tuple[Reminder, ...], tuple[str, ...], int]:
@@ -141,7 +143,7 @@ async def stored_rows(records: Records, address: str) -> tuple[tuple[Reminder, .
     try:
         reminders = tuple(_reminder.decode(row.value) for row in await records.read_rows(address, "due"))
         children = tuple(row.value.decode() for row in await records.read_rows(address, "child"))
-        pending = sum(len(casts_of(row)) for row in await records.read_rows(address, "pending"))
+        pending = sum(len(effects_of(row)) for row in await records.read_rows(address, "pending"))
     except (msgspec.MsgspecError, ValueError) as error:
         raise RecordUnreadable(f"a row of {address} can't be read: {error}; nothing was changed", agent=address) from error
     return reminders, children, pending

@@ -18,6 +18,7 @@ from ..core.deadlines import Deadlines, Line
 from ..core.eager import start_eagerly
 from ..core.errors import DefinitionError, JidoError, NoHost, ShuttingDown, StoreError, describe
 from ..core.ids import Ids, check_key
+from ..core.log import LogApart
 from ..core.observability import Meters
 from ..core.outside import later_in_passing
 from ..core.records import Records
@@ -28,13 +29,17 @@ from .commits import leave_in_doubt
 from .control import Control
 from .definition import AgentType
 from .family import Family
+from .head import Owner
 from .host import Host
 from .keyed import give_up
 from .mailbox import Queues
+from .moving import Moving
 from .owed import Owed
+from .ownership import Cluster, Ownership
 from .recovery import Recovery
 from .reference import make_ref_class
 from .reminders import Reminders
+from .router import Router
 from .sensors import STOPPING_S as SENSORS_STOPPING_S
 from .sensors import Sensors
 from .status import Status
@@ -109,6 +114,10 @@ class Node:
         self.letters = letters
         self.checking = checking
         self.tracing = tracing if tracing is not None else Tracing()
+        self.log_apart: LogApart | None = None
+        self.ownership: Ownership | None = None
+        self.router: Router | None = None
+        self.moving: Moving | None = None
         meters.gauge("live_agents", "Agents in memory on this node", lambda: self.live_count)
         meters.gauge("waiting_turns", "Messages in the mailboxes of this node", self._waiting_turns)
         self.breaker_threshold = breaker_threshold
@@ -195,6 +204,15 @@ class Node:
             host = self._by_class[cls] = self.host_of(cls)
         return host.ref_class(host, check_key(key))
 
+    def join(self, cluster: Cluster) -> None:
+        """The node is one of a cluster: agents are claimed, and those of other nodes are called there. Before any type is hosted."""
+        self.ownership, self.router, self.moving = Ownership(self, cluster), Router(self, cluster), Moving(self)
+
+    @property
+    def owner(self) -> Owner | None:
+        """Who this node is in the records of its agents; None: their store belongs to it alone."""
+        return None if self.ownership is None else self.ownership.cluster.owner
+
     # -- life ------------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -255,6 +273,8 @@ class Node:
             handle.cancel()
         refused = ShuttingDown("the platform is closing and takes no new work")
         activations = [*(a for host in self.hosts.values() for a in host.live.values()), *self.outliving]
+        if self.moving is not None:
+            self.moving.close()
         for activation in activations:
             activation.refuse_waiting(refused)
             activation.disown_turns()  # asyncio.run would wait for them at a second Ctrl-C
@@ -320,7 +340,7 @@ class Node:
         else:
             self.adopt(task)
 
-    async def see_through(self, coro: Coroutine[Any, Any, None]) -> None:
+    async def see_through(self, coro: Coroutine[Any, Any, object]) -> None:
         """Do what somebody outside asked for, to its end even if they give up: half a stop would leave an agent that nobody can call."""
         task = start_eagerly(coro, self.loop)
         if not task.done():

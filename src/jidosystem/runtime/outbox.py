@@ -12,21 +12,23 @@ from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from ..core.codec import encode
 from ..core.errors import JidoError, describe
+from ..core.events import decode_event
 from ..core.records import Row
 from ..core.traces import for_log
 from ..core.troubles import is_passing
 from .deliveries import deliver_effect
-from .effects import CastEffect
+from .effects import CastEffect, EmitEffect
 from .head import Batch
 from .turn import Origin
 
 if TYPE_CHECKING:
     from .activation import Activation
 
+Effect: TypeAlias = CastEffect | EmitEffect
 MAX_ATTEMPTS = 5
 FIRST_DELAY_S = 0.1
 LAST_DELAY_S = 30.0
@@ -46,8 +48,8 @@ class Outbox:
 
     def __init__(self, activation: Activation) -> None:
         self._activation = activation
-        self._lanes: dict[str, deque[tuple[CastEffect, str]]] = {}
-        self._rows: dict[str, dict[int, CastEffect]] = {}  # row -> effects not taken yet
+        self._lanes: dict[str, deque[tuple[Effect, str]]] = {}
+        self._rows: dict[str, dict[int, Effect]] = {}  # row -> effects not taken yet
         self._acked: set[str] = set()  # rows that have changed since the last commit
         self._closed = False
         self._empty: asyncio.Event | None = None  # told once every effect was taken, if somebody waits for it
@@ -57,7 +59,7 @@ class Outbox:
         """So many more are about to be committed."""
         self.count += effects
 
-    def release(self, row: str, casts: Sequence[CastEffect]) -> None:
+    def release(self, row: str, casts: Sequence[Effect]) -> None:
         """The row is durable: its effects may go."""
         self._rows[row] = {cast.number: cast for cast in casts}
         for cast in casts:
@@ -113,8 +115,22 @@ class Outbox:
         if self._closed:
             return
         cast, _row = self._lanes[to][0]
+        if isinstance(cast, EmitEffect):
+            self._activation.host.node.own(self._append(cast, attempt, tries))
+            return
         origin = Origin("from", self._activation.address, cast.number, partial(self._settled, to, attempt, tries))
         deliver_effect(self._activation.host.node, to, cast, origin)
+
+    async def _append(self, emitted: EmitEffect, attempt: int, tries: int) -> None:
+        """Bring events to a log that is apart from the records."""
+        log = self._activation.host.node.log_apart
+        assert log is not None
+        try:
+            await log.append_once(self._activation.address, emitted.number, [decode_event(blob, 0) for blob in emitted.events])
+        except JidoError as error:
+            self._settled(emitted.to, attempt, tries, error)
+        else:
+            self._settled(emitted.to, attempt, tries, None)
 
     def _settled(self, to: str, attempt: int, tries: int, error: BaseException | None) -> None:
         if self._closed:
@@ -129,6 +145,10 @@ class Outbox:
             node.later(delay_s, partial(self._send, to, attempt + (not passing), tries + 1))
         else:
             cast, _row = self._lanes[to][0]
+            if isinstance(cast, EmitEffect):  # what a log refuses for good is a mistake of ours: it was checked before the commit
+                node.log.error("events can't be appended", agent=self._activation.address, error=describe(error), exc_info=for_log(error))
+                node.later(LAST_DELAY_S, partial(self._send, to, attempt, tries + 1))
+                return
             node.log.error(
                 "an effect is moved to the dead letters",
                 agent=self._activation.address,

@@ -16,7 +16,7 @@ from ..core.records import Row, StoredRow
 from .activation import Activation
 from .head import FAILED, decode_head, encode_head
 from .host import Host
-from .loading import casts_of
+from .loading import effects_of
 from .outbox import Outbox
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Owed:
             return False
         outbox = Outbox(Activation(host, key))
         try:
-            owed = [(row.name, casts_of(row)) for row in rows]
+            owed = [(row.name, effects_of(row)) for row in rows]
             outbox.expect(sum(len(casts) for _name, casts in owed))
             for name, casts in owed:
                 outbox.release(name, casts)
@@ -87,7 +87,7 @@ class Owed:
                 return False
             present = {row.name for row in await records.read_rows(address, "pending")}
             head.marks.pending = len(present - taken)
-            blob = encode_head(head.version, head.turns, head.state, head.marks)
+            blob = encode_head(head.version, head.turns, head.state, head.marks, head.owner)
             try:
                 await records.commit(address, record.revision, blob, [Row("pending", name, None) for name in present & taken])
             except Conflict:

@@ -23,11 +23,33 @@ if TYPE_CHECKING:
 class Recovery:
     """See the module. One a node."""
 
-    __slots__ = ("_node", "_unhosted")
+    __slots__ = ("_again", "_node", "_reviewing", "_unhosted", "reviews")
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self._again = self._reviewing = False
+        self.reviews: list[Callable[[], Coroutine[Any, Any, None]]] = []  # what else looks when the cluster has changed
         self._unhosted: dict[str, list[Callable[[], None]]] = {}  # what waits for a type, under its name
+
+    def review(self) -> None:
+        """The cluster has changed: what is to be done although nobody calls may be this node's now."""
+        self._again = True
+        if not self._reviewing and not self._node.closing:
+            self._reviewing = True
+            self._node.own(self._review())
+
+    async def _review(self) -> None:
+        try:
+            while self._again and not self._node.closing:
+                self._again = False
+                for look in self.reviews:
+                    await self.read_until_told(look)
+                await self.read_until_told(self._wake_pending)
+                await self.read_until_told(self._node.reminders.rescan)
+                for host in tuple(self._node.hosts.values()):
+                    await self.read_until_told(partial(self._wake_residents, host))
+        finally:
+            self._reviewing = False
 
     async def recover(self) -> None:
         """The node has started."""
@@ -90,5 +112,5 @@ class Recovery:
 
     def _wake(self, address: str) -> None:
         type_name, key = split_address(address)
-        if not self._node.closing:
+        if not self._node.closing and (self._node.router is None or self._node.router.is_here(address)):
             self._node.hosts[type_name].find(key)

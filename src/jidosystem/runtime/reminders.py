@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
@@ -96,6 +96,14 @@ class Reminders:
         if not self._scanning:
             self._horizon_s = max(self._horizon_s, min(self._beyond_s, wall_s + WINDOW_S))
 
+    def ring(self, address: str, reminder: Reminder, settled: Callable[[BaseException | None], None]) -> None:
+        """Fire a reminder of an agent of this node that another node has found to be due."""
+        wall_s = self._node.clock.time_s()
+        missed, next_s = next_due(reminder.schedule, reminder.due_s, max(wall_s, reminder.due_s))
+        following = None if next_s is None else msgspec.structs.replace(reminder, due_s=next_s)
+        origin = DueOrigin(reminder, following, wall_s - self._node.clock.monotonic_s(), settled)
+        deliver_effect(self._node, address, reminder, origin, missed, arrived=True)
+
     async def start(self) -> None:
         """Read the rows of the first window; those that were missed fire now."""
         self._horizon_s = self._node.clock.time_s() + WINDOW_S
@@ -141,7 +149,7 @@ class Reminders:
             await pages.aclose()
 
     def _take(self, row: StoredRow) -> None:
-        if self._node.recovery.is_hosted(row.agent):
+        if self._node.recovery.is_hosted(row.agent) and (self._node.router is None or self._node.router.is_here(row.agent)):
             try:
                 reminder = _decode(row.value)
             except (msgspec.MsgspecError, ValueError) as error:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from ..core.codec import encode
-from ..core.errors import IdempotencyFull, OutboxFull
+from ..core.errors import IdempotencyFull, OutboxFull, TooLarge
+from ..core.events import Event, encode_event
 from ..core.records import Row
 from .definition import DELETE
-from .effects import CastEffect, Effects, Reminder
+from .effects import CastEffect, Effects, EmitEffect, Reminder, emit_row
 from .head import Batch
-from .outbox import Outbox
+from .outbox import Effect, Outbox
 from .turn import DueOrigin, Origin, SensorOrigin, Turn
 
 if TYPE_CHECKING:
@@ -81,7 +83,10 @@ def _stage_origin(activation: Activation, extra: Extra, origin: Origin, batch: B
 
 def _stage_effects(activation: Activation, extra: Extra, effects: Effects, batch: Batch) -> None:
     if effects.events:
-        batch.stage().events.extend(effects.events)
+        if activation.host.node.log_apart is None:
+            batch.stage().events.extend(effects.events)
+        else:
+            _stage_events(activation, extra, effects.events, batch)
         activation.host.meter.events += len(effects.events)
     if effects.casts:
         _stage_casts(activation, extra, effects.casts, batch)
@@ -122,15 +127,31 @@ def _stage_casts(activation: Activation, extra: Extra, casts: list[CastEffect], 
     for cast in casts:
         marks.effects += 1
         numbered.append(msgspec.structs.replace(cast, number=marks.effects))
-    row = f"{marks.effects:016d}"
-    blob = encode(numbered)
+    _stage_pending(activation, extra, numbered, f"{marks.effects:016d}", batch)
+
+
+def _stage_pending(activation: Activation, extra: Extra, effects: Sequence[Effect], row: str, batch: Batch) -> None:
+    blob = encode(effects)
     batch.stage().rows["pending", row] = Row("pending", row, blob)
     batch.size_bytes += len(blob)
-    marks.pending += 1
+    extra.marks.pending += 1
     if extra.outbox is None:
         extra.outbox = Outbox(activation)
-    extra.outbox.expect(len(numbered))
-    batch.stage().after.append(partial(extra.outbox.release, row, numbered))
+    extra.outbox.expect(len(effects))
+    batch.stage().after.append(partial(extra.outbox.release, row, effects))
+
+
+def _stage_events(activation: Activation, extra: Extra, events: list[Event], batch: Batch) -> None:
+    """Events for a log that doesn't commit with the record wait beside it."""
+    log, marks = activation.host.node.log_apart, extra.marks
+    assert log is not None
+    blobs = tuple(map(encode_event, events))
+    for event, blob in zip(events, blobs, strict=True):
+        if len(blob) > log.max_event_bytes:
+            told = f"the event {event.type!r} of {activation.address} has {len(blob)} bytes, over {log.max_event_bytes}; the turn was rolled back"
+            raise TooLarge(told, agent=activation.address, limit=log.max_event_bytes)
+    marks.effects += 1
+    _stage_pending(activation, extra, [EmitEffect(marks.effects, blobs)], emit_row(marks.effects), batch)
 
 
 def stage_reminder(activation: Activation, extra: Extra, name: str, reminder: Reminder | None, batch: Batch, zero_s: float | None = None) -> None:

@@ -48,6 +48,7 @@ class Subscriptions:
         for host in waiting:
             await self._start_host(host)
         self._node.own(self._node.recovery.read_until_told(self._name_waiting))
+        self._node.recovery.reviews.append(self._review)
 
     async def _name_waiting(self) -> None:
         """Say in the log which agent types have a position here and aren't hosted: their events wait."""
@@ -79,7 +80,7 @@ class Subscriptions:
     async def _start_host(self, host: Host) -> None:
         for method, (spec, options) in host.type.events.items():
             name = f"{host.type.name}.{method}"
-            if self._closed or name in self._running:
+            if self._closed or name in self._running or not self._is_here(name):
                 continue
             key_of = lane_path(options.key) if isinstance(options.key, str) else options.key
             subscription = self._running[name] = DurableSubscription(
@@ -93,6 +94,22 @@ class Subscriptions:
             except BaseException:
                 del self._running[name]
                 raise
+
+    def _is_here(self, name: str) -> bool:
+        """Whether this node is to run a subscription: on a cluster one of those that host its type does. Should two of them think so for a moment,
+        the receivers drop what comes twice.
+        """
+        router = self._node.router
+        return router is None or router.sees_to(f"{TYPE}/{name}", name.rpartition(".")[0])
+
+    async def _review(self) -> None:
+        """The cluster has changed: give up those subscriptions that are another node's now, and take up those that have become this one's."""
+        leaving = [name for name in self._running if not self._is_here(name)]
+        for subscription in [self._running.pop(name) for name in leaving]:
+            await subscription.close()
+        for host in tuple(self._node.hosts.values()):
+            if host.type.events:
+                await self._start_host(host)
 
     async def _deliver(self, host: Host, spec: ActionSpec, options: EventOptions, name: str, key: str, events: Sequence[Event]) -> None:
         """One turn of one agent; returns when it is durable, or known to have been done before."""

@@ -79,6 +79,7 @@ class Turn:
     begun = False
     open = False
     afar = False  # its code runs on another node; see door.py
+    arrived = False  # a delivery that came over the wire, and isn't sent on
     withdrawn = False
     special = True  # may be special: `is_special` knows
     doomed: BaseException | None = None

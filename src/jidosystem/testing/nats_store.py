@@ -203,11 +203,11 @@ class SimulatedRecords(Records):
 class SimulatedLog(EventLog):
     """A node's log on a `SimulatedNats`."""
 
-    max_event_bytes = MemoryRecords().log.max_event_bytes
+    max_event_bytes = MemoryRecords().events.max_event_bytes
 
     def __init__(self, nats: SimulatedNats, node: str) -> None:
         self._way = _Way(nats, node)
-        self._log = nats.store.log
+        self._log = nats.store.events
         self._closing = asyncio.Event()
 
     def append(self, events: Sequence[Event], expected: int | None = None) -> Future[Sequence[int]]:
@@ -217,7 +217,7 @@ class SimulatedLog(EventLog):
 
     def read(self, after: int = 0, *, stream: str | None = None) -> AsyncIterator[Sequence[Event]]:
         """See `EventLog.read`."""
-        return self._way.pages("the log", lambda store: store.log.read(after, stream=stream))
+        return self._way.pages("the log", lambda store: store.events.read(after, stream=stream))
 
     async def follow(self, after: int = 0, *, stream: str | None = None) -> AsyncIterator[Sequence[Event]]:
         """See `EventLog.follow`; it may hear nothing for a long time."""
@@ -227,7 +227,7 @@ class SimulatedLog(EventLog):
 
     async def last(self, stream: str | None = None) -> int:
         """See `EventLog.last`."""
-        return await (await self._way.there("the end of the log")).log.last(stream)
+        return await (await self._way.there("the end of the log")).events.last(stream)
 
     async def close(self) -> None:
         """The node is gone; the log stays."""

@@ -29,8 +29,8 @@ from ..core.ids import Ids
 from ..core.observability import Meters
 from ..core.records import Records
 from ..runtime.agent import Agent
-from ..runtime.effects import Reminder
-from ..runtime.loading import casts_of
+from ..runtime.effects import CastEffect, Reminder
+from ..runtime.loading import effects_of
 from ..runtime.node import Node
 from .crash import bury
 from .faults import Faults, StoreFaults
@@ -130,6 +130,7 @@ class TestPlatform(Platform):
         if self._wants_file:
             self._temporary = await asyncio.to_thread(tempfile.TemporaryDirectory, prefix="jido-test-")
             self._url = f"sqlite:////{self._temporary.name.lstrip('/')}/test.db"
+            self._parts = assembly.parts_of(self._url)
         loop.explain.append(self._explain)
         try:
             return await self._begin()
@@ -292,7 +293,11 @@ class TestPlatform(Platform):
     async def pending_casts(self) -> list[PendingCast]:
         """Casts of committed turns that their senders' records still name: not taken yet, or taken and not yet noted."""
         return [
-            PendingCast(row.agent, cast.to, cast.action) async for page in self._inside().scan("pending") for row in page for cast in casts_of(row)
+            PendingCast(row.agent, effect.to, effect.action)
+            async for page in self._inside().scan("pending")
+            for row in page
+            for effect in effects_of(row)
+            if isinstance(effect, CastEffect)
         ]
 
 

@@ -117,6 +117,30 @@ async def test_what_others_wrote_is_no_hindrance_to_who_expects_nothing(log: Nat
 # -- limits ------------------------------------------------------------------------------------------------------
 
 
+async def test_what_an_emitter_has_appended_it_appends_once(log: NatsLog, other: NatsLog) -> None:
+    await log.append_once("A/a", 3, [event("s", 1), event("t", 2)])
+    for again in (3, 2, 1):
+        await other.append_once("A/a", again, [event("s", 99)])
+    await other.append_once("A/a", 7, [event("s", 3)])
+    await log.append_once("A/a", 8, [event("s", 4)])
+    await log.append_once("A/b", 1, [event("s", 5)])
+    assert await numbers(log) == await some(other, 5) == [1, 2, 3, 4, 5]
+    assert await numbers(log, stream="s") == [1, 3, 4, 5]
+
+
+async def test_of_nodes_that_append_the_same_one_does(log: NatsLog, other: NatsLog) -> None:
+    for number in range(1, 21):
+        await asyncio.gather(*(where.append_once("A/a", number, [event("s", number)]) for where in (log, other, log, other)))
+    assert await numbers(log) == [*range(1, 21)]
+
+
+async def test_who_expects_what_others_wrote_last_is_right(log: NatsLog, other: NatsLog) -> None:
+    for number in range(5):
+        for where in (log, other):
+            await where.append([event("s", number)], expected=await where.last("s"))
+    assert len(await numbers(log, stream="s")) == 10
+
+
 def large(size_bytes: int, number: int = 0) -> Event:
     return Event(f"e{number}", "test.happened", "test", "", 1.0, {"number": number, "text": "x" * size_bytes}, "s")
 

@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Sequence
 
 from ...core.errors import StoreUnavailable, StreamConflict, TooLarge
 from ...core.events import Event, decode_event, encode_event
-from ...core.log import EventLog
+from ...core.log import LogApart
 
 PAGE = 1_000
 
 
-class MemoryLog(EventLog):
+class MemoryLog(LogApart):
     """A position is an event's place in the list, from 1."""
 
     max_event_bytes = 64 * 1024 * 1024
@@ -21,6 +21,7 @@ class MemoryLog(EventLog):
     def __init__(self) -> None:
         self._blobs: list[bytes] = []
         self._streams: dict[str, list[int]] = {}
+        self._emitted: dict[str, int] = {}  # the last number of each emitter
         self._followers: dict[asyncio.Event, None] = {}  # in the order in which they came, so that a run can be had again
         self._closed = False
 
@@ -40,6 +41,11 @@ class MemoryLog(EventLog):
         else:
             future.set_result(self.add(events, blobs))
         return future
+
+    async def append_once(self, emitter: str, number: int, events: Sequence[Event]) -> None:
+        if self._emitted.get(emitter, 0) < number:
+            self.add(events, self.prepare(events))
+            self._emitted[emitter] = number
 
     def prepare(self, events: Sequence[Event], expected: int | None = None) -> list[bytes]:
         """Encode and check; raises what refuses the append, before anything is changed."""
@@ -114,7 +120,10 @@ class MemoryLog(EventLog):
         positions = self._streams.get(stream)
         return positions[-1] if positions else 0
 
-    def close(self) -> None:
+    async def close(self) -> None:
+        self.end()
+
+    def end(self) -> None:
         """End the followers."""
         self._closed = True
         for follower in self._followers:

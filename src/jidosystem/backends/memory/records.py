@@ -26,14 +26,14 @@ def _never_later(_committed: Committed | None, _error: BaseException | None) -> 
 
 
 class MemoryRecords(Records):
-    """The log is part of it: both change in one step."""
+    """The log is part of it: both change in one step. `apart`: it has none, as where records and log are two engines."""
 
     at_once = True
     max_head_bytes = 64 * 1024 * 1024
 
-    def __init__(self, clock: Clock | None = None) -> None:
+    def __init__(self, clock: Clock | None = None, *, apart: bool = False) -> None:
         self._clock = clock or SystemClock()
-        self._log = MemoryLog()
+        self._log, self._apart = MemoryLog(), apart
         self._heads: dict[str, tuple[int, bytes | None]] = {}
         self._rows: dict[str, dict[tuple[str, str], _Stored]] = {}  # agent -> (kind, name) -> row
         self._names: dict[str, list[tuple[str, str]]] = {}  # kind -> sorted (name, agent)
@@ -42,8 +42,13 @@ class MemoryRecords(Records):
         self._closed = False
 
     @property
-    def log(self) -> MemoryLog:
+    def events(self) -> MemoryLog:
+        """The log that lies beside the records, whether it commits with them or not."""
         return self._log
+
+    @property
+    def log(self) -> MemoryLog | None:
+        return None if self._apart else self._log
 
     def copy(self) -> MemoryRecords:
         """A store of its own that holds what this one holds now; nobody watches it."""
@@ -95,6 +100,8 @@ class MemoryRecords(Records):
         for row in rows:
             if row.create and head is not None and self._find(agent, row.kind, row.name) is not None:
                 raise RowExists(f"{agent} has a row {row.kind}/{row.name} already", agent=agent, kind=row.kind, name=row.name)
+        if events and self._apart:
+            raise StoreError(f"{agent}: events don't commit with records here; nothing was written")
         blobs = self._log.prepare(events) if events else []
         if head is None:
             self._drop_rows(agent)
@@ -233,7 +240,7 @@ class MemoryRecords(Records):
 
     async def close(self) -> None:
         self._closed = True
-        self._log.close()
+        self._log.end()
         for watchers in self._watchers.values():
             for _seen, grown in watchers:
                 grown.set()

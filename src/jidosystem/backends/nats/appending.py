@@ -44,23 +44,26 @@ class Names(NamedTuple):
         stream: name of the stream
         events: of this followed by a stream's token is an event
         parts: the subject of the parts of large events
+        marks: of this followed by an emitter's token: the number that it has emitted last
     """
 
     stream: str
     events: str
     parts: str
+    marks: str
 
 
 class Append:
     """Events of one call, as the messages that they become."""
 
-    __slots__ = ("expected", "future", "messages", "offsets", "size_bytes", "streams", "subjects")
+    __slots__ = ("expected", "future", "marked", "messages", "offsets", "size_bytes", "streams", "subjects")
 
     def __init__(self, events: Sequence[Event], expected: int | None, names: Names, token: Callable[[str], str], room_bytes: int, limit: int) -> None:
         self.expected = expected
         self.future: Future[Sequence[int]] = asyncio.get_running_loop().create_future()
         self.messages: list[tuple[str, bytes, int]] = []  # subject, payload, parts before it (-1: it is a part)
         self.offsets: list[int] = []
+        self.marked: tuple[int, ...] = ()  # where the mark of an emitter is, if it has one
         self.size_bytes = 0
         self.streams: dict[str, str] = {}  # subject -> stream, in order of appearance
         for event in events:
@@ -73,6 +76,13 @@ class Append:
         if len(self.messages) > MAX_BATCH:
             what = f"{len(events)} events at once are {len(self.messages)} messages, over {MAX_BATCH}"
             raise TooLarge(f"{what}; nothing was written", limit=MAX_BATCH)
+        self.subjects = tuple(self.streams)
+
+    def mark(self, emitter: str, subject: str, number: int, expected: int) -> None:
+        """Store with it that an emitter has emitted a number, on condition that its last mark is where it was."""
+        self.expected, self.marked = expected, (len(self.messages),)
+        self.messages.append((subject, str(number).encode(), 0))
+        self.streams = {subject: emitter} | self.streams
         self.subjects = tuple(self.streams)
 
     def _add(self, subject: str, blob: bytes, parts: str, room_bytes: int) -> None:
@@ -257,6 +267,9 @@ class Appender:
     async def _bases(self, appends: Sequence[Append]) -> dict[str, int]:
         """What each stream ends at, as far as we know; asked of the leader if we don't."""
         subjects = dict.fromkeys(subject for append in appends for subject in append.subjects)
+        for append in appends:  # who expects something else may know better: others append to the same streams
+            if append.expected is not None and self._last.get(append.subjects[0]) != append.expected:
+                self._last.pop(append.subjects[0], None)
         unknown = [subject for subject in subjects if subject not in self._last]
         ends = await asyncio.gather(*(self._jetstream.last_of(self._names.stream, subject) for subject in unknown))
         for subject, end in zip(unknown, ends, strict=True):
@@ -266,7 +279,7 @@ class Appender:
     def _stored(self, appends: Sequence[Append], first: int) -> None:
         ends: dict[str, int] = {}
         for append in appends:
-            for offset in append.offsets:
+            for offset in (*append.offsets, *append.marked):
                 ends[append.messages[offset][0]] = first + offset
             append.done(first)
             first += len(append.messages)

@@ -17,9 +17,9 @@ from typing import Any
 import msgspec
 from nats.nuid import NUID
 
-from ...core.errors import NodeUnreachable, RecordUnreadable, StoreUnavailable
+from ...core.errors import NodeUnreachable, RecordUnreadable, StoreUnavailable, StreamConflict
 from ...core.events import Event, decode_event
-from ...core.log import EventLog
+from ...core.log import LogApart
 from .appending import HEADER_BYTES, PARTS, Append, Appender, Names
 from .client import Headers
 from .connection import Connection, Notice, Subscription
@@ -64,7 +64,7 @@ class _Follower:
         self.wanted = 0  # it is known that there are events up to here
 
 
-class NatsLog(EventLog):
+class NatsLog(LogApart):
     """See the module. Made by `NatsLog.open`, which gives it a connection of its own."""
 
     max_event_bytes = 64 * 1024 * 1024
@@ -72,7 +72,7 @@ class NatsLog(EventLog):
 
     def __init__(self, connection: Connection, settings: LogSettings) -> None:
         cluster = connection.settings.cluster
-        self._names = Names(f"{cluster}_events", f"{cluster}.e.", f"{cluster}.p")
+        self._names = Names(f"{cluster}_events", f"{cluster}.e.", f"{cluster}.p", f"{cluster}.o.")
         self._hints = f"{cluster}.n.events"
         self._connection, self._settings = connection, settings
         self._jetstream = JetStream(connection, settings.read_timeout_s)
@@ -107,6 +107,24 @@ class NatsLog(EventLog):
         else:
             self._appender.put(append)
         return append.future
+
+    async def append_once(self, emitter: str, number: int, events: Sequence[Event]) -> None:
+        """An emitter's last number lies under a subject of its own and changes in the batch of its events, by compare-and-set."""
+        subject = self._names.marks + token(emitter)
+        while True:
+            self._check_open()
+            last = await self._jetstream.last_of(self._names.stream, subject)
+            if last is not None and int(last.payload) >= number:
+                return
+            room_bytes = self._connection.max_payload_bytes - HEADER_BYTES
+            append = Append(events, None, self._names, token, room_bytes, self.max_event_bytes)
+            append.mark(emitter, subject, number, 0 if last is None else last.sequence)
+            self._appender.put(append)
+            try:
+                await append.future
+            except StreamConflict:  # the same, by an earlier attempt or another node; or what was read was old
+                continue
+            return
 
     async def read(self, after: int = 0, *, stream: str | None = None) -> AsyncIterator[Sequence[Event]]:
         end, pause_s, limit = await self.last(stream), LAG_S[0], FIRST_PAGE
@@ -171,7 +189,8 @@ class NatsLog(EventLog):
 
     def _stream(self) -> dict[str, Any]:
         return {
-            "name": self._names.stream, "subjects": [f"{self._names.events}>", self._names.parts], "storage": "file", "retention": "limits",
+            "name": self._names.stream, "subjects": [f"{self._names.events}>", self._names.parts, f"{self._names.marks}>"],
+            "storage": "file", "retention": "limits",
             "discard": "new", "num_replicas": self._settings.replicas or self._jetstream.replicas, "max_bytes": self._settings.max_bytes,
             "deny_delete": True, "deny_purge": True, "allow_direct": True, "allow_atomic": True, "compression": "none",
         }  # fmt: skip

@@ -1,0 +1,247 @@
+"""Whose an agent is, on a cluster: claimed by compare-and-set on its record, kept while the node's lease lasts.
+
+The claim is the fence: it changes the revision, so that whoever had the agent before can't commit any more, whatever the
+clocks say. When to take an agent over is another question, and is decided by the view of the cluster: only from an owner
+that is known to be void. A living owner is never claimed over. `decide` is pure; `Ownership` does what it says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..coordination.placement import place
+from ..core.errors import CommitUnknown, Conflict, JidoError, Moved, NoHost, StoreError, StoreUnavailable, describe
+from ..core.records import Record
+from ..distribution.frames import Frame
+from ..distribution.members import Member, View
+from .head import Head, Marks, Owner, decode_head, encode_head
+from .loading import effects_after
+from .status import Status
+
+if TYPE_CHECKING:
+    from .activation import Activation
+    from .host import Host
+    from .node import Node
+
+ATTEMPTS = 20
+"""How often a claim that others spoil is tried again before its callers are told."""
+
+
+class Cluster(Protocol):
+    """What the runtime asks of the membership of its node."""
+
+    @property
+    def owner(self) -> Owner:
+        """This node, and which life of it."""
+        ...
+
+    def wait_serving(self) -> Awaitable[None]:
+        """Wait until it may serve."""
+        ...
+
+    @property
+    def view(self) -> View:
+        """The cluster as it is known here."""
+        ...
+
+    def may_serve(self) -> bool:
+        """Whether the node's lease lasts: past it no turn starts and no answer that proves nothing leaves."""
+        ...
+
+    def find_out(self, owner: Owner) -> Awaitable[bool]:
+        """Whether an owner that the view doesn't know is void, asked of the store; if nobody knows, it is made so, which takes a while."""
+        ...
+
+    def request(self, member: Member, frame: Frame, deadline: float) -> Awaitable[Frame]:
+        """Ask another node. `NodeUnreachable`, `NodeBusy`: it hasn't heard; `OutcomeUnknown`: it may have, at the latest once that node is void."""
+        ...
+
+
+class Claim(Enum):
+    """What to do about an agent that is asked for here."""
+
+    TAKE = "take it"
+    LEAVE = "its owner lives"
+    ASK = "nobody here knows its owner"
+
+
+def decide(owner: Owner | None, me: Owner, view: View) -> Claim:
+    """What to do about an agent whose record names an owner."""
+    if owner is None or owner == me or view.is_void(owner.node, owner.incarnation):
+        return Claim.TAKE
+    member = view.get(owner.node)
+    return Claim.LEAVE if member is not None and member.incarnation == owner.incarnation else Claim.ASK
+
+
+def claimed(host_version: int, record: Record | None, me: Owner | None) -> bytes:
+    """The head of a claim: what stood there under a new owner; a head without state where nothing did."""
+    if record is None:
+        return encode_head(host_version, 0, None, None, me)
+    if record.head is None:
+        return encode_head(host_version, 0, None, Marks(effects=effects_after(record.revision)), me)
+    head = decode_head(record.head, record.agent)
+    return encode_head(head.version, head.turns, head.state, head.marks, me)
+
+
+class Ownership:
+    """The claims of one node."""
+
+    __slots__ = ("_held", "_node", "_waiting", "cluster", "draining")
+
+    def __init__(self, node: Node, cluster: Cluster) -> None:
+        self._node, self.cluster = node, cluster
+        self._held: list[tuple[Activation, Any, Any]] = []
+        self._waiting = False
+        self.draining = False  # takes no new agents, and gives away those that it has
+
+    # -- claiming --------------------------------------------------------------------------------------------
+
+    async def load(self, host: Host, key: str, told: Callable[[Record | None, BaseException | None], None]) -> None:
+        """Claim an agent and tell its record as it is now: nobody but this node commits to it from here on. Tells `Moved` if it lives elsewhere."""
+        try:
+            record = await self._claim(host, host.prefix + key)
+        except JidoError as error:
+            told(None, error)
+        else:
+            told(record, None)
+
+    async def _claim(self, host: Host, address: str) -> Record:
+        records = self._node.records
+        for _ in range(ATTEMPTS):
+            record = await records.read(address)
+            me = self.cluster.owner
+            if not self.cluster.may_serve():
+                await self.cluster.wait_serving()
+                continue
+            owner = owner_of(record)
+            claim = decide(owner, me, self.cluster.view)
+            if owner is not None and claim is Claim.ASK:
+                claim = Claim.TAKE if await self.cluster.find_out(owner) else Claim.LEAVE
+            if owner is not None and claim is Claim.LEAVE:
+                raise Moved(f"{address} lives on node {owner.node}", agent=address, owner=owner.node, incarnation=owner.incarnation)
+            self._check_place(host, address, owner)
+            head = claimed(host.type.version, record, None if self.draining else me)
+            try:
+                committed = await records.commit(address, 0 if record is None else record.revision, head)
+            except (Conflict, CommitUnknown):
+                continue  # somebody else was here, or it was we: the record tells
+            if self.draining:  # it was this node's, or a void one's, and is nobody's now
+                continue
+            return Record(address, committed.revision, head)
+        raise StoreUnavailable(f"{address} couldn't be claimed: others write its record all the time", agent=address)
+
+    def _check_place(self, host: Host, address: str, owner: Owner | None) -> None:
+        """Raise `Moved` for an agent that is nobody's, or a void node's, and belongs elsewhere: whoever asked here didn't know better."""
+        if owner is not None and owner == self.cluster.owner:
+            return
+        try:
+            member = place(address, self.cluster.view, host.type.version)
+        except NoHost as nobody:
+            if self.draining:
+                raise Moved(str(nobody), agent=address, owner="", incarnation=0) from nobody
+            return
+        if member.name != self.cluster.owner.node:
+            raise Moved(f"{address} belongs on node {member.name}", agent=address, owner=member.name, incarnation=member.incarnation)
+
+    # -- giving away -----------------------------------------------------------------------------------------
+
+    async def give_away(self, activation: Activation) -> bool:
+        """Let a live agent go to another node: what runs ends, `on_terminate` runs, its record is nobody's, and what waits goes after it. Whether
+        it has gone; it doesn't go while it is paused by a crash, or while a commit's outcome is being looked up.
+        """
+        host, key = activation.host, activation.key
+        if activation.status not in (Status.LIVE, Status.PAUSED) or host.live.get(key) is not activation:
+            return False
+        activation.leave()
+        if activation.extra is not None:
+            activation.extra.cancel_timers()
+        if host.type.sensors:
+            await self._node.sensors.ended(activation)
+        await activation.at_rest()
+        await host.go(activation, away=True)
+        return True
+
+    async def give_back(self, activation: Activation) -> None:
+        """Write that an agent, whose turns have ended, is nobody's. If that can't be written it is claimed once this node is void."""
+        host = activation.host
+        marks = activation.extra.marks if activation.extra is not None else None
+        bare = host.is_bare_claim(activation)
+        head = None if bare else encode_head(host.type.version, activation.turns, activation.state, marks, None)
+        try:
+            committed = await self._node.records.commit(activation.address, activation.revision, head)
+        except StoreError as error:
+            self._node.log.warning("an agent couldn't be given back", agent=activation.address, error=describe(error))
+        else:
+            activation.revision = committed.revision
+
+    # -- what a lapsed lease holds back ----------------------------------------------------------------------
+
+    def may_serve(self) -> bool:
+        """Whether a turn may start and an answer leave. If not, what waits goes on as soon as the lease is renewed."""
+        if self.cluster.may_serve():
+            return True
+        if not self._waiting:
+            self._waiting = True
+            self._send_back()
+            self._node.own(self._resume_later())
+        return False
+
+    def refuse_arrivals(self, address: str) -> None:
+        """Raise `Moved` for what comes over the wire while the lease may be over: whoever sent it then knows that it didn't begin."""
+        if not self.may_serve():
+            raise _lost(address)
+
+    def _send_back(self) -> None:
+        """Likewise what has come and waits."""
+        for host in tuple(self._node.hosts.values()):
+            for activation in tuple(host.live.values()):
+                queue = activation.queue
+                for turn in queue.drain() if queue is not None else ():
+                    if turn.arrived or (turn.caller is not None and turn.caller.afar):
+                        turn.fail(_lost(activation.address))
+                    else:
+                        activation.enqueue(turn)
+
+    async def _resume_later(self) -> None:
+        try:
+            await self.cluster.wait_serving()
+        finally:
+            self._waiting = False
+        self._resume()
+
+    def hold(self, activation: Activation, turn: Any, value: Any) -> None:
+        """An answer that proves nothing, from a node whose lease may be over: it waits until that is known."""
+        self._held.append((activation, turn, value))
+
+    def _resume(self) -> None:
+        """The lease was renewed: what was held back goes on."""
+        held, self._held = self._held, []
+        for activation, turn, value in held:
+            activation.answer_when_durable(turn, value)
+        for host in tuple(self._node.hosts.values()):
+            for activation in tuple(host.live.values()):
+                if activation.queue:
+                    activation.proceed()
+
+    def lose(self) -> None:
+        """The lease is void: every agent of this node may be somebody else's by now. Their mailboxes go where they are."""
+        held, self._held = self._held, []
+        for activation, turn, _value in held:
+            turn.fail(_lost(activation.address))
+        for host in tuple(self._node.hosts.values()):
+            for activation in tuple(host.live.values()):
+                host.refuse(activation, _lost(activation.address))
+
+
+def owner_of(record: Record | None) -> Owner | None:
+    """The owner that a record names."""
+    if record is None or record.head is None:
+        return None
+    head: Head = decode_head(record.head, record.agent)
+    return head.owner
+
+
+def _lost(address: str) -> Moved:
+    return Moved(f"{address}: its node has lost its lease", agent=address, owner="", incarnation=0)

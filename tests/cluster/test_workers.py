@@ -1,0 +1,105 @@
+"""`jido run --workers`: a cluster of real processes on this machine, which outlives the loss of any of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("nats", reason="the extra `cluster` isn't installed")
+
+JIDO = [sys.executable, "-m", "jidosystem"]
+PROGRAM = """
+from jidosystem import Agent, action
+
+
+class Counter(Agent):
+    value: int = 0
+
+    @action
+    async def add(self, amount: int = 1) -> int:
+        self.value += amount
+        return self.value
+"""
+PATIENCE_S = 60
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    (tmp_path / "counter.py").write_text(PROGRAM)
+    return dict(os.environ) | {"XDG_RUNTIME_DIR": str(tmp_path)}
+
+
+@pytest.fixture
+def run(tmp_path: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
+    command = [*JIDO, "run", "counter.py", "--workers", "2", "--json"]
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        if process.poll() is None:
+            process.terminate()
+
+
+def nodes(run: subprocess.Popen[str], count: int) -> dict[str, int]:
+    """The pids of the next nodes that stand, by name."""
+    assert run.stdout is not None
+    said = [json.loads(run.stdout.readline()) for _ in range(count)]
+    return {line["name"]: line["pid"] for line in said}
+
+
+def until(what: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not what():
+        assert time.monotonic() < deadline, "it didn't happen"
+        time.sleep(0.05)
+
+
+def is_there(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.timeout(180)
+def test_the_nodes_are_one_system_and_a_killed_one_comes_back(run: subprocess.Popen[str], tmp_path: Path, environment: dict[str, str]) -> None:
+    def add(node: str, key: str) -> int:
+        command = [*JIDO, "call", f"Counter/{key}", "add", "--node", node, "--key", f"{key}-{counts[key]}"]
+        answer = int(subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True, timeout=PATIENCE_S).stdout)
+        counts[key] += 1
+        return answer
+
+    counts = dict.fromkeys(["a", "b", "c", "d"], 0)
+    pids = nodes(run, 2)
+    assert set(pids) == {"counter-1", "counter-2"}
+    for node in pids:
+        for key in counts:
+            assert add(node, key) == counts[key]
+    os.kill(pids["counter-2"], signal.SIGKILL)
+    for key in counts:
+        assert add("counter-1", key) == counts[key]
+    again = nodes(run, 1)
+    assert set(again) == {"counter-2"}
+    for key in counts:
+        assert add("counter-2", key) == counts[key]
+    run.send_signal(signal.SIGINT)
+    assert run.wait(PATIENCE_S) == 130
+    until(lambda: not any(map(is_there, (pids["counter-1"], again["counter-2"]))))
+
+
+@pytest.mark.timeout(180)
+def test_a_program_that_never_stands_ends_the_run(tmp_path: Path, environment: dict[str, str]) -> None:
+    (tmp_path / "counter.py").write_text(PROGRAM + "\nraise RuntimeError('no')\n")
+    ended = subprocess.run(
+        [*JIDO, "run", "counter.py", "--workers", "2"], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ended.returncode == 1
+    assert "RuntimeError: no" in ended.stderr
+    assert "none of the nodes stays" in ended.stderr

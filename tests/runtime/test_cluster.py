@@ -1,0 +1,360 @@
+"""Several nodes on one store and one wire: agents are found, called, claimed and taken over wherever they are."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from jidosystem import Agent, Event, OutcomeUnknown, action, on_event, on_terminate
+from tests.runtime.cluster import Cluster, ClusterNode, cluster
+
+pytestmark = pytest.mark.jido
+
+
+class Counter(Agent):
+    value: int = 0
+
+    @action
+    async def add(self, amount: int = 1) -> int:
+        self.value += amount
+        self.emit("counter.added", {"key": self.key, "amount": amount})
+        return self.value
+
+    @action(readonly=True)
+    async def get(self) -> int:
+        return self.value
+
+    @action
+    async def pass_on(self, to: str, amount: int) -> int:
+        return await self.agent(Counter, to).add(amount)
+
+    @action
+    async def cast_on(self, to: str, amount: int) -> None:
+        self.cast(self.agent(Counter, to).add, amount)
+
+    @action
+    async def ring(self, after: float) -> None:
+        self.remind("rung", after=after, action=self.add, args={"amount": 100})
+
+
+class Tally(Agent):
+    total: int = 0
+
+    @on_event("counter.*", key="data.key")
+    async def count(self, event: Event) -> None:
+        self.total += event.data["amount"]
+
+    @action(readonly=True)
+    async def get(self) -> int:
+        return self.total
+
+
+class Resident(Agent, resident=True):
+    made: bool = False
+
+    @action
+    async def make(self) -> None:
+        self.made = True
+
+
+class Slow(Agent):
+    value: int = 0
+
+    @action
+    async def add(self) -> int:
+        await asyncio.sleep(20)
+        self.value += 1
+        return self.value
+
+    @action(readonly=True)
+    async def look(self) -> int:
+        await asyncio.sleep(5)
+        return self.value
+
+
+ALL = [Counter, Tally, Resident, Slow]
+KEYS = [f"k{n}" for n in range(20)]
+
+
+def elsewhere(node: ClusterNode, cls: type[Agent]) -> str:
+    """A key whose agent belongs on another node."""
+    return next(key for key in KEYS if not node.belongs_here(cls, key))
+
+
+async def is_soon(there: Cluster, node: ClusterNode, cls: type[Any], key: str, value: int) -> None:
+    for _ in range(100):
+        if await there.at(node, node.agent(cls, key).get()) == value:
+            return
+        await there.pass_time(0.1)
+    assert await there.at(node, node.agent(cls, key).get()) == value
+
+
+async def test_an_agent_is_the_same_from_every_node_and_lives_on_one() -> None:
+    async with cluster("a", "b", "c", agents=ALL) as there:
+        for node in there.now.values():
+            for key in KEYS:
+                await there.at(node, node.agent(Counter, key).add(1))
+        for key in KEYS:
+            a = there.now["a"]
+            assert await there.at(a, a.agent(Counter, key).get()) == 3
+            assert len(there.where(Counter, key)) == 1
+        assert {name for key in KEYS for name in there.where(Counter, key)} == {"a", "b", "c"}
+
+
+async def test_calls_casts_and_events_between_agents_cross_nodes() -> None:
+    async with cluster("a", "b", agents=ALL) as there:
+        a, b = there.now["a"], there.now["b"]
+        for key, to in pairwise(KEYS):
+            assert await there.at(a, a.agent(Counter, key).pass_on(to, 10)) >= 10
+            await there.at(b, b.agent(Counter, key).cast_on(to, 1))
+            await there.at(b, b.cast(b.agent(Counter, to).add, 5))
+            await there.at(b, b.cast(b.agent(Counter, to).add, 7, durable=True))
+        for to in KEYS[1:]:
+            await is_soon(there, b, Counter, to, 23)
+            await is_soon(there, a, Tally, to, 23)
+
+
+async def test_reminders_ring_on_the_node_of_their_agent() -> None:
+    async with cluster("a", "b", agents=ALL) as there:
+        a, b = there.now["a"], there.now["b"]
+        for key in KEYS:
+            await there.at(a, a.agent(Counter, key).ring(1))
+        for key in KEYS:
+            await is_soon(there, b, Counter, key, 100)
+
+
+async def test_agents_of_a_node_that_is_gone_are_taken_over_with_what_they_owe() -> None:
+    async with cluster("a", "b", "c", agents=ALL) as there:
+        a = there.now["a"]
+        for key in KEYS:
+            await there.at(a, a.agent(Counter, key).add(1))
+            await there.at(a, a.agent(Resident, key).make())
+            await there.at(a, a.agent(Counter, key).ring(10))
+        theirs = [key for key in KEYS if there.where(Resident, key) == ["b"]]
+        there.kill("b")
+        for key in KEYS:
+            assert await there.at(a, a.agent(Counter, key).add(1)) == 2
+        await there.until(lambda: all(there.where(Resident, key) for key in theirs), 5)
+        for key in KEYS:
+            await is_soon(there, a, Counter, key, 102)
+            await is_soon(there, a, Tally, key, 102)
+
+
+async def test_a_call_that_was_in_its_turn_on_a_node_that_goes_is_told_as_soon_as_that_is_known() -> None:
+    async with cluster("a", "b", agents=ALL) as there:
+        a, b = there.now["a"], there.now["b"]
+        key = elsewhere(a, Slow)
+        plain = there.at(a, a.agent(Slow, key).add())
+        await there.until(lambda: key in b.alive(Slow) and b.alive(Slow)[key].writer is not None)
+        there.kill("b")
+        began = there.loop.time()
+        with pytest.raises(OutcomeUnknown):
+            await plain
+        assert 2 < there.loop.time() - began < 5, "not before the node is known to be gone, and not at the call's deadline"
+
+
+async def test_calls_that_only_read_or_have_a_key_go_on_elsewhere_when_their_node_goes() -> None:
+    async with cluster("a", "b", agents=ALL) as there:
+        a, b = there.now["a"], there.now["b"]
+        key = elsewhere(a, Slow)
+        reading = there.at(a, a.agent(Slow, key).look())
+        await there.until(lambda: key in b.alive(Slow) and b.alive(Slow)[key].readers)
+        keyed = there.at(a, a.call(a.agent(Slow, key).add, idempotency_key="once", timeout=60))
+        await there.pass_time(0.5)
+        there.kill("b")
+        assert await reading in (0, 1), "before or after the other"
+        assert await keyed == 1
+
+
+async def test_a_node_that_leaves_in_order_fails_no_call() -> None:
+    async with cluster("a", "b", agents=ALL) as there:
+        a = there.now["a"]
+        stop = False
+
+        async def callers(key: str) -> int:
+            calls = 0
+            while not stop:
+                await a.agent(Counter, key).add(1)
+                calls += 1
+                await asyncio.sleep(0.01)
+            return calls
+
+        running = [there.at(a, callers(key)) for key in KEYS]
+        await there.pass_time(1)
+        await there.leave("b")
+        await there.pass_time(1)
+        stop = True
+        for key, task in zip(KEYS, running, strict=True):
+            assert await there.at(a, a.agent(Counter, key).get()) == await task
+
+
+async def test_a_node_without_its_lease_answers_nothing_old_and_lets_go_of_its_agents() -> None:
+    async with cluster("a", "b", agents=ALL) as there:
+        a, b = there.now["a"], there.now["b"]
+        key = elsewhere(a, Counter)
+        await there.at(a, a.agent(Counter, key).add(1))
+        b.records.silent = True  # the store is out of its reach, the wire isn't
+        await there.until(lambda: not b.serves())
+        reading = there.at(b, b.agent(Counter, key).get())
+        assert await there.at(a, a.agent(Counter, key).add(1)) == 2, "it hadn't begun, so it goes to whoever takes the agent over"
+        assert there.where(Counter, key)[0] == "a"
+        assert not reading.done()
+        b.records.silent = False
+        assert await reading == 2
+        await there.until(b.serves, 10)
+        assert there.where(Counter, key) == ["a"]
+
+
+async def test_a_node_that_stood_still_for_long_answers_nothing_old_and_joins_again() -> None:
+    async with cluster("a", "b", agents=ALL) as there:
+        a, b = there.now["a"], there.now["b"]
+        key = elsewhere(a, Counter)
+        await there.at(a, a.agent(Counter, key).add(1))
+        there.nodes.pause("b")
+        reading = there.at(b, b.agent(Counter, key).get())
+        await there.pass_time(10)
+        for _ in range(3):
+            await there.at(a, a.agent(Counter, key).add(1))
+        there.nodes.resume("b")
+        assert await reading == 4
+        assert there.where(Counter, key) == ["a"]
+        await there.until(b.serves, 10)
+
+
+async def test_a_commit_that_was_under_way_when_its_node_stood_still_comes_too_late() -> None:
+    async with cluster("a", "b", agents=ALL) as there:
+        a, b = there.now["a"], there.now["b"]
+        key = elsewhere(a, Slow)
+        adding = there.at(b, b.agent(Slow, key).add())
+        await there.until(lambda: key in b.alive(Slow) and b.alive(Slow)[key].writer is not None)
+        there.nodes.pause("b")
+        await there.pass_time(10)
+        assert await there.at(a, a.agent(Slow, key).look()) == 0
+        there.nodes.resume("b")
+        with pytest.raises(Exception, match=r"rolled back|written by somebody else|lost its lease"):
+            await adding
+        assert await there.at(a, a.agent(Slow, key).look()) == 0
+
+
+async def test_what_is_done_to_agents_is_done_where_they_are() -> None:
+    async with cluster("a", "b", agents=ALL) as there:
+        a, b = there.now["a"], there.now["b"]
+        for key in KEYS:
+            here, beyond = a.agent(Counter, key), b.agent(Counter, key)
+            await there.at(a, here.add(3))
+            info = await there.at(b, b.agents.describe(beyond))
+            assert (info.state, info.fields, info.node) == ("live", {"value": 3}, there.where(Counter, key)[0])
+            await there.at(b, b.agents.stop(beyond))
+            assert there.where(Counter, key) == []
+            await there.at(a, a.agents.start(Counter, key))
+            await there.at(b, b.agents.pause(beyond))
+            assert (await there.at(a, a.agents.describe(here))).state == "paused"
+            await there.at(b, b.agents.resume(beyond))
+            assert await there.at(a, here.get()) == 3
+            await there.at(b, b.agents.restart(beyond))
+            await there.at(b, b.agents.delete(beyond))
+            assert await there.at(a, here.get()) == 0
+
+
+async def test_idempotency_keys_hold_across_nodes() -> None:
+    async with cluster("a", "b", "c", agents=ALL) as there:
+        for key in KEYS:
+            calls = [
+                there.at(node, node.call(node.agent(Counter, key).add, 1, idempotency_key="once")) for node in there.now.values() for _ in range(3)
+            ]
+            assert await asyncio.gather(*calls) == [1] * 9
+
+
+class Held(Agent):
+    """Counts its ends."""
+
+    value: int = 0
+    ends: int = 0
+
+    @action
+    async def add(self) -> int:
+        await asyncio.sleep(0.05)
+        self.value += 1
+        return self.value
+
+    @action(readonly=True)
+    async def get(self) -> int:
+        return self.value
+
+    @on_terminate
+    async def bye(self) -> None:
+        self.ends += 1
+
+    @action(readonly=True)
+    async def ended(self) -> int:
+        return self.ends
+
+
+async def calls_all_the_while(node: ClusterNode, stop: asyncio.Event) -> dict[str, int]:
+    """Adds to every agent, one call after another; how many were answered. Any that fails fails the test."""
+    answered = dict.fromkeys(KEYS, 0)
+
+    async def caller(key: str) -> None:
+        while not stop.is_set():
+            assert await node.agent(Held, key).add() == answered[key] + 1
+            answered[key] += 1
+
+    await asyncio.gather(*(caller(key) for key in KEYS))
+    return answered
+
+
+async def test_nodes_are_restarted_one_after_another_under_load_and_no_call_fails() -> None:
+    async with cluster("a", "b", "c", "d", agents=[*ALL, Held]) as there:
+        d, stop = there.now["d"], asyncio.Event()
+        for key in KEYS:
+            await there.at(d, d.agent(Resident, key).make())
+        calling = there.at(d, calls_all_the_while(d, stop))
+        for name in ("a", "b", "c"):
+            await there.pass_time(3)
+            assert any(there.where(Held, key) == [name] for key in KEYS)
+            await there.leave(name)
+            assert all(there.where(Resident, key) for key in KEYS), "who is to live uncalled lives at once where it went"
+            await there.pass_time(1)
+            await there.start(name)
+        await there.pass_time(5)
+        stop.set()
+        answered = await calling
+        for key in KEYS:
+            assert await there.at(d, d.agent(Held, key).get()) == answered[key]
+
+
+async def test_idle_agents_go_to_a_node_that_has_come() -> None:
+    async with cluster("a", "b", agents=[*ALL, Held]) as there:
+        a = there.now["a"]
+        for key in KEYS:
+            await there.at(a, a.agent(Held, key).add())
+            await there.at(a, a.agent(Resident, key).make())
+        busy = there.at(a, a.agent(Slow, "k0").add())
+        (c,) = await there.start("c")
+        theirs = [key for key in KEYS if c.belongs_here(Held, key)]
+        assert theirs
+        await there.until(lambda: all(there.where(Held, key) in ([], ["c"]) for key in theirs), 10)
+        await there.until(lambda: all(there.where(Resident, key) == ["c"] for key in KEYS if c.belongs_here(Resident, key)), 10)
+        for key in theirs:
+            assert await there.at(a, a.agent(Held, key).get()) == 1
+            assert await there.at(a, a.agent(Held, key).ended()) == 1
+            assert there.where(Held, key) == ["c"]
+        assert await busy == 1
+
+
+async def test_a_node_that_drains_has_no_agent_any_more_and_goes_on_calling() -> None:
+    async with cluster("a", "b", agents=[*ALL, Held]) as there:
+        a, b = there.now["a"], there.now["b"]
+        for key in KEYS:
+            await there.at(a, a.agent(Held, key).add())
+        slow = there.at(b, b.agent(Slow, elsewhere(a, Slow)).add())
+        await there.pass_time(1)
+        await there.at(b, b._node.ownership.cluster.drain())
+        assert await slow == 1, "what runs ends first"
+        assert not b.alive(Held)
+        for key in KEYS:
+            assert await there.at(b, b.agent(Held, key).add()) == 2
+            assert there.where(Held, key) == ["a"]
