@@ -17,6 +17,8 @@ class History:
         self.refused: dict[str, set[str]] = {}
         self.unknown: dict[str, set[str]] = {}
         self.winners: dict[tuple[str, int], list[str]] = {}
+        self.stale: list[str] = []
+        self._last: dict[str, int] = {}
         self.attempts = 0
         self.longest_s = 0.0
         self._numbers = itertools.count()
@@ -38,11 +40,14 @@ class History:
         """One attempt: read, then commit the list with one entry more. Whether it is known to have happened."""
         clock = asyncio.get_running_loop().time
         began_s = clock()
+        known = self._last.get(agent, 0)
         try:
             found = await records.read(agent)
         except StoreUnavailable:
             self.longest_s = max(self.longest_s, clock() - began_s)
             return False
+        if (0 if found is None else found.revision) < known:
+            self.stale.append(f"{agent} was read at {found}, and revision {known} had been acknowledged before")
         expected, entries = (0, []) if found is None else (found.revision, json.loads(found.head))
         entry = f"{writer}-{next(self._numbers)}"
         self.attempts += 1
@@ -58,6 +63,7 @@ class History:
             self.longest_s = max(self.longest_s, clock() - began_s)
         self.acknowledged.setdefault(agent, []).append((done.revision, entry))
         self.winners.setdefault((agent, expected), []).append(entry)
+        self._last[agent] = max(self._last.get(agent, 0), done.revision)
         self._more.set()
         return True
 
