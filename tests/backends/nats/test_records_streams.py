@@ -147,6 +147,25 @@ async def test_a_watch_sees_what_another_node_commits_and_removes(settings):
         await watcher.aclose()
 
 
+async def test_a_watch_that_is_given_up_leaves_nothing_behind_and_one_of_closed_records_ends(settings):
+    async with opened(settings, partitions=1) as records:
+        done = await records.commit("A/x", 0, b"0")
+        for _ in range(3):
+            watcher = aiter(records.watch("A/x"))
+            await anext(watcher)
+            await watcher.aclose()
+        assert not records._watching._watched
+        watcher = aiter(records.watch("A/x"))
+        assert (await anext(watcher)).revision == done.revision
+        waiting = asyncio.ensure_future(anext(watcher))
+        await asyncio.sleep(0)
+        await records.close()
+        with pytest.raises(StoreUnavailable):
+            await waiting
+        with pytest.raises(StoreUnavailable):
+            await anext(aiter(records.watch("A/x")))
+
+
 async def test_a_watch_without_hints_sees_the_last_change_all_the_same(settings):
     async with opened(settings, partitions=1, watch_period_s=0.1) as records, opened(settings) as others:
         watching = records._watching
@@ -383,6 +402,11 @@ async def test_a_damaged_record_is_named_and_its_neighbours_are_well(settings, c
         ]
         rows = await rows_of(records, "due")
         assert [(row.agent, row.damage is None) for row in rows] == [("A/a", True), ("A/b", False), ("A/c", True)]
+        assert [(row.agent, row.kind, row.damage is None) for row in await rows_of(records, "due", "1", "2")] == [
+            ("A/a", "due", True),
+            ("A/b", "due", False),
+            ("A/c", "due", True),
+        ]
         problems = await records.verify()
         assert len(problems) == 2 and all("A/b" in problem for problem in problems)
 

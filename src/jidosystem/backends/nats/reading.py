@@ -83,7 +83,7 @@ class Reading:
         partition = self._subjects.place(agent).partition
         for _ in range(TORN):
             found = await self.last_of(partition, subject)
-            if found is None or self._is_expired(found):
+            if found is None or not self.is_live(found.headers):
                 return None
             value = await self.value(partition, found)
             if value is not None:
@@ -136,6 +136,3 @@ class Reading:
     def is_live(self, headers: Mapping[str, str]) -> bool:
         """Whether a row's time hasn't come."""
         return not expired(headers, self._clock.time_s())
-
-    def _is_expired(self, found: Stored) -> bool:
-        return expired(found.headers, self._clock.time_s())

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from asyncio import Future
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -27,6 +27,7 @@ from .places import SWEEP, Subjects, is_head, is_part, name_in, root_of
 from .reading import Reading
 from .removal import Removal
 from .stored import BELOW, GONE, NONCE_BYTES, head_of, row_of
+from .subjects import text_of
 from .submission import Commit, Cutter, Piece
 from .watching import Watching
 
@@ -178,12 +179,12 @@ class NatsRecords(Records):
         found = await self._listing.newest(partition, [self._subjects.rows(partition, kind), self._subjects.sweeps(partition)])
         below = {root_of(subject): int(found.pop(subject).headers[BELOW]) for subject in [*found] if f".{SWEEP}." in subject}
         rows = []
-        for one in found.values():
+        async for one in _in_turns(found.values()):
             name = name_in(one.subject)
             dead = bool(below) and one.sequence < below.get(root_of(one.subject), 0)
             if not dead and (name is None or _between(name, start, end)) and self._reading.is_live(one.headers):
                 row = await self._row(partition, one)
-                if row is not None and _between(row.name, start, end):
+                if row is not None and (row.damage is not None or _between(row.name, start, end)):
                     rows.append(row)
         return rows
 
@@ -195,7 +196,8 @@ class NatsRecords(Records):
                 return StoredRow(stored.agent, stored.kind, stored.name, stored.value)
             value = await self._reading.row(stored.agent, stored.kind, stored.name)
         except RecordUnreadable as error:
-            return StoredRow(self._subjects.agent_in(one.subject), "", name_in(one.subject) or "", b"", str(error))
+            kind = text_of(one.subject.split(".")[4]) or ""
+            return StoredRow(self._subjects.agent_in(one.subject), kind, name_in(one.subject) or "", b"", str(error))
         return None if value is None else StoredRow(stored.agent, stored.kind, stored.name, value)
 
     async def scan_agents(self, type_name: str, after: str = "") -> AsyncIterator[Sequence[Record]]:
@@ -210,7 +212,7 @@ class NatsRecords(Records):
     async def _heads(self, partition: int, type_name: str, after: str) -> list[Record]:
         found = await self._listing.newest(partition, [self._subjects.heads(partition, type_name)])
         records = []
-        for one in found.values():
+        async for one in _in_turns(found.values()):
             if GONE not in one.headers:
                 record = await self._head(one)
                 if record is not None and record.agent > after and record.agent.startswith(f"{type_name}/"):
@@ -232,10 +234,8 @@ class NatsRecords(Records):
         counted = [self._listing.newest(number, [self._subjects.heads(number, type_name)], headers_only=True) for number in range(self.partitions)]
         return sum(GONE not in one.headers for found in await gathered(counted) for one in found.values())
 
-    async def watch(self, agent: str) -> AsyncIterator[Record]:
-        self._check_open()
-        async for record in self._watching.watch(agent):
-            yield record
+    def watch(self, agent: str) -> AsyncIterator[Record]:
+        return self._watching.watch(agent)
 
     # -- keeping house ---------------------------------------------------------------------------------------------
 
@@ -252,7 +252,7 @@ class NatsRecords(Records):
         self._check_open()
         problems: list[str] = []
         for number in range(self.partitions):
-            for one in (await self._listing.newest(number, [self._subjects.everything(number)])).values():
+            async for one in _in_turns((await self._listing.newest(number, [self._subjects.everything(number)])).values()):
                 problems += await self._checked(number, one)
         return problems
 
@@ -287,6 +287,14 @@ class NatsRecords(Records):
     def _check_open(self) -> None:
         if self._closed:
             raise StoreUnavailable("the records are closed; nothing was written")
+
+
+async def _in_turns(many: Iterable[Stored]) -> AsyncIterator[Stored]:
+    """All of them, with a pause for everybody else now and then."""
+    for number, one in enumerate(many):
+        if number % A_FEW == 0:
+            await asyncio.sleep(0)
+        yield one
 
 
 def _between(name: str, start: str, end: str | None) -> bool:

@@ -48,6 +48,7 @@ class Watching:
 
     async def watch(self, agent: str) -> AsyncIterator[Record]:
         """See `Records.watch`."""
+        self._check_open()
         seen: deque[Record] = deque(maxlen=BEHIND)
         grown = asyncio.Event()
         watched = self._watched.get(agent)
@@ -63,8 +64,7 @@ class Watching:
                 yield present
             while True:
                 if not seen:
-                    if self._closed:
-                        raise StoreUnavailable("the records are closed")
+                    self._check_open()
                     grown.clear()
                     await grown.wait()
                     continue
@@ -86,6 +86,10 @@ class Watching:
             await self._end(agent, watched)
             for _seen, grown in watched.watchers:
                 grown.set()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreUnavailable("the records are closed")
 
     async def _end(self, agent: str, watched: _Watched) -> None:
         if self._watched.get(agent) is watched:
