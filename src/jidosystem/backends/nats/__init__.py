@@ -1,1 +1,2 @@
-"""The cluster's adapters on NATS. Needs the extra `cluster`; read `docs/explanation/nats.md` for what each promises and how."""
+"""The cluster's adapters on NATS. Needs the extra `cluster`; `docs/explanation/wire-and-log-on-nats.md` and `records-on-nats.md` say
+what each promises and how."""

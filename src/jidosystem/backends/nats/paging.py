@@ -18,7 +18,8 @@ from .connection import Connection
 
 PAGE_MESSAGES = 1_000
 PAGE_BYTES = 2 * 1024 * 1024
-PAGE_S = 2.0
+SILENCE_S = 0.5
+"""So long nothing comes: the server that was to answer is gone, or paused."""
 
 
 class Raw(NamedTuple):
@@ -59,7 +60,10 @@ async def page(connection: Connection, stream: str, subject: str, first: int, li
     number, inbox = connection.listen(got.take)
     try:
         connection.publish(f"$JS.API.DIRECT.GET.{stream}", msgspec.json.encode(wanted), reply=inbox)
-        await asyncio.wait({got.ended}, timeout=PAGE_S)
+        seen = -1
+        while not got.ended.done() and len(got.messages) > seen:
+            seen = len(got.messages)
+            await asyncio.wait({got.ended}, timeout=SILENCE_S)
     finally:
         connection.deafen(number)
     status = got.ended.result() if got.ended.done() else ""
