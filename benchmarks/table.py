@@ -61,6 +61,7 @@ def _peer(name: str, module: str, function: str, figure: str = "", *, loops: tup
 
 
 ONE_LOOP = ("asyncio",)
+RAW = "raw nats-py"
 
 DIRECT = _limit("bare look-up and await", "bare", "direct_call")
 DIRECT_100 = _limit("bare, 100 tasks", "bare", "direct_call_100")
@@ -218,12 +219,33 @@ def rows(python: tuple[int, int]) -> tuple[Row, ...]:
             "ready", "Platform ready on SQLite", "ms", _ours("startup", "platform_ready", loops=ONE_LOOP),
             (), (), (Bar(100, lower=True),), (Bar(30, lower=True),), lower=True,
         ),
+        _on_nats("cluster-ask-1", "call to another node, nothing changed, 1 caller", "ask_1", 1 / 1.4, 1 / 1.15),
+        _on_nats("cluster-ask-64", "the same, 64 callers", "ask_64", 0.65, 0.85),
+        _on_nats("cluster-durable-64", "durable call on the owning node, 64 callers over 64 agents, 500 bytes", "durable_64", 0.85, 1.0),
+        _on_nats("cluster-claims", "claims of 10,000 agents", "claims", 0, 0, (Bar(8_000),), (Bar(15_000),)),
+        _on_nats("cluster-publish", "durable publish, 64 publishers", "publish_64", 0.80, 1.2),
+        Row(
+            "cluster-start", "three NATS servers and three nodes, to the first durable call", "s", _ours("cluster", "start", loops=ONE_LOOP),
+            (), (), (Bar(10, lower=True),), (Bar(5, lower=True),), lower=True,
+        ),
+        Row(
+            "cluster-join", "one more node, to a durable call", "s", _ours("cluster", "start", "one more", loops=ONE_LOOP),
+            (), (), (Bar(2, lower=True),), (Bar(0.7, lower=True),), lower=True,
+        ),
         _command("cli-help", "jido --help", "help_time", 250),
         _command("cli-call", "jido call", "call_time", 350),
         _command("cli-ps", "jido ps on 100,000 agents", "ps_time", 500),
         _command("cli-dev", "jido dev, back after a save", "reload_time", 1_000),
         Row("flights", "flights, whole year, durable, 1,000 callers", "/s", _ours("flights", "year"), (), (), (Bar(3_000),), (Bar(6_000),)),
     )  # fmt: skip
+
+
+def _on_nats(
+    name: str, title: str, function: str, must: float, aim: float, bars: tuple[Bar, ...] = (), aims: tuple[Bar, ...] = ()
+) -> Row:  # fmt: skip
+    """A row of the cluster, against nats-py doing the same."""
+    limit = Source(RAW, "benchmarks.ours.cluster", function, RAW)
+    return Row(name, title, "/s", _ours("cluster", function), (limit,), (), bars or (Bar(must, of=RAW),), aims or (Bar(aim, of=RAW),))
 
 
 def _command(name: str, title: str, function: str, bar_ms: int) -> Row:
