@@ -184,6 +184,7 @@ class Platform:
             node.host_of(cls)
         if joined is not None:
             await joined.join()
+            node.own(config.follow())
         await bus.start()
         stack.push_async_callback(bus.close)
         stack.push_async_callback(subscriptions.close)

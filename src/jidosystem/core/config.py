@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -32,7 +32,7 @@ from .config_schema import (
     value_at,
 )
 from .config_sources import from_environment, from_file, from_keywords
-from .errors import Conflict, InvalidConfig, RecordUnreadable, describe
+from .errors import Conflict, InvalidConfig, RecordUnreadable, StoreError, describe
 from .events import matcher, set_field
 from .near import near
 from .observability import logger
@@ -46,8 +46,11 @@ if TYPE_CHECKING:
 ADDRESS = "jido.config/cluster"
 MAX_HISTORY = 200
 CLOSE_GRACE_S = 5.0
+LOOK_EVERY_S = 0.8
+"""How often a node of a cluster reads the stored updates again: what another has changed is to be here within a second, and a watch may be silent."""
 MISSPELT = 0.8
 """How like one of the platform's own sections a name is to be a misspelling of it: `agent` is, `payments` isn't."""
+T = TypeVar("T")
 OnChange = Callable[[str, Any, Any], Awaitable[None] | None]
 Change = tuple[str, Any, Any]
 
@@ -113,7 +116,7 @@ class Config:
         self._records: Records | None = None
         self._clock: Clock | None = None
         self._lock = asyncio.Lock()
-        self._changing: set[asyncio.Task[int]] = set()
+        self._changing: set[asyncio.Task[Any]] = set()
         self._lines = logger("jidosystem.config")
         self._live: dict[str, Any] = {}
         for setting in self._given:
@@ -219,8 +222,8 @@ class Config:
 
     @leaves_at_once
     def on_change(self, pattern: str, callback: OnChange) -> ConfigWatch:
-        """Call `callback(path, old, new)`, a function or coroutine function, after a change of a path that fits the pattern (`agents.*`, `**`).
-        What it raises is logged and undoes nothing.
+        """Call `callback(path, old, new)`, a function or coroutine function, after a change of a path that fits the pattern (`agents.*`, `**`),
+        on a cluster also of one that another node has made. What it raises is logged and undoes nothing.
         """
         entry = (matcher(pattern), callback)
         self._callbacks.append(entry)
@@ -259,12 +262,38 @@ class Config:
         self._stored = dict(history[-1].values) if history else {}
         return self._apply({name: self._built(name, self._fitting(name)) for name in self._models})
 
+    async def follow(self, every_s: float = LOOK_EVERY_S) -> None:
+        """Apply and tell what other nodes store, without end. A read that is late is given up for a new one: the store may just be back."""
+        told = ""
+        while True:
+            await asyncio.sleep(every_s)
+            try:
+                await self._look(every_s)
+            except (StoreError, RecordUnreadable, TimeoutError) as error:
+                if describe(error) != told:
+                    told = describe(error)
+                    self._lines.warning("what other nodes have changed of the configuration can't be read just now", error=told)
+            else:
+                told = ""
+
+    async def _look(self, patience_s: float) -> None:
+        assert self._records is not None
+        async with asyncio.timeout(patience_s):
+            record = await self._records.read(ADDRESS)
+        if record is not None and record.revision > self._revision:
+            async with self._lock:  # a change of this node's own tells what it has changed
+                changes = self.take(record)
+            self._see_through(self._tell(changes))
+
+    def _see_through(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        self._changing.add(task)
+        task.add_done_callback(self._changing.discard)
+        return task
+
     async def _change(self, path: str, decide: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
         """Seen through even if whoever asks gives up: what is stored is applied and told."""
-        change = asyncio.create_task(self._store_and_tell(path, decide))
-        self._changing.add(change)
-        change.add_done_callback(self._changing.discard)
-        return await asyncio.shield(change)
+        return await asyncio.shield(self._see_through(self._store_and_tell(path, decide)))
 
     async def _store_and_tell(self, path: str, decide: Callable[[dict[str, Any]], dict[str, Any]]) -> int:
         async with self._lock:
