@@ -20,6 +20,7 @@ from jidosystem.distribution.frames import (
     CallFrame,
     ErrorFrame,
     Frame,
+    NodeFrame,
     PingFrame,
     PongFrame,
     ReplyFrame,
@@ -46,6 +47,7 @@ frames: st.SearchStrategy[Frame] = (
     calls
     | st.builds(ReplyFrame, result=st.binary(max_size=50))
     | st.builds(ErrorFrame, code=words, message=words, fields=st.dictionaries(words, plain_values, max_size=3))
+    | st.builds(NodeFrame, ask=st.sampled_from(["live", "count", "redrive"]), about=words, after=words, limit=wholes)
     | st.builds(PingFrame)
     | st.builds(PongFrame, node=node_names, incarnation=wholes, serving=st.booleans())
     | st.builds(BeatFrame, node=node_names, incarnation=wholes, revision=wholes, end=st.sampled_from(["", "left", "void"]))

@@ -10,7 +10,6 @@ from ..core.errors import InvalidArguments, NoHost, NotYetAvailable
 from ..core.ids import check_key
 from ..core.near import near_or_all, one_of
 from ..core.traces import Leaving, leaves
-from ..distribution.frames import Order
 from ..runtime.agent import Agent
 from ..runtime.control import AgentInfo
 from ..runtime.host import Host
@@ -51,7 +50,7 @@ class Agents:
                 part = "worker processes" if name == "isolation" else "the resource manager"
                 raise NotYetAvailable(f"agents.start({cls.__name__}, {key!r}, {name}=…) comes with {part}; leave it out for now")
         host = self._node.host_of(cls)
-        await self._order("start", host, check_key(key))
+        await self._node.control.order("start", host, check_key(key))
         ref: A = host.ref(key)
         return ref
 
@@ -60,7 +59,7 @@ class Agents:
         """Run what was accepted, then `@on_terminate`; the agent is passive then, its children too. The next call activates it again. No error if
         it isn't live.
         """
-        await self._node.see_through(self._order("stop", *self._target(ref)))
+        await self._node.see_through(self._node.control.order("stop", *self._target(ref)))
 
     @leaves
     async def delete(self, ref: Agent) -> None:
@@ -68,22 +67,22 @@ class Agents:
         children are told durably and go each in a turn of its own, also after a crash. Casts that it has sent are still delivered. An agent
         whose record can't be read can't be deleted: `RecordUnreadable`.
         """
-        await self._node.see_through(self._order("delete", *self._target(ref)))
+        await self._node.see_through(self._node.control.order("delete", *self._target(ref)))
 
     @leaves
     async def restart(self, ref: Agent) -> None:
         """Drop the activation and make a new one from the record. Forgives its crashes and ends the state "failed". Calls that wait go on waiting."""
-        await self._node.see_through(self._order("restart", *self._target(ref)))
+        await self._node.see_through(self._node.control.order("restart", *self._target(ref)))
 
     @leaves
     async def pause(self, ref: Agent) -> None:
         """Durably let calls wait until their deadline; reminders and deliveries stay where they are. A paused agent stays so across restarts."""
-        await self._node.see_through(self._order("pause", *self._target(ref)))
+        await self._node.see_through(self._node.control.order("pause", *self._target(ref)))
 
     @leaves
     async def resume(self, ref: Agent) -> None:
         """Let a paused agent go on with what waits. No error if it isn't paused."""
-        await self._node.see_through(self._order("resume", *self._target(ref)))
+        await self._node.see_through(self._node.control.order("resume", *self._target(ref)))
 
     @leaves
     async def scale(self, cls: type[Agent], count: int) -> None:
@@ -95,21 +94,21 @@ class Agents:
         """What is known of one agent, with its durable fields as last committed or ended by a turn. Doesn't wake it. Raises `RecordUnreadable`,
         `StateMismatch`, `NoHost`.
         """
-        info = await self._order("describe", *self._target(ref))
+        info = await self._node.control.order("describe", *self._target(ref))
         assert info is not None
         return info
 
     @leaves
     async def list(self, *, type: type[Agent] | str | None = None, node: str | None = None, state: str | None = None) -> builtins.list[AgentInfo]:  # noqa: A002 - the contract's name
-        """Agents that have a record, in order of their keys, then those that are only in memory; without `fields`. Reads the store: meant for
-        looking, not for each call. `type`: a class or the name of one that is hosted, else `NoHost`; None: all that this platform hosts.
+        """Agents that have a record or are in memory, on a cluster those of all nodes, in order of their keys; without `fields`. Reads the store:
+        meant for looking, not for each call. `type`: a class or the name of one that is hosted, else `NoHost`; None: all that this platform hosts.
         `state`: one of those of `AgentInfo`, else `InvalidArguments`.
         """
         if state is not None and state not in STATES:
             raise InvalidArguments(f"state={state!r}: {one_of(state, STATES)}", path="$.state")
         found: list[AgentInfo] = []
         for host in self._hosts(type):
-            found += [info async for info in self._node.control.list_agents(host, state) if node is None or info.node == node]
+            found += [info async for info in self._node.listing.agents(host, state=state) if node is None or info.node == node]
         return found
 
     async def watch(self, ref: Agent) -> AsyncIterator[tuple[Mapping[str, Any] | None, int]]:
@@ -120,11 +119,6 @@ class Agents:
         with Leaving(self._node_name):
             async for seen in self._node.control.watch(*self._target(ref)):
                 yield seen
-
-    async def _order(self, order: Order, host: Host, key: str) -> AgentInfo | None:
-        """Have it done where the agent is."""
-        node = self._node
-        return await (node.control.orders[order](host, key) if node.router is None else node.router.order(host, key, order))
 
     def _hosts(self, kind: type[Agent] | str | None) -> builtins.list[Host]:
         if kind is None:

@@ -32,6 +32,9 @@ _Whole = Annotated[int, msgspec.Meta(ge=0)]
 Order: TypeAlias = Literal["start", "stop", "delete", "restart", "pause", "resume", "describe"]
 
 
+Ask: TypeAlias = Literal["live", "count", "redrive"]
+
+
 class CallFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="call"):
     """A request to run an action. `args` are encoded by name; `timeout_s` is what is left of the caller's patience, since
     clocks of different machines can't be compared; `chain` names the agents in mid-turn behind the call, first caller first."""
@@ -83,6 +86,17 @@ class AgentFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
     order: Order
 
 
+class NodeFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="node"):
+    """Something asked of a node itself, answered by a `ReplyFrame`: "live", its live agents of a type (`about`), at most `limit` after a key;
+    "count", how many of each type live there (`about`: types, with commas between); "redrive", a dead letter (`about`: its id).
+    """
+
+    ask: Ask
+    about: str = ""
+    after: str = ""
+    limit: _Whole = 0
+
+
 class ReplyFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="reply"):
     """The durable answer of a call, encoded."""
 
@@ -121,7 +135,7 @@ class BeatFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     end: Literal["", "left", "void"] = ""
 
 
-Frame: TypeAlias = CallFrame | CastFrame | DeliveryFrame | AgentFrame | ReplyFrame | ErrorFrame | PingFrame | PongFrame | BeatFrame
+Frame: TypeAlias = CallFrame | CastFrame | DeliveryFrame | AgentFrame | NodeFrame | ReplyFrame | ErrorFrame | PingFrame | PongFrame | BeatFrame
 _decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
 
 

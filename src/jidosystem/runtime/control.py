@@ -13,8 +13,10 @@ from ..core.clock import utc_from
 from ..core.errors import AgentFailed, JidoError, RecordUnreadable
 from ..core.ids import split_address
 from ..core.near import nearest
+from ..core.records import Record
 from ..core.schedule import next_due
 from ..core.shown import one_line, short, table
+from ..distribution.frames import Order
 from .deliveries import give_back
 from .effects import Reminder
 from .head import ACTIVE, FAILED, PAUSED, decode_head
@@ -115,6 +117,11 @@ class Control:
             "describe": self.describe,
         }  # fmt: skip
 
+    def order(self, order: Order, host: Host, key: str) -> Coroutine[Any, Any, AgentInfo | None]:
+        """Have one of them done where the agent is: here or on another node."""
+        router = self._node.router
+        return self.orders[order](host, key) if router is None else router.order(host, key, order)
+
     async def start(self, host: Host, key: str) -> None:
         """Activate an agent now."""
         await host.find(key).ready()
@@ -125,6 +132,7 @@ class Control:
         if activation is not None and activation.status is Status.DELETING:
             return
         if activation is None:
+            await self._record_of(host, key)
             rows = await self._node.records.read_rows(host.prefix + key, "child")
             await self._node.family.stop_all([row.value.decode() for row in rows])
             return
@@ -253,55 +261,11 @@ class Control:
         """One agent, live or not, with its durable fields. `RecordUnreadable` if its record can't be read."""
         activation = host.live.get(key)
         if activation is not None and activation.instance is not None and activation.status != Status.GONE:
-            return self._of_live(host, activation, fields=True)
+            return self.of_live(host, activation, fields=True)
         return await self._of_record(host, key)
 
-    async def list_agents(self, host: Host, state: str | None) -> AsyncIterator[AgentInfo]:
-        """Every agent of a type that has a record or is live, in order of key for those stored; fields left out."""
-        seen: set[str] = set()
-        async for page in self._node.records.scan_agents(host.type.name):
-            for record in page:
-                key = record.agent.partition("/")[2]
-                seen.add(key)
-                live = host.live.get(key)
-                info = self._of_live(host, live) if live is not None else self._of_head(host, key, record.revision, record.head or b"", record.damage)
-                if state is None or info.state == state:
-                    yield info
-        for key, activation in tuple(host.live.items()):
-            if key not in seen:
-                info = self._of_live(host, activation)
-                if state is None or info.state == state:
-                    yield info
-
-    async def page(self, host: Host, after: str, limit: int, state: str | None) -> list[AgentInfo]:
-        """The first agents of a type by key, those with a record and live ones without, after a key: at most `limit` of them."""
-        unstored = sorted(key for key, activation in host.live.items() if activation.revision == 0 and key > after)
-        found: list[AgentInfo] = []
-
-        def add(info: AgentInfo) -> None:
-            if state is None or info.state == state:
-                found.append(info)
-
-        def add_unstored_before(key: str | None) -> None:
-            while unstored and (key is None or unstored[0] <= key) and len(found) < limit:
-                first = unstored.pop(0)
-                live = host.live.get(first)
-                if live is not None and first != key:
-                    add(self._of_live(host, live))
-
-        async for records in self._node.records.scan_agents(host.type.name, host.prefix + after):
-            for record in records:
-                key = record.agent.partition("/")[2]
-                add_unstored_before(key)
-                if len(found) >= limit:
-                    return found
-                live = host.live.get(key)
-                stored = self._of_live(host, live) if live is not None else None
-                add(stored or self._of_head(host, key, record.revision, record.head or b"", record.damage))
-        add_unstored_before(None)
-        return found[:limit]
-
-    def _of_live(self, host: Host, activation: Activation, *, fields: bool = False) -> AgentInfo:
+    def of_live(self, host: Host, activation: Activation, *, fields: bool = False) -> AgentInfo:
+        """What is known of an agent that is in memory here."""
         extra = activation.extra
         outbox: Outbox | None = extra.outbox if extra is not None else None
         return AgentInfo(
@@ -316,12 +280,12 @@ class Control:
         )  # fmt: skip
 
     async def _of_record(self, host: Host, key: str) -> AgentInfo:
-        record = await self._node.records.read(host.prefix + key)
+        record = await self._record_of(host, key)
         if record is None or record.head is None:
             revision = 0 if record is None else record.revision
             fields, near = host.type.codec.mapping(host.default_state), await self._near_keys(host, key)
             return AgentInfo(host.type.name, key, "passive", None, host.type.version, 0, revision, fields=fields, near=near)
-        info = self._of_head(host, key, record.revision, record.head)
+        info = self.of_head(host, key, record.revision, record.head)
         head = decode_head(record.head, record.agent)
         check_version(host.type, head, record.agent)
         state = current_state(host.type, head, record.agent) if head.state is not None else host.default_state
@@ -329,6 +293,13 @@ class Control:
         fields = host.type.codec.mapping(state, record.agent)
         names, due = tuple(reminder.name for reminder in reminders), _due_of(reminders)
         return msgspec.structs.replace(info, fields=fields, reminders=names, due=due, children=children, pending_effects=pending)
+
+    async def _record_of(self, host: Host, key: str) -> Record | None:
+        """The record of an agent that isn't in memory here; `Moved` if another node has it."""
+        record = await self._node.records.read(host.prefix + key)
+        if self._node.ownership is not None:
+            self._node.ownership.refuse_others(host.prefix + key, record)
+        return record
 
     async def _near_keys(self, host: Host, key: str) -> tuple[str, ...]:
         """Keys like one that nothing is stored of, from one page of those that begin as it does and one of the first of all."""
@@ -342,7 +313,8 @@ class Control:
                 await pages.aclose()
         return tuple(nearest(key, dict.fromkeys(keys), cutoff=0.7, most=3))
 
-    def _of_head(self, host: Host, key: str, revision: int, blob: bytes, damage: str | None = None) -> AgentInfo:
+    def of_head(self, host: Host, key: str, revision: int, blob: bytes, damage: str | None = None) -> AgentInfo:
+        """What an agent's head tells."""
         try:
             head = decode_head(blob, host.prefix + key)
         except RecordUnreadable as error:

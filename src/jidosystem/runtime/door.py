@@ -42,6 +42,7 @@ from ..distribution.frames import (
     DeliveryFrame,
     ErrorFrame,
     Frame,
+    NodeFrame,
     ReplyFrame,
     decode_frame,
     encode_frame,
@@ -122,6 +123,8 @@ async def _do(node: Node, frame: Frame) -> bytes:
         node.ownership.refuse_arrivals(frame.to)
     if isinstance(frame, CallFrame):
         return await _run(node, frame)
+    if node.router is not None and isinstance(frame, NodeFrame):
+        return await node.asked[frame.ask](frame)
     if node.router is None or not isinstance(frame, CastFrame | DeliveryFrame | AgentFrame):
         raise InvalidFrame(f"a {type(frame).__name__} where a call was expected")
     if isinstance(frame, CastFrame):

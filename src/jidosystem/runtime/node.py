@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import random as random_module
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from threading import get_ident
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -23,6 +23,7 @@ from ..core.observability import Meters
 from ..core.outside import later_in_passing
 from ..core.records import Records
 from ..core.tracing import Tracing
+from ..distribution.frames import NodeFrame
 from ..infrastructure.breaker import DEFAULT_THRESHOLD
 from .collector import Collector
 from .commits import leave_in_doubt
@@ -32,6 +33,7 @@ from .family import Family
 from .head import Owner
 from .host import Host
 from .keyed import give_up
+from .listing import Listing
 from .mailbox import Queues
 from .moving import Moving
 from .owed import Owed
@@ -137,7 +139,9 @@ class Node:
         self.reminders = Reminders(self)
         self.family = Family(self)
         self.owed = Owed(self)
+        self.asked: dict[str, Callable[[NodeFrame], Awaitable[bytes]]] = {}  # what other nodes may ask of this one
         self.control = Control(self)
+        self.listing = Listing(self)
         self.sensors = Sensors(self)
         self.recovery = Recovery(self)
         self._by_class: dict[type, Host] = {}

@@ -120,7 +120,7 @@ class Ownership:
             if owner is not None and claim is Claim.ASK:
                 claim = Claim.TAKE if await self.cluster.find_out(owner) else Claim.LEAVE
             if owner is not None and claim is Claim.LEAVE:
-                raise Moved(f"{address} lives on node {owner.node}", agent=address, owner=owner.node, incarnation=owner.incarnation)
+                raise _lives_on(owner, address)
             self._check_place(host, address, owner)
             head = claimed(host.type.version, record, None if self.draining else me)
             try:
@@ -131,6 +131,12 @@ class Ownership:
                 continue
             return Record(address, committed.revision, head)
         raise StoreUnavailable(f"{address} couldn't be claimed: others write its record all the time", agent=address)
+
+    def refuse_others(self, address: str, record: Record | None) -> None:
+        """Raise `Moved` for an agent that isn't in memory here, and whose record says that another living node has it."""
+        owner = owner_of(record)
+        if owner is not None and decide(owner, self.cluster.owner, self.cluster.view) is Claim.LEAVE:
+            raise _lives_on(owner, address)
 
     def _check_place(self, host: Host, address: str, owner: Owner | None) -> None:
         """Raise `Moved` for an agent that is nobody's, or a void node's, and belongs elsewhere: whoever asked here didn't know better."""
@@ -241,6 +247,10 @@ def owner_of(record: Record | None) -> Owner | None:
         return None
     head: Head = decode_head(record.head, record.agent)
     return head.owner
+
+
+def _lives_on(owner: Owner, address: str) -> Moved:
+    return Moved(f"{address} lives on node {owner.node}", agent=address, owner=owner.node, incarnation=owner.incarnation)
 
 
 def _lost(address: str) -> Moved:

@@ -25,6 +25,8 @@ from ..distribution.frames import (
     CastFrame,
     DeliveryFrame,
     ErrorFrame,
+    Frame,
+    NodeFrame,
     Order,
     ReplyFrame,
     error_of,
@@ -247,15 +249,19 @@ class Router:
 
     # -- asking ----------------------------------------------------------------------------------------------
 
+    def others(self) -> list[Member]:
+        """The other nodes that live."""
+        return [member for member in self.cluster.view.living() if member.name != self.cluster.owner.node]
+
+    async def ask_node(self, member: Member, frame: NodeFrame, timeout_s: float) -> bytes:
+        """Ask another node something that concerns no single agent. Raises what it answers, and what `Cluster.request` does."""
+        return _result_of(member.name, await self.cluster.request(member, frame, self._node.loop.time() + timeout_s))
+
     async def _ask(self, address: str, member: Member, frame: CallFrame | CastFrame | DeliveryFrame | AgentFrame, deadline: float) -> bytes:
-        answer = await self.cluster.request(member, frame, deadline)
-        if isinstance(answer, ReplyFrame):
-            if address not in self._known:
-                self.note(address, Owner(member.name, member.incarnation))
-            return answer.result
-        if isinstance(answer, ErrorFrame):
-            raise error_of(answer)
-        raise OutcomeUnknown(f"the answer of {address} is a {type(answer).__name__}; whether it took effect is unknown", agent=address)
+        result = _result_of(address, await self.cluster.request(member, frame, deadline))
+        if address not in self._known:
+            self.note(address, Owner(member.name, member.incarnation))
+        return result
 
     def _call_frame(self, to: str, spec: ActionSpec, blob: bytes, deadline: float, key: str | None, caller: Turn | None) -> CallFrame:
         left_s = max(0.0, deadline - self._node.loop.time())
@@ -263,3 +269,11 @@ class Router:
             return CallFrame(to, spec.name, blob, left_s, key)
         why = caller.causality()
         return CallFrame(to, spec.name, blob, left_s, key, tuple(caller.chain()), why.correlation_id, why.causation_id, why.traceparent)
+
+
+def _result_of(whose: str, answer: Frame) -> bytes:
+    if isinstance(answer, ReplyFrame):
+        return answer.result
+    if isinstance(answer, ErrorFrame):
+        raise error_of(answer)
+    raise OutcomeUnknown(f"the answer of {whose} is a {type(answer).__name__}; whether it took effect is unknown", agent=whose)

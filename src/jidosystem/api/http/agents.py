@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
@@ -21,6 +21,7 @@ from ..agents import STATES
 from .answers import answer, as_from_afar
 
 if TYPE_CHECKING:
+    from ...distribution.frames import Order
     from ..platform import Platform
 
 MAX_PAGE = 1_000
@@ -112,24 +113,25 @@ class AgentRoutes:
         for host in hosts:
             name = host.type.name
             if name >= after_type and len(found) <= limit:
-                found += await self._node.control.page(host, after_key if name == after_type else "", limit + 1 - len(found), state)
+                found += await self._node.listing.page(host, after_key if name == after_type else "", limit + 1 - len(found), state)
         shown = found[:limit]
         following = f"{shown[-1].type}/{shown[-1].key}" if len(found) > limit else None
         return answer({"agents": shown, "next": following, "totals": await self._totals(hosts) if totals else None})
 
     async def _totals(self, hosts: Iterable[Host]) -> dict[str, dict[str, int]]:
-        count = self._node.records.count_agents
-        return {host.type.name: {"stored": await count(host.type.name), "live": len(host.live)} for host in hosts}
+        names = [host.type.name for host in hosts]
+        live, count = await self._node.listing.live_counts(names), self._node.records.count_agents
+        return {name: {"stored": await count(name), "live": live[name]} for name in names}
 
     async def describe(self, type: str, key: str) -> Response:  # noqa: A002
         """One agent with its durable fields; doesn't wake it."""
-        return answer(await self._node.control.describe(self._host(type), check_key(key)))
+        return answer(await self._node.control.order("describe", self._host(type), check_key(key)))
 
     # -- operating ---------------------------------------------------------------------------------------------
 
     async def delete(self, type: str, key: str) -> Response:  # noqa: A002
         """Delete an agent: state, rows and reminders."""
-        await self._node.see_through(self._node.control.delete(self._host(type), check_key(key)))
+        await self._node.see_through(self._node.control.order("delete", self._host(type), check_key(key)))
         return answer({"deleted": f"{type}/{key}"})
 
     async def operate(self, operation: str, type: str, key: str) -> Response:  # noqa: A002
@@ -137,11 +139,10 @@ class AgentRoutes:
         host = self._host(type)
         if operation not in OPERATIONS:
             raise InvalidArguments(f"there is no operation {operation!r}{near(operation, OPERATIONS)}; there are {', '.join(OPERATIONS)}", path="$")
-        control = self._node.control
-        chosen = {"start": control.start, "stop": control.stop, "restart": control.restart, "pause": control.pause, "resume": control.resume}
+        order, wanted = self._node.control.order, cast("Order", operation)
         with as_from_afar():
-            await self._node.see_through(chosen[operation](host, check_key(key)))
-        return answer(await control.describe(host, key))
+            await self._node.see_through(order(wanted, host, check_key(key)))
+        return answer(await order("describe", host, key))
 
 
 def _type_of(host: Host) -> dict[str, Any]:
