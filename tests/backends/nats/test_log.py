@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from itertools import count
@@ -112,6 +113,15 @@ async def test_what_others_wrote_is_no_hindrance_to_who_expects_nothing(log: Nat
     for i in range(10):
         await (log, other)[i % 2].append([event("s", i), event(f"t{i % 3}", i)])
     assert await numbers(log, stream="s") == list(range(10))
+
+
+async def test_a_mark_behind_the_last_event_keeps_no_reader_waiting(log: NatsLog, other: NatsLog) -> None:
+    await log.append_once("A/a", 1, [event("s", 1)])
+    for where in (log, other):
+        (found,) = [e async for page in where.read() for e in page]
+        assert await where.last() == await where.last("s") == found.position
+    assert await asyncio.wait_for(some(other, 1), 5) == [1]
+    assert log._appender.newest == found.position
 
 
 # -- limits ------------------------------------------------------------------------------------------------------
@@ -240,11 +250,11 @@ async def test_followers_who_leave_leave_nothing(log: NatsLog) -> None:
 class Traffic:
     """Writers that go on whatever happens, and what they were told."""
 
-    def __init__(self, log: NatsLog, writers: int = 8) -> None:
+    def __init__(self, log: NatsLog, writers: int = 8, first: int = 0) -> None:
         self.stored: dict[int, int] = {}  # number -> position
         self.unknown: set[int] = set()
         self.refused: set[int] = set()
-        self._count = count()
+        self._count = count(first)
         self._log = log
         self._stop = False
         self._tasks = [asyncio.ensure_future(self._write(writer)) for writer in range(writers)]
@@ -384,3 +394,34 @@ async def test_an_append_whose_acknowledgement_is_late_is_stored_once(three_serv
     assert positions[0] == await log.last("s")
     await log.append([event("s", 3)], expected=positions[0])
     await log.close()
+
+
+@pytest.mark.torture
+@pytest.mark.parametrize("seed", range(5))
+async def test_nothing_is_lost_or_doubled_whatever_becomes_of_the_servers(
+    three_servers: NatsCluster, settings_of_three: NatsSettings, seed: int
+) -> None:
+    chance = random.Random(seed)
+    logs = [await NatsLog.open(settings_of_three, SMALL) for _ in range(3)]
+    traffics = [Traffic(logs[0], 6), Traffic(logs[1], 6, first=1_000_000)]  # they write to the same streams
+    following = Following(logs[2])
+    for _ in range(8):
+        await traffics[0].more(30, 120)
+        server = chance.choice(three_servers.servers)
+        hurt = chance.choice((kill, pause))
+        hurt(server)
+        await asyncio.sleep(chance.uniform(0, 8))
+        if server.pid:
+            server.resume()
+        else:
+            server.start()
+            await asyncio.to_thread(server.wait_ready, 60)
+    for traffic in traffics:
+        await traffic.more(30, 120)
+        await traffic.end()
+    there = [(e.data["number"], e.position) async for page in logs[0].read() for e in page]
+    for traffic, mine in zip(traffics, (range(1_000_000), range(1_000_000, 2_000_000)), strict=True):
+        traffic.check([(number, position) for number, position in there if number in mine])
+    assert await following.end(len(there)) == there
+    for log in logs:
+        await log.close()

@@ -110,7 +110,7 @@ class Appender:
     """See the module. `grew` is called with (subject, last sequence) of each stream that has new events.
 
     Attributes:
-        newest: the highest sequence that was ever acknowledged to us
+        newest: the highest sequence of an event that was ever acknowledged to us
     """
 
     def __init__(self, jetstream: JetStream, names: Names, timeout_s: float, grew: Callable[[dict[str, int]], None]) -> None:
@@ -279,14 +279,17 @@ class Appender:
     def _stored(self, appends: Sequence[Append], first: int) -> None:
         ends: dict[str, int] = {}
         for append in appends:
-            for offset in (*append.offsets, *append.marked):
+            for offset in append.offsets:
                 ends[append.messages[offset][0]] = first + offset
+            for offset in append.marked:  # readers of events never see one: nobody may wait for it
+                self._note(append.messages[offset][0], first + offset)
             append.done(first)
             first += len(append.messages)
         for subject, end in ends.items():
             self._note(subject, end)
-        self.newest = max(self.newest, first - 1)
-        self._grew(ends)
+        if ends:
+            self.newest = max(self.newest, *ends.values())
+            self._grew(ends)
 
     def _note(self, subject: str, end: int) -> None:
         self._last[subject] = end

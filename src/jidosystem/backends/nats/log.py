@@ -23,7 +23,7 @@ from ...core.log import LogApart
 from .appending import HEADER_BYTES, PARTS, Append, Appender, Names
 from .client import Headers
 from .connection import Connection, Notice, Subscription
-from .jetstream import MAX_BATCH, JetStream, Refused, refusal
+from .jetstream import MAX_BATCH, JetStream
 from .paging import PAGE_MESSAGES, Raw, page
 from .settings import NatsSettings
 from .subjects import token
@@ -203,12 +203,8 @@ class NatsLog(LogApart):
             raise StoreUnavailable("the log is closed")
 
     async def _last_of(self, subject: str | None) -> int:
-        if subject is None:
-            try:
-                return int((await self._jetstream.api(f"STREAM.INFO.{self._names.stream}"))["state"]["last_seq"])
-            except Refused as refused:
-                raise refusal(refused, "reading the end of the log") from refused
-        found = await self._jetstream.last_of(self._names.stream, subject)
+        # Not the stream's own last sequence: that may be of a mark, which no reader of events ever gets to.
+        found = await self._jetstream.last_of(self._names.stream, subject or self._subject(None))
         return 0 if found is None else found.sequence
 
     async def _events_some_time(self, after: int, subject: str) -> list[Event]:
