@@ -19,6 +19,7 @@ from jidosystem.distribution.frames import (
     BeatFrame,
     CallFrame,
     ErrorFrame,
+    FamilyFrame,
     Frame,
     NodeFrame,
     PingFrame,
@@ -47,6 +48,7 @@ frames: st.SearchStrategy[Frame] = (
     calls
     | st.builds(ReplyFrame, result=st.binary(max_size=50))
     | st.builds(ErrorFrame, code=words, message=words, fields=st.dictionaries(words, plain_values, max_size=3))
+    | st.builds(FamilyFrame, to=words, what=st.sampled_from(["failed", "crashed", "renew"]), child=words, cause=words)
     | st.builds(NodeFrame, ask=st.sampled_from(["live", "count", "redrive"]), about=words, after=words, limit=wholes)
     | st.builds(PingFrame)
     | st.builds(PongFrame, node=node_names, incarnation=wholes, serving=st.booleans())

@@ -86,6 +86,17 @@ class AgentFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
     order: Order
 
 
+class FamilyFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="family"):
+    """Supervision between nodes, answered by an empty `ReplyFrame`. To a parent: its `child` has "failed" for good, for a `cause`, or "crashed", and
+    others may have to start again with it. To such another: "renew", start again if you are live.
+    """
+
+    to: str
+    what: Literal["failed", "crashed", "renew"]
+    child: str
+    cause: str = ""
+
+
 class NodeFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="node"):
     """Something asked of a node itself, answered by a `ReplyFrame`: "live", its live agents of a type (`about`), at most `limit` after a key;
     "count", how many of each type live there (`about`: types, with commas between); "redrive", a dead letter (`about`: its id).
@@ -135,7 +146,9 @@ class BeatFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     end: Literal["", "left", "void"] = ""
 
 
-Frame: TypeAlias = CallFrame | CastFrame | DeliveryFrame | AgentFrame | NodeFrame | ReplyFrame | ErrorFrame | PingFrame | PongFrame | BeatFrame
+AboutAgentFrame: TypeAlias = CallFrame | CastFrame | DeliveryFrame | AgentFrame | FamilyFrame
+"""What goes to the node of an agent."""
+Frame: TypeAlias = AboutAgentFrame | NodeFrame | ReplyFrame | ErrorFrame | PingFrame | PongFrame | BeatFrame
 _decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
 
 

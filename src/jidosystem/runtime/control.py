@@ -132,7 +132,7 @@ class Control:
         if activation is not None and activation.status is Status.DELETING:
             return
         if activation is None:
-            await self._record_of(host, key)
+            await self.record_of(host, key)
             rows = await self._node.records.read_rows(host.prefix + key, "child")
             await self._node.family.stop_all([row.value.decode() for row in rows])
             return
@@ -280,7 +280,7 @@ class Control:
         )  # fmt: skip
 
     async def _of_record(self, host: Host, key: str) -> AgentInfo:
-        record = await self._record_of(host, key)
+        record = await self.record_of(host, key)
         if record is None or record.head is None:
             revision = 0 if record is None else record.revision
             fields, near = host.type.codec.mapping(host.default_state), await self._near_keys(host, key)
@@ -294,7 +294,7 @@ class Control:
         names, due = tuple(reminder.name for reminder in reminders), _due_of(reminders)
         return msgspec.structs.replace(info, fields=fields, reminders=names, due=due, children=children, pending_effects=pending)
 
-    async def _record_of(self, host: Host, key: str) -> Record | None:
+    async def record_of(self, host: Host, key: str) -> Record | None:
         """The record of an agent that isn't in memory here; `Moved` if another node has it."""
         record = await self._node.records.read(host.prefix + key)
         if self._node.ownership is not None:

@@ -41,6 +41,7 @@ from ..distribution.frames import (
     CastFrame,
     DeliveryFrame,
     ErrorFrame,
+    FamilyFrame,
     Frame,
     NodeFrame,
     ReplyFrame,
@@ -111,7 +112,7 @@ async def _answer(node: Node, max_bytes: int, payload: bytes) -> bytes:
 
 async def answer(node: Node, frame: Frame) -> Frame:
     """What this node has to say to a frame. Whatever goes wrong is an `ErrorFrame`."""
-    where = frame.to if isinstance(frame, AgentFrame) else f"{frame.to}.{frame.action}" if isinstance(frame, _TO_AGENTS) else "a call"
+    where = frame.to if isinstance(frame, AgentFrame | FamilyFrame) else f"{frame.to}.{frame.action}" if isinstance(frame, _TO_AGENTS) else "a call"
     try:
         return ReplyFrame(await _do(node, frame))
     except Exception as error:  # whatever it is, it is the caller's answer
@@ -119,12 +120,15 @@ async def answer(node: Node, frame: Frame) -> Frame:
 
 
 async def _do(node: Node, frame: Frame) -> bytes:
-    if node.ownership is not None and isinstance(frame, CallFrame | CastFrame | DeliveryFrame | AgentFrame):
+    if node.ownership is not None and isinstance(frame, CallFrame | CastFrame | DeliveryFrame | AgentFrame | FamilyFrame):
         node.ownership.refuse_arrivals(frame.to)
     if isinstance(frame, CallFrame):
         return await _run(node, frame)
     if node.router is not None and isinstance(frame, NodeFrame):
         return await node.asked[frame.ask](frame)
+    if node.router is not None and isinstance(frame, FamilyFrame):
+        await node.family.hear(*_host_of(node, frame.to), frame)
+        return b""
     if node.router is None or not isinstance(frame, CastFrame | DeliveryFrame | AgentFrame):
         raise InvalidFrame(f"a {type(frame).__name__} where a call was expected")
     if isinstance(frame, CastFrame):

@@ -1,7 +1,8 @@
 """Supervision: what a crash means for the agent, its siblings and its parent.
 
 A crashed agent gets a new activation after a growing delay. More than `max_restarts` crashes within `within` seconds
-and it is failed, which is written in its record, so that no later start tries again; its parent is told, or crashes too.
+and it is failed, which is written in its record, so that no later start, and no other node, tries again; its parent is told, or crashes
+too. Parents, children and siblings may live on different nodes of a cluster: they are told by frames, where each of them is.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ from ..core.errors import AgentFailed, Conflict, JidoError, RecordUnreadable, Re
 from ..core.ids import split_address
 from ..core.records import Record, Row
 from ..core.restarts import Supervision, record_crash, siblings_to_restart
+from ..distribution.frames import FamilyFrame
 from .activation import Activation
-from .definition import DELETE, ActionSpec
+from .definition import DELETE
 from .effects import CastEffect
 from .head import ACTIVE, FAILED, Marks, decode_head, encode_head
 from .host import Host
 from .loading import effects_after
-from .reference import Ref
 from .status import Status
 from .turn import Turn
 
@@ -50,7 +51,7 @@ class Family:
         """Decide what follows a crash."""
         address = host.prefix + key
         node = self._node
-        policy = host.type.supervision or Supervision(strategy=node.limits.supervision_strategy)
+        policy = self._policy_of(host)
         if address not in self._crashes and len(self._crashes) >= MAX_TRACKED:
             self._crashes.pop(next(iter(self._crashes)))
         times, verdict = record_crash(self._crashes.get(address, ()), node.clock.monotonic_s(), policy, node.random())
@@ -74,12 +75,7 @@ class Family:
     async def _fail(self, host: Host, key: str, cause: BaseException, held: Activation) -> None:
         address = held.address
         told = describe(cause)
-        error = AgentFailed(
-            f"{address} has failed: it crashed more often than its supervision allows, the last time by {told}."
-            " Mend the cause, then `await platform.agents.restart(ref)`",
-            agent=address,
-            cause=told,
-        )
+        error = failed(address, told)
         self._node.log.error("an agent has failed", agent=address, cause=told)
         try:
             await self.write_status(host, key, FAILED, told)
@@ -87,7 +83,7 @@ class Family:
             self._node.log.error("a failed agent couldn't be marked as failed", agent=address, error=describe(store_error))
         host.refuse(held, error)
         self._node.owed.send(host, key)
-        await self._tell_parent(address, error)
+        await self._tell_parent(address, told)
 
     async def write_status(self, host: Host, key: str, status: int, cause: str) -> None:
         """Write an agent's status into its record, whatever its state is; the activation must be gone. `Conflict`: others keep writing it."""
@@ -126,54 +122,77 @@ class Family:
 
     # -- parents and children --------------------------------------------------------------------------------
 
-    async def _parent_of(self, address: str) -> Activation | None:
-        """The live activation of an agent's parent, if its record says that it is one."""
-        parent_address = address.partition("/")[2].rpartition("/")[0]
-        type_name, key = split_address(parent_address)
-        host = self._node.hosts.get(type_name)
-        if not key or host is None:
-            return None
+    async def hear(self, host: Host, key: str, frame: FamilyFrame) -> None:
+        """Supervision that concerns an agent of this node; `Moved` if another has it."""
+        if frame.what == "renew":
+            await self._renew(host, key)
+            return
         parent = await host.find(key).ready()
-        return parent if parent.extra is not None and address in parent.extra.children else None
+        if parent.extra is None or frame.child not in parent.extra.children:
+            return
+        if frame.what == "failed":
+            await self._child_failed(parent, frame.child, failed(frame.child, frame.cause))
+        else:
+            policy = self._policy_of(host)
+            for sibling in siblings_to_restart(policy.strategy, tuple(parent.extra.children), frame.child):
+                if sibling != frame.child:
+                    self._node.own(self._renew_sibling(sibling, frame.child))
 
-    async def _tell_parent(self, address: str, error: AgentFailed) -> None:
+    async def _tell(self, to: str, frame: FamilyFrame) -> None:
+        type_name, key = split_address(to)
+        host = self._node.hosts.get(type_name)
+        if key and host is not None:
+            router = self._node.router
+            await (self.hear(host, key, frame) if router is None else router.tell_family(host, key, frame))
+
+    def _policy_of(self, host: Host) -> Supervision:
+        return host.type.supervision or Supervision(strategy=self._node.limits.supervision_strategy)
+
+    async def _tell_parent(self, address: str, cause: str) -> None:
+        parent = parent_of(address)
         try:
-            parent = await self._parent_of(address)
-            if parent is None:
-                return
-            hook = parent.host.type.hook_child_failed
-            if hook is None:
-                parent.crash(AgentGaveUp(f"its child {address} has failed: {error.cause}"))
-            else:
-                type_name, key = split_address(address)
-                await self._run_hook(parent, hook, self._node.hosts[type_name].ref(key), error)
+            await self._tell(parent, FamilyFrame(parent, "failed", address, cause))
         except JidoError as problem:
             self._node.log.error("a parent couldn't be told of its failed child", agent=address, error=describe(problem))
 
-    async def _run_hook(self, parent: Activation, hook: ActionSpec, child: Ref, error: AgentFailed) -> None:
-        """Tell a parent; one that fails at it is as one that has no hook."""
+    async def _child_failed(self, parent: Activation, child: str, error: AgentFailed) -> None:
+        """A parent that has no hook for it, or fails at it, crashes too."""
+        hook = parent.host.type.hook_child_failed
+        if hook is None:
+            parent.crash(AgentGaveUp(f"its child {child} has failed: {error.cause}"))
+            return
+        type_name, key = split_address(child)
         try:
-            await parent.host.run_hook(parent, hook, child, error)
+            await parent.host.run_hook(parent, hook, self._node.hosts[type_name].ref(key), error)
         except (RefusedError, StoreError):
             raise
         except Exception as problem:
-            parent.crash(AgentGaveUp(f"its child {error.fields['agent']} has failed, and so has {hook.name}: {describe(problem)}"))
+            parent.crash(AgentGaveUp(f"its child {child} has failed, and so has {hook.name}: {describe(problem)}"))
 
     async def _restart_siblings(self, address: str) -> None:
-        if not address.partition("/")[2].rpartition("/")[0]:
+        parent = parent_of(address)
+        host = self._node.hosts.get(split_address(parent)[0])
+        if host is None or self._policy_of(host).strategy == "one_for_one":
             return
         try:
-            parent = await self._parent_of(address)
+            await self._tell(parent, FamilyFrame(parent, "crashed", address))
         except JidoError as error:
             self._node.log.error("the siblings of a crashed agent can't be found", agent=address, error=describe(error))
-            return
-        if parent is None or parent.extra is None:
-            return
-        policy = parent.host.type.supervision or Supervision(strategy=self._node.limits.supervision_strategy)
-        for sibling in siblings_to_restart(policy.strategy, tuple(parent.extra.children), address):
-            if sibling != address and (activation := self._live(sibling)) is not None and activation.status == Status.LIVE:
-                activation.leave(crashing=True)  # what it begins now would be committed by one that is gone
-                activation.when_committed(partial(_restart, activation))
+
+    async def _renew_sibling(self, sibling: str, child: str) -> None:
+        try:
+            await self._tell(sibling, FamilyFrame(sibling, "renew", child))
+        except JidoError as error:
+            self._node.log.error("an agent couldn't be started again with its crashed sibling", agent=sibling, error=describe(error))
+
+    async def _renew(self, host: Host, key: str) -> None:
+        activation = host.live.get(key)
+        if activation is None:
+            if self._node.ownership is not None:
+                await self._node.control.record_of(host, key)
+        elif activation.status == Status.LIVE:
+            activation.leave(crashing=True)  # what it begins now would be committed by one that is gone
+            activation.when_committed(partial(_restart, activation))
 
     def restart_soon(self, child: str) -> None:
         """A parent's turn that asked for it is committed."""
@@ -182,14 +201,9 @@ class Family:
     async def _restart_child(self, child: str) -> None:
         type_name, key = split_address(child)
         try:
-            await self._node.control.restart(self._node.hosts[type_name], key)
+            await self._node.control.order("restart", self._node.hosts[type_name], key)
         except JidoError as error:
             self._node.log.error("a child couldn't be started again", agent=child, error=describe(error))
-
-    def _live(self, address: str) -> Activation | None:
-        type_name, key = split_address(address)
-        host = self._node.hosts.get(type_name)
-        return host.live.get(key) if host is not None else None
 
     async def stop_all(self, children: Sequence[str]) -> None:
         """Children stop with their parent, the youngest first."""
@@ -199,7 +213,7 @@ class Family:
             if host is None:
                 continue
             try:
-                await self._node.control.stop(host, key)
+                await self._node.control.order("stop", host, key)
             except JidoError as error:
                 self._node.log.warning("a child couldn't be stopped", agent=child, error=describe(error))
 
@@ -226,6 +240,21 @@ class Family:
         if kept:
             type_name, key = split_address(address)
             self._node.hosts[type_name].find(key)  # which sends it
+
+
+def failed(address: str, cause: str) -> AgentFailed:
+    """What calls get from an agent that has failed for good, and its parent."""
+    return AgentFailed(
+        f"{address} has failed: it crashed more often than its supervision allows, the last time by {cause}."
+        " Mend the cause, then `await platform.agents.restart(ref)`",
+        agent=address,
+        cause=cause,
+    )
+
+
+def parent_of(address: str) -> str:
+    """The address that a child's key begins with; "" or no agent's for one that is nobody's child."""
+    return address.partition("/")[2].rpartition("/")[0]
 
 
 def _restart(activation: Activation) -> None:

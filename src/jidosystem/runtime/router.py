@@ -20,11 +20,13 @@ from ..coordination.placement import candidates, choose, place
 from ..core.errors import CallTimeout, JidoError, Moved, NodeBusy, NodeUnreachable, NoHost, OutcomeUnknown, ShuttingDown, WireTimeout, describe
 from ..core.ids import split_address
 from ..distribution.frames import (
+    AboutAgentFrame,
     AgentFrame,
     CallFrame,
     CastFrame,
     DeliveryFrame,
     ErrorFrame,
+    FamilyFrame,
     Frame,
     NodeFrame,
     Order,
@@ -192,6 +194,18 @@ class Router:
 
         return await self._where_it_is(host, key, here, afar, deadline, order, harmless=True)
 
+    async def tell_family(self, host: Host, key: str, frame: FamilyFrame) -> None:
+        """Have supervision heard where the agent is that it concerns; heard twice it does no harm that a second crash wouldn't do."""
+        deadline = self._node.loop.time() + self._node.limits.default_timeout
+
+        def here() -> Coroutine[Any, Any, None]:
+            return self._node.family.hear(host, key, frame)
+
+        async def afar(member: Member) -> None:
+            await self._ask(frame.to, member, frame, deadline)
+
+        await self._where_it_is(host, key, here, afar, deadline, frame.what, harmless=True)
+
     async def _where_it_is(
         self,
         host: Host,
@@ -257,7 +271,7 @@ class Router:
         """Ask another node something that concerns no single agent. Raises what it answers, and what `Cluster.request` does."""
         return _result_of(member.name, await self.cluster.request(member, frame, self._node.loop.time() + timeout_s))
 
-    async def _ask(self, address: str, member: Member, frame: CallFrame | CastFrame | DeliveryFrame | AgentFrame, deadline: float) -> bytes:
+    async def _ask(self, address: str, member: Member, frame: AboutAgentFrame, deadline: float) -> bytes:
         result = _result_of(address, await self.cluster.request(member, frame, deadline))
         if address not in self._known:
             self.note(address, Owner(member.name, member.incarnation))
