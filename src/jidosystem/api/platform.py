@@ -173,7 +173,7 @@ class Platform:
             leases = await self._parts.open_leases(self._clock)
             if leases is not None:
                 stack.push_async_callback(leases.close)
-            joined = self._join(node, config, leases or records, wire, ids)
+            joined = bus.sharing = self._join(node, config, leases or records, wire, ids)
             stack.push_async_callback(joined.leave)
         self._config, self._agents = config, Agents._on(node)
         stack.push_async_callback(self._close_node, node, config, joined)

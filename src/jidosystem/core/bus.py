@@ -10,6 +10,7 @@ import asyncio
 import inspect
 import random as random_module
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
@@ -21,16 +22,18 @@ from .context import current
 from .dead_letters import DeadLetters
 from .errors import InvalidArguments, ShuttingDown
 from .events import MAX_STREAM_CHARS, Event, check_event_type, matcher, set_field
-from .groups import Group, Groups, Handler, Member, durable_name
+from .groups import Group, Groups, Handler, Member, Running, durable_name
 from .ids import Ids, check_key
 from .live import Live, LiveDispatch
 from .log import EventLog
 from .near import near
 from .observability import logger
+from .position import KeptPosition, Sharing
 from .records import Records
 from .replay import awaited
+from .sharing import SharedSubscription
 from .shown import one_line
-from .subscriptions import CLOSE_GRACE_S, DurableSubscription
+from .subscriptions import CLOSE_GRACE_S, Deliver, DurableSubscription, first_position
 from .traces import Leaving, leaves
 from .tracing import ambient_traceparent
 
@@ -105,6 +108,7 @@ class EventBus:
         self._live = LiveDispatch(log, logger("jidosystem.events"))
         self._groups = Groups()
         self._forwarders: list[Forwarder] = []
+        self.sharing: Sharing | None = None  # on a cluster: who of its nodes runs what
         self._closed = False
 
     def __repr__(self) -> str:
@@ -256,10 +260,9 @@ class EventBus:
         if present is None:
             present = Group(options)
             present.members.append(member)
-            present.subscription = DurableSubscription(
-                name, self._log, self._records, lane_of=_stream_of, deliver=present.deliver, matches=matcher(options["pattern"]),
+            present.subscription = self._running(
+                name, lane_of=_stream_of, deliver=present.deliver, matches=matcher(options["pattern"]),
                 max_in_flight=options["max_in_flight"], max_attempts=options["max_attempts"], start=options["start"],
-                dead_letters=self._letters, clock=self._clock, random=self._random,
             )  # fmt: skip
             await self._groups.start(name, present)
         elif group is None:
@@ -267,6 +270,24 @@ class EventBus:
         else:
             await self._groups.join(present, member, options)
         return Subscription(options["pattern"], name, lambda: self._groups.leave(name, present, member))
+
+    def _running(self, name: str, *, deliver: Deliver, start: str | int = "new", **options: Any) -> Running:
+        """A durable subscription, which on a cluster is run by one of the nodes that have it."""
+        sharing = self.sharing
+        common: dict[str, Any] = {"dead_letters": self._letters, "clock": self._clock, "random": self._random, "start": start, **options}
+        if sharing is None:
+            return DurableSubscription(name, self._log, self._records, deliver=deliver, **common)
+
+        def make(kept: KeptPosition) -> DurableSubscription:
+            async def while_serving(lane: str, events: Sequence[Event]) -> None:
+                await sharing.wait_serving()
+                if sharing.runner != kept.runner:
+                    raise ShuttingDown(f"the subscription {name!r} may be another node's by now")
+                await deliver(lane, events)
+
+            return DurableSubscription(name, self._log, self._records, deliver=while_serving, kept=kept, **common)
+
+        return SharedSubscription(name, sharing, self._records, first=partial(first_position, self._log, start), make=make)
 
     @leaves
     async def forward(self, forwarder: Forwarder) -> Subscription:
@@ -285,9 +306,8 @@ class EventBus:
             await forwarder.forward(events)
 
         group = Group({})
-        group.subscription = DurableSubscription(
-            name, self._log, self._records, lane_of=_one_lane, deliver=deliver, matches=matcher(forwarder.pattern), batch=FORWARD_BATCH,
-            max_attempts=FORWARD_ATTEMPTS, start="new", dead_letters=self._letters, clock=self._clock, random=self._random,
+        group.subscription = self._running(
+            name, lane_of=_one_lane, deliver=deliver, matches=matcher(forwarder.pattern), batch=FORWARD_BATCH, max_attempts=FORWARD_ATTEMPTS,
         )  # fmt: skip
         await self._groups.start(name, group)
         self._forwarders.append(forwarder)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
 
 from .errors import InvalidArguments, ShuttingDown
 from .events import Event
-from .subscriptions import DurableSubscription
+from .subscriptions import CLOSE_GRACE_S
 
 Handler = Callable[[Event], object]
 
@@ -28,6 +28,18 @@ class Member:
         self.idle = asyncio.Event()
 
 
+class Running(Protocol):
+    """What the members of a group have in common: its events, run by this node or by another of the cluster."""
+
+    def start(self) -> Awaitable[None]:
+        """Find or store the starting position, then go."""
+        ...
+
+    def close(self, grace_s: float = CLOSE_GRACE_S) -> Awaitable[None]:
+        """Take no more; what is under way gets a while to end."""
+        ...
+
+
 class Group:
     """A durable subscription and its members, who take turns. `options`: what all members agree on."""
 
@@ -38,7 +50,7 @@ class Group:
         self.options = options
         self.members: list[Member] = []
         self.turn = 0
-        self.subscription: DurableSubscription
+        self.subscription: Running
         self.started: asyncio.Future[None] = loop.create_future()
         self.ending = False  # its last member leaves
         self.ended: asyncio.Future[None] = loop.create_future()

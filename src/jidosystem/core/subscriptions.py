@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random as random_module
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -60,8 +61,8 @@ class DurableSubscription:
     def __init__(
         self, name: str, log: EventLog, records: Records, *, lane_of: LaneOf, deliver: Deliver, matches: Callable[[str], bool], batch: int = 1,
         max_in_flight: int = 64, max_attempts: int = 5, start: str | int = "new", dead_letters: DeadLetters, clock: Clock,
-        agent_of: Callable[[str], str] | None = None, look_ahead: int = LOOK_AHEAD, store_every_s: float = STORE_EVERY_S,
-        gather_s: float = GATHER_S, random: Callable[[], float] = random_module.random,
+        agent_of: Callable[[str], str] | None = None, kept: KeptPosition | None = None, look_ahead: int = LOOK_AHEAD,
+        store_every_s: float = STORE_EVERY_S, gather_s: float = GATHER_S, random: Callable[[], float] = random_module.random,
     ) -> None:  # fmt: skip
         self.name = name
         self._random = random
@@ -69,7 +70,7 @@ class DurableSubscription:
         self._lane_of, self._deliver, self._matches, self._agent_of = lane_of, deliver, matches, agent_of
         self._max_in_flight, self._start, self._look_ahead, self._store_every_s = max_in_flight, start, look_ahead, store_every_s
         self._lines = logger("jidosystem.events").bind(subscription=name)
-        self._kept = KeptPosition(name, records, self._lines)
+        self._kept = kept or KeptPosition(name, records, self._lines)
         self._lanes = Lanes(0, batch, max_attempts)
         self._finished = 0  # since the position was stored
         self._moved = asyncio.Event()  # there is a position to store
@@ -95,14 +96,13 @@ class DurableSubscription:
 
     async def start(self) -> None:
         """Find or store the starting position, then go."""
-        self._lanes.position = await self._kept.find(self._first_position)
+        if self._kept.runner is None:  # a cluster's is found and claimed by whoever makes this
+            await self._kept.find(partial(first_position, self._log, self._start))
+        self._lanes.position = self._kept.stored
         self._letters.register("event", self.name, self._redrive)
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._keep_position())]
         for task in self._tasks:
             task.add_done_callback(self._died)
-
-    async def _first_position(self) -> int:
-        return await self._log.last() if self._start == "new" else 0 if self._start == "beginning" else int(self._start)
 
     def _died(self, task: asyncio.Task[None]) -> None:
         """A defect of ours, or a store that fails in a way it shouldn't: the subscription stands still, and says so."""
@@ -366,6 +366,11 @@ class DurableSubscription:
             except StoreError as error:
                 self._lines.warning("a subscription's position couldn't be stored", error=describe(error))
                 self._moved.set()  # once more in a second
+
+
+async def first_position(log: EventLog, start: str | int) -> int:
+    """Where a new name begins."""
+    return await log.last() if start == "new" else 0 if start == "beginning" else int(start)
 
 
 def _settle(visit: asyncio.Future[None], error: BaseException | None) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..core.errors import JidoError, NoHost, StoreError, describe
+from ..core.errors import JidoError, NoHost, StoreError, StoreUnavailable, describe
+from ..core.position import Runner
 from ..core.wire import Wire
 from ..distribution.frames import Frame
 from ..distribution.members import Member, NodeDraining, NodeUp, Occurrence, View
@@ -17,6 +19,7 @@ from .definition import AgentType
 from .door import answer
 from .head import Owner
 from .outbox import backoff_s
+from .ownership import Claim, decide
 
 if TYPE_CHECKING:
     from .host import Host
@@ -63,6 +66,47 @@ class Joined:
     def request(self, member: Member, frame: Frame, deadline: float) -> Awaitable[Frame]:
         """See `ownership.Cluster`."""
         return self._mesh.request(member.name, frame, deadline, incarnation=member.incarnation)
+
+    # -- what the event bus asks -----------------------------------------------------------------------------
+
+    @property
+    def runner(self) -> Runner:
+        """See `position.Sharing`."""
+        return Runner(self.membership.name, self.membership.incarnation)
+
+    def is_mine(self, name: str) -> bool:
+        """See `position.Sharing`."""
+        assert self._node.router is not None
+        return self._node.router.sees_to(name, name)
+
+    async def announce(self, name: str) -> None:
+        """See `position.Sharing`. Names of subscriptions, which hold a slash, stand beside those of agent types in the lease."""
+        self._types[name] = 0
+        await self._tell_types()
+
+    async def withdraw(self, name: str) -> None:
+        """See `position.Sharing`."""
+        if self._types.pop(name, None) is not None:
+            await self._tell_types()
+
+    async def _tell_types(self) -> None:
+        with suppress(StoreUnavailable):  # without a lease: the next one has them
+            await self.membership.set_types(dict(self._types))
+
+    async def is_over(self, runner: Runner) -> bool:
+        """See `position.Sharing`."""
+        owner = Owner(*runner)
+        claim = decide(owner, Owner(*self.runner), self.view)
+        return await self.find_out(owner) if claim is Claim.ASK else claim is Claim.TAKE
+
+    def on_change(self, call: Callable[[], None]) -> Callable[[], None]:
+        """See `position.Sharing`."""
+
+        def changed(_view: View) -> None:
+            call()
+
+        self.membership.listeners.append(changed)
+        return partial(self.membership.listeners.remove, changed)
 
     # -- life ------------------------------------------------------------------------------------------------
 

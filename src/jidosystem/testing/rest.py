@@ -15,7 +15,8 @@ from ..runtime.subscriptions import Subscriptions
 def subscriptions_of(bus: EventBus, agents: Subscriptions) -> Iterator[DurableSubscription]:
     """Every durable subscription of a platform that has been started."""
     yield from agents._running.values()
-    yield from (group.subscription for group in bus._groups._groups.values() if group.started.done())
+    started = (group.subscription for group in bus._groups._groups.values() if group.started.done())
+    yield from (running for running in started if isinstance(running, DurableSubscription))
 
 
 def unrest(node: Node, bus: EventBus, agents: Subscriptions, log_end: int | None) -> Iterator[str]:
