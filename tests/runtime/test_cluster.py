@@ -358,3 +358,17 @@ async def test_a_node_that_drains_has_no_agent_any_more_and_goes_on_calling() ->
         for key in KEYS:
             assert await there.at(b, b.agent(Held, key).add()) == 2
             assert there.where(Held, key) == ["a"]
+
+
+async def test_a_passive_agent_whose_place_is_elsewhere_by_now_is_found_by_the_node_that_has_its_claim() -> None:
+    async with cluster("a", agents=ALL) as there:
+        (a,) = there.now.values()
+        for key in KEYS:
+            await there.at(a, a.agent(Counter, key).add())
+            await there.at(a, a.agents.stop(a.agent(Counter, key)))
+        (b,) = await there.start("b")
+        await there.pass_time(10)
+        assert any(b.belongs_here(Counter, key) for key in KEYS)
+        for key in KEYS:
+            assert await there.at(a, a.call(a.agent(Counter, key).add, timeout=2)) == 2
+            assert await there.at(b, b.call(b.agent(Counter, key).add, timeout=2)) == 3

@@ -18,7 +18,7 @@ from .clock import Clock
 from .codec import NOT_CARRIED
 from .dead_letters import DeadLetter, DeadLetters
 from .eager import start_eagerly
-from .errors import InvalidArguments, JidoError, ShuttingDown, StoreError, Undeliverable, describe
+from .errors import InvalidArguments, JidoError, Moved, ShuttingDown, StoreError, Undeliverable, describe
 from .events import Event
 from .keys import LaneOf, keys_of
 from .lanes import Lane, Lanes, Work
@@ -44,6 +44,8 @@ REST_S = 600.0
 SLICE = 100
 """How many events are offered or started before the event loop gets its turn."""
 CLOSE_GRACE_S = 5.0
+MOVES = 4
+"""So often an agent may have moved whenever it was found before that is worth a line."""
 REDRIVE_ID = "redrive_id"
 """The metadata of a redriven event names its dead letter so; an event of the log that carries it lost it on the way in."""
 
@@ -295,6 +297,8 @@ class DurableSubscription:
 
     def _failed_passing(self, lane: Lane, error: BaseException) -> None:
         self._lanes.fail(lane, asyncio.get_running_loop().time(), self._random(), counted=False, least_s=told_delay_s(error))
+        if isinstance(error, Moved) and lane.tries < MOVES:  # it is found where it went
+            return
         if not self._closed and lane.tries & (lane.tries - 1) == 0:  # the first, the second, the fourth …
             self._lines.warning("a lane waits for a trouble to pass", lane=lane.key, tries=lane.tries, error=describe(error))
 

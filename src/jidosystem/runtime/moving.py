@@ -78,7 +78,7 @@ class Moving:
         assert ownership is not None
 
         async def one(activation: Activation) -> None:
-            async with room:
-                await ownership.give_away(activation)
+            async with room:  # to its end, also if the cluster changes meanwhile: half of it would leave an agent that nobody can call
+                await self._node.see_through(ownership.give_away(activation))
 
         await asyncio.gather(*map(one, leaving))

@@ -166,7 +166,10 @@ class Ownership:
         if host.type.sensors:
             await self._node.sensors.ended(activation)
         await activation.at_rest()
-        await host.go(activation, away=True)
+        try:
+            await host.go(activation, away=True)
+        except Moved:  # the lease was lost meanwhile, and the agent with it
+            return False
         return True
 
     async def give_back(self, activation: Activation) -> None:

@@ -53,6 +53,9 @@ ANSWER_LATE_S = 0.25
 """How much longer than its patience a caller listens: the other node knows better what became of a call that ran out of time."""
 DELIVERY_S = 330.0
 """How long a delivery may take on its receiver's node: longer than a turn may by default."""
+SILENCE_S = 3.0
+"""After so long without an answer what can't hurt is asked again, then after twice as long: the way there and back may lose messages, a server
+that stood still for example all that came to it."""
 FIRST_PAUSE_S, LAST_PAUSE_S = 0.01, 0.25
 """Between two searches for an agent that had moved whenever it was found."""
 
@@ -106,7 +109,7 @@ class Router:
     def note(self, address: str, owner: Owner | None) -> None:
         """An agent was found somewhere, or (None) not where it was thought to be."""
         self._known.pop(address, None)
-        if owner is not None and owner != self.cluster.owner:
+        if owner is not None:  # this node too: it may have the claim of an agent that is passive and would be placed elsewhere today
             self._known[address] = owner
             if len(self._known) > MAX_KNOWN:
                 self._known.popitem(last=False)
@@ -129,17 +132,17 @@ class Router:
         keyed: str | None,
     ) -> Any:
         """Call an action of an agent wherever it is; see the module for what is repeated."""
-        address = host.prefix + key
+        address, harmless = host.prefix + key, spec.readonly or keyed is not None
 
         def here() -> Coroutine[Any, Any, Any]:
             return calls.call_here(host, key, spec, args, kwargs, caller, deadline, keyed)
 
         async def afar(member: Member) -> Any:
             frame = self._call_frame(address, spec, spec.signature.to_plain(args, kwargs), deadline, keyed, caller)
-            return spec.signature.decode_result(await self._ask(address, member, frame, deadline + ANSWER_LATE_S))
+            return spec.signature.decode_result(await self._ask(address, member, frame, deadline + ANSWER_LATE_S, harmless=harmless))
 
         try:
-            return await self._where_it_is(host, key, here, afar, deadline, spec.name, harmless=spec.readonly or keyed is not None)
+            return await self._where_it_is(host, key, here, afar, deadline, spec.name, harmless=harmless)
         except WireTimeout:
             told = f"no answer from {address}.{spec.name} in time; whether it took effect is unknown here"
             raise CallTimeout(told, agent=address, uncertain=True) from None
@@ -189,7 +192,7 @@ class Router:
             return self._node.control.orders[order](host, key)
 
         async def afar(member: Member) -> AgentInfo | None:
-            told = await self._ask(host.prefix + key, member, AgentFrame(host.prefix + key, order), deadline)
+            told = await self._ask(host.prefix + key, member, AgentFrame(host.prefix + key, order), deadline, harmless=True)
             return _info(told) if told else None
 
         return await self._where_it_is(host, key, here, afar, deadline, order, harmless=True)
@@ -225,18 +228,23 @@ class Router:
                 member = self.elsewhere(host, key)
                 return await (here() if member is None else afar(member))
             except Moved as moved:
+                why: JidoError = moved
                 self.moved(address, moved)
-            except (NodeUnreachable, NodeBusy):
+            except (NodeUnreachable, NodeBusy) as refused:
+                why = refused
                 self.note(address, None)
-            except ShuttingDown:  # it leaves the cluster; soon another node has its agents
+            except ShuttingDown as leaving:  # it leaves the cluster; soon another node has its agents
                 if member is None:
                     raise
+                why = leaving
                 self.note(address, None)
             except OutcomeUnknown as unknown:
                 if not harmless or member is None or isinstance(unknown, WireTimeout):
                     raise
+                why = unknown
             if deadline - self._node.loop.time() <= pause_s:
-                told = f"{address}.{what} wasn't found in time: its agent is on its way between nodes; nothing has happened"
+                at = f"node {member.name}" if member is not None else "this node"
+                told = f"{address}.{what} wasn't found in time; last it was looked for on {at}: {why}; nothing has happened"
                 raise CallTimeout(told, agent=address, uncertain=False)
             if pause_s:
                 await asyncio.sleep(pause_s * (0.5 + self._node.random() / 2))
@@ -251,7 +259,7 @@ class Router:
     async def _deliver(self, member: Member, address: str, frame: DeliveryFrame, turn: Turn) -> None:
         assert turn.origin is not None
         try:
-            await self._ask(address, member, frame, self._node.loop.time() + DELIVERY_S)
+            await self._ask(address, member, frame, self._node.loop.time() + DELIVERY_S, harmless=True)
         except JidoError as error:
             if isinstance(error, Moved):
                 self.moved(address, error)
@@ -271,11 +279,21 @@ class Router:
         """Ask another node something that concerns no single agent. Raises what it answers, and what `Cluster.request` does."""
         return _result_of(member.name, await self.cluster.request(member, frame, self._node.loop.time() + timeout_s))
 
-    async def _ask(self, address: str, member: Member, frame: AboutAgentFrame, deadline: float) -> bytes:
-        result = _result_of(address, await self.cluster.request(member, frame, deadline))
+    async def _ask(self, address: str, member: Member, frame: AboutAgentFrame, deadline: float, *, harmless: bool = False) -> bytes:
+        answer = await (self._ask_again(member, frame, deadline) if harmless else self.cluster.request(member, frame, deadline))
+        result = _result_of(address, answer)
         if address not in self._known:
             self.note(address, Owner(member.name, member.incarnation))
         return result
+
+    async def _ask_again(self, member: Member, frame: Frame, deadline: float) -> Frame:
+        """Ask until there is an answer: the other node joins what has the same key, and does what has the same number once."""
+        silence_s = SILENCE_S
+        while (until := self._node.loop.time() + silence_s) < deadline:
+            with suppress(WireTimeout):
+                return await self.cluster.request(member, frame, until)
+            silence_s *= 2
+        return await self.cluster.request(member, frame, deadline)
 
     def _call_frame(self, to: str, spec: ActionSpec, blob: bytes, deadline: float, key: str | None, caller: Turn | None) -> CallFrame:
         left_s = max(0.0, deadline - self._node.loop.time())
