@@ -14,13 +14,16 @@ PINS := constraints.txt pyproject.toml .ci/venv
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types layers docs examples site package bench torture pins clean
+.PHONY: help demo demo-cluster test check lint types layers docs examples site package bench torture torture-cluster pins clean
 
 help: ## what can be made
-	@sed -n 's/^\([a-z]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
 
 demo: $(VENV)/.pins-run ## January 2013 at three airports: killed in the middle, and the books balance (ARGS=--all: the whole year)
 	@$(BIN)/python -m examples.flights $(ARGS)
+
+demo-cluster: $(VENV)/.pins-dev ## the same on three processes and a NATS server: one is killed, one stands still, and the books balance
+	@$(BIN)/python -m examples.flights.cluster $(ARGS)
 
 test: $(VENV)/.pins-dev ## every test but the long ones, and the examples of README.md and docs/
 	$(BIN)/python -m pytest $(ARGS)
@@ -55,6 +58,9 @@ bench: $(VENV)/.pins-dev ## each workload beside its physical limit and its peer
 
 torture: $(VENV)/.pins-dev ## the long runs: kills at hundreds of random instants
 	$(BIN)/python -m pytest -m torture --timeout=0 $(ARGS)
+
+torture-cluster: $(VENV)/.pins-dev ## nodes and servers at random under load for SECONDS (300); the counts go to benchmarks/faults.jsonl
+	CLUSTER_SECONDS=$(or $(SECONDS),300) $(BIN)/python -m pytest -m torture --timeout=0 tests/cluster $(ARGS)
 
 pins: ## new pins: the newest of everything, tried out by `make check` afterwards
 	.ci/pins $(INTERPRETER)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from importlib.util import find_spec
 from itertools import groupby
 from typing import NamedTuple
@@ -31,6 +33,7 @@ class Job(NamedTuple):
     """What to do."""
 
     store: str
+    name: str
     months: frozenset[int]
     days: int
     callers: int
@@ -64,32 +67,73 @@ def cast_of(flights: Sequence[Flight]) -> Cast:
     return Cast(sorted({flight.tail for flight in flights}), sorted(airports), sorted({flight.carrier for flight in flights}))
 
 
+class Seen:
+    """How many flights are in the log. In one file they are there with the commit of their turn; on a cluster the log is another engine, to which
+    what turns emitted is brought after their commits, by another node perhaps if theirs has died.
+    """
+
+    def __init__(self) -> None:
+        self._count, self._more = 0, asyncio.Event()
+
+    async def read(self, platform: Platform) -> None:
+        """Count, without end."""
+        async for _ in platform.events.follow("flights.*", after=0):
+            self._count += 1
+            self._more.set()
+
+    async def wait(self, count: int) -> None:
+        """Until so many are there."""
+        while self._count < count:
+            self._more.clear()
+            await self._more.wait()
+
+
+@asynccontextmanager
+async def seen(platform: Platform, store: str) -> AsyncIterator[Seen | None]:
+    """What is needed on a cluster."""
+    if not store.startswith("nats:"):
+        yield None
+        return
+    log = Seen()
+    reading = asyncio.create_task(log.read(platform))
+    try:
+        yield log
+    finally:
+        reading.cancel()
+        await asyncio.wait({reading})
+
+
 class Feeder:
     """Calls `fly` for every flight, many callers at a time.
 
     They take the flights in their order and nobody waits for the answer of the one before, also not for one of the same
-    aircraft: an agent takes its calls in the order in which they were made.
+    aircraft: an agent takes its calls in the order in which they were made. On a cluster, where a call may have to be made again, they wait: then
+    `log` is given.
     """
 
-    def __init__(self, platform: Platform, flights: Sequence[Flight]) -> None:
-        self._platform = platform
+    def __init__(self, platform: Platform, flights: Sequence[Flight], log: Seen | None = None) -> None:
+        self._platform, self._log = platform, log
+        self._lines = {flight.tail: asyncio.Lock() for flight in flights} if log is not None else {}
         self._aircraft = {tail: platform.agent(Aircraft, tail) for tail in {flight.tail for flight in flights}}
         self._flights = flights
         self._done = 0
         self._say_every = max(1, len(flights) // MESSAGES)
 
     async def run(self, callers: int) -> None:
-        """Feed all flights, day by day: a day begins when the day before is committed, so in the log the days are in order."""
+        """Feed all flights, day by day: a day begins when the day before is in the log, so there the days are in order."""
         for _day, of_day in groupby(self._flights, key=lambda flight: flight.day):
             share = iter(list(of_day))
             async with asyncio.TaskGroup() as group:
                 for _ in range(callers):
                     group.create_task(self._caller(share))
+            if self._log is not None:
+                await self._log.wait(self._done)
         say(done=self._done)
 
     async def _caller(self, share: Iterator[Flight]) -> None:
         for flight in share:
-            await self._platform.call(self._aircraft[flight.tail].fly, flight, idempotency_key=flight.key)
+            async with self._lines.get(flight.tail) or nullcontext():
+                await self._platform.call(self._aircraft[flight.tail].fly, flight, idempotency_key=flight.key)
             self._done += 1
             if self._done % self._say_every == 0:
                 say(done=self._done)
@@ -125,11 +169,11 @@ async def gather_books(platform: Platform, cast: Cast) -> dict[str, dict[str, in
 
 async def run(job: Job) -> None:
     """The whole job, from the first row."""
-    async with Platform(job.store, agents=AGENTS) as platform:
+    async with Platform(job.store, agents=AGENTS, name=job.name) as platform, seen(platform, job.store) as log:
         flights, refused = await asyncio.to_thread(read, job)
         cast = cast_of(flights)
         say(flights=len(flights), refused=refused, agents={name: len(keys) for name, keys in cast._asdict().items()})
-        await Feeder(platform, flights).run(job.callers)
+        await Feeder(platform, flights, log).run(job.callers)
         await close_books(platform, cast)
         say(books=await gather_books(platform, cast))
 
@@ -137,7 +181,8 @@ async def run(job: Job) -> None:
 def parse_job(arguments: Sequence[str]) -> Job:
     """The job that a command line describes."""
     parser = argparse.ArgumentParser(prog="python -m examples.flights.load", description="One life of the flights node.")
-    parser.add_argument("--store", default="sqlite:///flights.db")
+    parser.add_argument("--store", default=os.environ.get("JIDO_STORE", "sqlite:///flights.db"), help="by default JIDO_STORE")
+    parser.add_argument("--name", default="flights")
     parser.add_argument("--months", default="1", help="numbers with commas between them")
     parser.add_argument("--days", type=int, default=31)
     parser.add_argument("--callers", type=int, default=1_000)
@@ -145,7 +190,7 @@ def parse_job(arguments: Sequence[str]) -> Job:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     months = frozenset(map(int, given.months.split(",")))
-    return Job(given.store, months, given.days, given.callers, given.corrupt, given.seed)
+    return Job(given.store, given.name, months, given.days, given.callers, given.corrupt, given.seed)
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -1,0 +1,77 @@
+"""NATS servers that are killed and stand still under a cluster at work: calls wait, nothing is lost, and no node is declared dead."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("nats", reason="the extra `cluster` isn't installed")
+
+from jidosystem.backends.nats.server import NatsCluster, NatsServer
+
+from .nodes import NodeCluster, node_cluster
+from .servers import await_leader
+from .test_nodes_that_fail import LOST
+from .traffic import PATIENCE_S, Traffic, traffic
+
+RECORDS = "jido-records-0"
+pytestmark = pytest.mark.timeout(240)
+
+
+async def answered(load: Traffic, count: int = 20) -> None:
+    """Wait until calls that change something are answered again."""
+    before = load.changed
+    async with asyncio.timeout(PATIENCE_S):
+        while load.changed < before + count:
+            await asyncio.sleep(0.1)
+
+
+def check_nobody_was_declared_dead(cluster: NodeCluster) -> None:
+    assert not cluster.said(LOST)
+
+
+@pytest.mark.parametrize("how", ["killed", "paused"])
+async def test_the_server_that_leads_the_records_fails(how: str, three_servers: NatsCluster, tmp_path: Path, seed: int) -> None:
+    async with node_cluster(three_servers, tmp_path, "n1", "n2", "n3") as cluster, traffic(cluster, seed=seed) as load:
+        await asyncio.sleep(1.0)
+        leader = await await_leader(three_servers, RECORDS)
+        began = load.recording.now()
+        await asyncio.to_thread(leader.kill if how == "killed" else leader.pause)
+        other = await await_leader(three_servers, RECORDS, other_than=leader)
+        load.recording.fault(how, leader.peer.name, start=began, effect=f"{other.peer.name} leads")
+        await answered(load)
+        if how == "killed":
+            await start([leader])
+        else:
+            leader.resume()
+        await answered(load, 100)
+    check_nobody_was_declared_dead(cluster)
+    load.judge()
+
+
+@pytest.mark.parametrize("count", [pytest.param(2, marks=pytest.mark.torture), 3])
+async def test_most_or_all_of_the_servers_are_killed_and_come_back(count: int, three_servers: NatsCluster, tmp_path: Path, seed: int) -> None:
+    async with node_cluster(three_servers, tmp_path, "n1", "n2", "n3") as cluster, traffic(cluster, seed=seed) as load:
+        await asyncio.sleep(1.0)
+        leader = await await_leader(three_servers, RECORDS)
+        victims = [leader, *(server for server in three_servers.servers if server is not leader)][:count]
+        began = load.recording.now()
+        await asyncio.gather(*(asyncio.to_thread(server.kill) for server in victims))
+        await asyncio.sleep(0.5)
+        before = load.changed
+        await asyncio.sleep(4.0)
+        effect = "" if load.changed != before else "nothing was changed meanwhile"
+        load.recording.fault("killed", f"{count} servers", start=began, effect=effect)
+        await start(victims)
+        await answered(load, 100)
+    check_nobody_was_declared_dead(cluster)
+    load.judge()
+
+
+async def start(servers: list[NatsServer]) -> None:
+    """Not in a thread: the kernel ends servers together with the thread that started them."""
+    for server in servers:
+        server.start()
+    await asyncio.gather(*(asyncio.to_thread(server.wait_ready, 60.0) for server in servers))
