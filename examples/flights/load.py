@@ -11,7 +11,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from importlib.util import find_spec
 from itertools import groupby
@@ -89,7 +89,7 @@ class Seen:
 
 
 @asynccontextmanager
-async def seen(platform: Platform, store: str) -> AsyncIterator[Seen | None]:
+async def seen(platform: Platform, store: str) -> AsyncGenerator[Seen | None]:
     """What is needed on a cluster."""
     if not store.startswith("nats:"):
         yield None
