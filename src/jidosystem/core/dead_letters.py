@@ -29,6 +29,11 @@ SOURCES: tuple[Source, ...] = ("event", "cast", "reminder", "sensor")
 TOGETHER = 1_000
 SHOWN = 5
 """So many of the letters that weren't redriven are told in the message; all of them in `failed`."""
+RECOUNT_S = 1.0
+"""On a cluster: after so long the letters of other nodes are counted too."""
+CLOSE = 1_000
+"""On a cluster: with so little room left it is counted before and after each letter."""
+Elsewhere = Callable[[str], Awaitable[bool]]
 Redriver = Callable[["DeadLetter"], Awaitable[None]]
 
 
@@ -84,7 +89,9 @@ class DeadLetters:
         self._clock = clock
         self._limit = limit
         self._lines = logger("jidosystem.dead_letters")
+        self.elsewhere: Elsewhere | None = None  # on a cluster: who else may run a letter again
         self._count: int | None = None
+        self._counted_s = 0.0
         self._counting = asyncio.Lock()
         self._redrivers: dict[tuple[str, str], Redriver] = {}
         self._redriving: dict[str, asyncio.Task[None]] = {}
@@ -109,16 +116,19 @@ class DeadLetters:
         for _ in range(10):
             record = await self._records.read(address)
             if record is not None and record.head is not None:
-                return digest
+                if await self._is_kept(record):
+                    return digest
+                continue
             await self._take_room()
             try:
-                await self._records.commit(address, 0 if record is None else record.revision, blob)
+                committed = await self._records.commit(address, 0 if record is None else record.revision, blob)
             except Conflict:
                 self._give_room()
             except BaseException:  # it may have been stored all the same: count again
                 self._count = None
                 raise
             else:
+                await self._check_room(address, committed.revision)
                 return digest
         raise Conflict(f"{address} keeps changing", agent=address, expected=0, actual=0)
 
@@ -204,13 +214,26 @@ class DeadLetters:
         if record is None or record.head is None:
             raise InvalidArguments(f"there is no dead letter {letter_id!r}", path="$.id")
         letter = _letter(record.agent, record.head)
-        redriver = self._redrivers.get((letter.source, letter.name)) or self._redrivers.get((letter.source, ""))
+        redriver = self._redriver_of(letter)
         if redriver is None:
+            if self.elsewhere is not None and await self.elsewhere(letter_id):
+                return
             raise InvalidArguments(
                 f"nobody takes letters of {letter.source} {letter.name!r} just now: host its agent type or subscribe again", path="$.id"
             )
         await redriver(letter)
         await self._remove(record.agent, record.revision)
+
+    async def redrive_here(self, letter_id: str) -> bool:
+        """For another node: `redrive`, if somebody here takes letters of that kind; whether that is so."""
+        record = await self._records.read(f"{TYPE}/{letter_id}")
+        if record is not None and record.head is not None and self._redriver_of(_letter(record.agent, record.head)) is None:
+            return False
+        await self._redrive_together(letter_id)
+        return True
+
+    def _redriver_of(self, letter: DeadLetter) -> Redriver | None:
+        return self._redrivers.get((letter.source, letter.name)) or self._redrivers.get((letter.source, ""))
 
     async def _stored(self) -> AsyncIterator[Record]:
         async for page in self._records.scan_agents(TYPE):
@@ -235,16 +258,46 @@ class DeadLetters:
 
     async def _take_room(self) -> None:
         async with self._counting:
-            if self._count is None:
-                count = 0
-                async for page in self._records.scan_agents(TYPE):
-                    count += len(page)
-                self._count = count
-            limit = self._limit if isinstance(self._limit, int) else self._limit()
-            if self._count >= limit:
+            stale = self.elsewhere is not None and (self._is_close() or self._clock.monotonic_s() - self._counted_s > RECOUNT_S)
+            if self._count is None or stale:
+                await self._recount()
+            limit = self._most()
+            if (self._count or 0) >= limit:
                 told = f"there are {self._count} dead letters, the limit (events.max_dead_letters) is {limit}: redrive or clear some"
                 raise DeadLettersFull(told, limit=limit)
-            self._count += 1
+            self._count = (self._count or 0) + 1
+
+    async def _recount(self) -> int:
+        self._counted_s = self._clock.monotonic_s()
+        self._count = await self._records.count_agents(TYPE)
+        return self._count
+
+    def _most(self) -> int:
+        return self._limit if isinstance(self._limit, int) else self._limit()
+
+    def _is_close(self) -> bool:
+        """Whether so little room is left that other nodes may be taking it at this moment."""
+        return self._count is None or self._count + CLOSE >= self._most()
+
+    async def _check_room(self, address: str, revision: int) -> None:
+        """Other nodes may have taken the same room: whoever finds too many when his own is stored takes it back, and keeps what it is of."""
+        if self.elsewhere is None or not self._is_close() or await self._recount() <= (limit := self._most()):
+            return
+        if await self._remove(address, revision):
+            told = f"there are more than {limit} dead letters, the limit (events.max_dead_letters): redrive or clear some"
+            raise DeadLettersFull(told, limit=limit)
+
+    async def _is_kept(self, record: Record) -> bool:
+        """Whether a letter that is there stays. Close to the limit the node that has just stored it may be about to take it back: a new revision
+        prevents that.
+        """
+        if self.elsewhere is None or not self._is_close():
+            return True
+        try:
+            await self._records.commit(record.agent, record.revision, record.head)
+        except Conflict:
+            return False
+        return True
 
     def _give_room(self) -> None:
         if self._count is not None:

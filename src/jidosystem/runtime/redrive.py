@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from ..core.dead_letters import DeadLetter, DeadLetters
-from ..core.errors import NoHost, RecordUnreadable, describe
+from ..core.errors import JidoError, NodeBusy, NodeUnreachable, NoHost, RecordUnreadable, describe
 from ..core.ids import split_address
+from ..distribution.frames import NodeFrame
 from .definition import DELETE
 from .deliveries import deliver, settle
 from .effects import CastEffect, Reminder
@@ -24,7 +25,11 @@ from .turn import DELIVERY, Origin, Turn
 if TYPE_CHECKING:
     from .host import Host
     from .node import Node
+    from .router import Router
 
+REDRIVE_S = 330.0
+"""How long another node may take to run a letter again: longer than a turn may by default."""
+_DONE = b"done"
 _cast = msgspec.msgpack.Decoder(CastEffect)
 _reminder = msgspec.msgpack.Decoder(Reminder)
 
@@ -34,6 +39,29 @@ def take_letters(node: Node, letters: DeadLetters) -> None:
     letters.register("cast", "", partial(_redrive, node, _of_cast))
     letters.register("reminder", "", partial(_redrive, node, _of_reminder))
     letters.register("sensor", "", partial(_redrive_item, node))
+    if node.router is not None:
+        letters.elsewhere = partial(_redrive_elsewhere, node, node.router)
+        node.asked["redrive"] = partial(_redrive_for, letters)
+
+
+async def _redrive_for(letters: DeadLetters, frame: NodeFrame) -> bytes:
+    """Another node asks."""
+    return _DONE if await letters.redrive_here(frame.about) else b""
+
+
+async def _redrive_elsewhere(node: Node, router: Router, letter_id: str) -> bool:
+    """Have a letter run again by the node that takes those of its kind: it runs their subscription. False: none does."""
+    unheard: JidoError | None = None
+    for member in router.others():
+        try:
+            if await router.ask_node(member, NodeFrame("redrive", letter_id), REDRIVE_S) == _DONE:
+                return True
+        except (NodeUnreachable, NodeBusy) as error:
+            node.log.warning("a node can't be asked to redrive a dead letter", member=member.name, error=describe(error))
+            unheard = error
+    if unheard is not None:
+        raise unheard
+    return False
 
 
 async def _redrive(node: Node, read: Callable[[DeadLetter], tuple[str, CastEffect | Reminder]], letter: DeadLetter) -> None:
