@@ -75,3 +75,14 @@ async def test_configuration_events_and_lists_are_the_same_on_every_node(two: tu
         for key in KEYS:
             info = await platform.agents.describe(platform.agent(Counter, key))
             assert (info.state, info.fields) == ("live", {"value": 1})
+
+
+async def test_servers_that_sync_have_no_weakness_and_what_happens_to_nodes_is_an_event(two: tuple[Platform, Platform]) -> None:
+    a, b = two
+    assert await a._parts.weaknesses() == []
+    up: set[str] = set()
+    async with asyncio.timeout(20):
+        async for event in b.events.follow("jido.node.up", after=0):
+            up.add(event.data["node"])
+            if up == {"a", "b"}:
+                break

@@ -18,7 +18,7 @@ from ..core.records import Records
 from ..core.wire import Wire
 
 if TYPE_CHECKING:
-    from ..backends.nats.connection import Notice
+    from ..backends.nats.connection import Connection, Notice
     from ..backends.nats.settings import NatsSettings
 
 _LATER = {"postgresql": "the PostgreSQL adapter", "postgres": "the PostgreSQL adapter"}
@@ -76,6 +76,10 @@ class Parts:
         """Records on a connection of their own, for leases; None: the records will do."""
         return None
 
+    async def weaknesses(self) -> list[str]:
+        """A sentence for everything that promises rest on and that isn't so on the store's servers. Takes a second."""
+        return []
+
     async def close(self) -> None:
         """Let go of everything."""
         await self._stack.aclose()
@@ -88,6 +92,7 @@ class NatsParts(Parts):
         super().__init__(url)
         self._options = _nats_options(url)
         self._settings: NatsSettings
+        self._connections: list[Connection] = []
         self._log: Log
 
     async def open_records(self, config: Any, clock: Clock, log: Log) -> Records:
@@ -115,6 +120,12 @@ class NatsParts(Parts):
         """On a connection of their own."""
         return await self._records("leases", clock)
 
+    async def weaknesses(self) -> list[str]:
+        """What the servers tell of how they are set up."""
+        from ..backends.nats.facts import servers_of, weaknesses
+
+        return weaknesses(await servers_of(self._connections[0]))
+
     async def _records(self, name: str, clock: Clock) -> Records:
         from ..backends.nats.connection import Connection
         from ..backends.nats.partitions import RecordsSettings
@@ -122,6 +133,7 @@ class NatsParts(Parts):
 
         connection = await Connection.open(self._settings, name=f"jido {self._settings.cluster} {name}", told=self._told)
         self._stack.push_async_callback(connection.close)
+        self._connections.append(connection)
         settings = RecordsSettings(partitions=self._options.get("partitions"), replicas=self._options.get("replicas"))
         return await open_records(connection, settings, clock=clock)
 

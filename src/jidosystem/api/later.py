@@ -9,6 +9,7 @@ _WORKFLOWS = "workflows"
 _CHOREOGRAPHIES = "choreographies"
 _SECURITY = "the security layer"
 _CLUSTER = "the cluster"
+_ELECTIONS = "elections, locks and barriers"
 
 NAMES = {
     "Capabilities": LATER["capabilities"], "Rate": LATER["capabilities"], "Criteria": LATER["capabilities"], "NoMatch": LATER["capabilities"],
@@ -25,7 +26,7 @@ NAMES = {
 
 ROOMS = {
     "workflows": _WORKFLOWS, "choreographies": _CHOREOGRAPHIES, "discovery": LATER["capabilities"], "pools": "pools", "cache": "the cache",
-    "queues": "work queues", "security": _SECURITY, "cluster": _CLUSTER, "migration": "live migration", "canary": "canary releases",
+    "queues": "work queues", "security": _SECURITY, "cluster": _ELECTIONS, "migration": "live migration", "canary": "canary releases",
     "features": "feature flags", "chaos": "fault injection", "alerts": "alerts",
 }  # fmt: skip
 """What a `Platform` will offer as attributes."""

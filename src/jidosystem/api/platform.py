@@ -117,6 +117,7 @@ class Platform:
         self._agents: Agents | None = None
         self._records: Any = None
         self._subscriptions: Subscriptions | None = None
+        self._joined: Joined | None = None
         self._random: Callable[[], float] = random.random
         self._lease_times, self._lease_clock = LeaseTimes(), boot_s
         self._parts = assembly.parts_of(url)
@@ -173,7 +174,7 @@ class Platform:
             leases = await self._parts.open_leases(self._clock)
             if leases is not None:
                 stack.push_async_callback(leases.close)
-            joined = bus.sharing = self._join(node, config, leases or records, wire, ids)
+            joined = bus.sharing = self._join(node, config, leases or records, wire, ids, bus)
             stack.push_async_callback(joined.leave)
         self._config, self._agents = config, Agents._on(node)
         stack.push_async_callback(self._close_node, node, config, joined)
@@ -185,6 +186,8 @@ class Platform:
         if joined is not None:
             await joined.join()
             node.own(config.follow())
+            node.own(self._name_weaknesses(node))
+        self._joined = joined
         await bus.start()
         stack.push_async_callback(bus.close)
         stack.push_async_callback(subscriptions.close)
@@ -209,14 +212,18 @@ class Platform:
         """The wire to the other nodes of a cluster; None: the store belongs to this process."""
         return await self._parts.open_wire()
 
-    def _join(self, node: Node, config: Config, leases: Records, wire: Wire, ids: Ids) -> Joined:
+    def _join(self, node: Node, config: Config, leases: Records, wire: Wire, ids: Ids, bus: EventBus) -> Joined:
         make = partial(
             Membership, leases, wire, name=self._name, cluster=config.platform.cluster_name, times=self._lease_times, now=self._lease_clock,
             clock=self._clock, ids=ids,
         )  # fmt: skip
-        joined = Joined(node, wire, make, [Sender, *self._classes])
+        joined = Joined(node, wire, bus, make, [Sender, *self._classes])
         node.join(joined)
         return joined
+
+    async def _name_weaknesses(self, node: Node) -> None:
+        for told in await self._parts.weaknesses():
+            node.log.warning("the store is set up weaker than what it is to promise", weakness=told)
 
     def _new_ids(self) -> Ids:
         """Where identifiers of events and runs come from."""

@@ -13,10 +13,12 @@ import typer
 
 from ..api.doctor import Finding, examine
 from . import node as nodes
-from .output import FAILED, Json, Quiet, colour, say, tell, tell_json
+from .output import FAILED, Failure, Json, Quiet, colour, say, tell, tell_json
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
+CLUSTER_S = 10.0
+"""How long a node may take to ask its servers."""
 _INDENT = " " * 9
 
 
@@ -65,17 +67,39 @@ def node_files() -> Iterator[Finding]:
     if stat.S_IMODE(folder.stat().st_mode) & 0o077:
         yield Finding("nodes", "problem", f"{folder} isn't this user's alone", f"chmod 700 {folder}: the tokens of nodes stand there")
     running: list[str] = []
+    clusters: list[nodes.NodeFile] = []
     for path in sorted(folder.glob("*.json")):
         found = nodes._read(path)
         if isinstance(found, str):
             yield Finding("nodes", "problem", found, "no command can use it")
         elif found is not None and nodes._lives(found.pid):
             running.append(f"{found.name} (process {found.pid}, {found.program})")
+            clusters.append(found)
         elif found is not None:
             yield Finding(
                 "nodes", "warning", f"{path} tells of {found.name}, which is gone", "it was killed; the next command that looks for nodes removes it"
             )
     yield Finding("nodes", "ok", ", ".join(running) or "none runs here")
+    yield from cluster_servers(clusters)
+
+
+def cluster_servers(running: list[nodes.NodeFile]) -> Iterator[Finding]:
+    """In what the NATS servers of nodes that run here are set up weaker than they are to be; a node of no cluster says nothing."""
+    told: dict[str, None] = {}
+    names: list[str] = []
+    for one in running:
+        try:
+            answer = nodes.ask(one, "GET", nodes.path_of("cluster"), patience_s=CLUSTER_S)
+        except Failure as failure:
+            if failure.code != "invalid-arguments":
+                yield Finding("cluster", "warning", str(failure), "look at its log")
+            continue
+        names.append(one.name)
+        told.update(dict.fromkeys(answer["weaknesses"]))
+    for weakness in told:
+        yield Finding("cluster", "problem", weakness, "after a power cut what was acknowledged may be missing")
+    if names and not told:
+        yield Finding("cluster", "ok", f"the NATS servers of {', '.join(names)} write before they acknowledge")
 
 
 def _counted(number: int, what: str) -> str:

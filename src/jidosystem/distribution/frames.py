@@ -32,7 +32,7 @@ _Whole = Annotated[int, msgspec.Meta(ge=0)]
 Order: TypeAlias = Literal["start", "stop", "delete", "restart", "pause", "resume", "describe"]
 
 
-Ask: TypeAlias = Literal["live", "count", "redrive"]
+Ask: TypeAlias = Literal["live", "count", "redrive", "drain"]
 
 
 class CallFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="call"):
@@ -99,7 +99,8 @@ class FamilyFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
 
 class NodeFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="node"):
     """Something asked of a node itself, answered by a `ReplyFrame`: "live", its live agents of a type (`about`), at most `limit` after a key;
-    "count", how many of each type live there (`about`: types, with commas between); "redrive", a dead letter (`about`: its id).
+    "count", how many of each type live there (`about`: types, with commas between); "redrive", a dead letter (`about`: its id);
+    "drain", to give away its agents.
     """
 
     ask: Ask

@@ -8,22 +8,26 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..core.errors import JidoError, NoHost, StoreError, StoreUnavailable, describe
+from ..core.bus import EventBus
+from ..core.errors import InvalidArguments, JidoError, NoHost, StoreError, StoreUnavailable, describe
 from ..core.position import Runner
 from ..core.wire import Wire
-from ..distribution.frames import Frame
-from ..distribution.members import Member, NodeDraining, NodeUp, Occurrence, View
+from ..distribution.frames import Frame, NodeFrame
+from ..distribution.members import Member, MemberState, NodeDraining, NodeUp, Occurrence, View
 from ..distribution.membership import Membership
 from ..distribution.mesh import Mesh
 from .definition import AgentType
 from .door import answer
 from .head import Owner
+from .occurrences import Occurrences
 from .outbox import backoff_s
 from .ownership import Claim, decide
 
 if TYPE_CHECKING:
     from .host import Host
     from .node import Node
+
+GAUGES = {"cluster_nodes_alive": MemberState.ALIVE, "cluster_nodes_suspect": MemberState.SUSPECT, "cluster_nodes_draining": MemberState.DRAINING}
 
 
 def _advertised(cls: type) -> tuple[str, int]:
@@ -36,12 +40,16 @@ def _advertised(cls: type) -> tuple[str, int]:
 class Joined:
     """The `Cluster` of a node, made of its membership and the wire."""
 
-    def __init__(self, node: Node, wire: Wire, make: Callable[..., Membership], classes: Iterable[type]) -> None:
+    def __init__(self, node: Node, wire: Wire, events: EventBus, make: Callable[..., Membership], classes: Iterable[type]) -> None:
         self._node = node
         self._types = dict(map(_advertised, classes))
         self.membership = make(types=self._types, on_event=self._happened, on_lost=self._lost)
         self._mesh = Mesh(wire, self.membership, partial(answer, node))
         node.on_hosted.append(self._hosted)
+        self._occurrences = Occurrences(node, self, events)
+        for name, state in GAUGES.items():
+            node.meters.gauge(name, f"Nodes of the cluster that are {state.value}, as seen here", partial(self._count, state))
+        node.asked["drain"] = self._drain_for
         self.owner = Owner(node.name, 0)
 
     # -- what the runtime asks -------------------------------------------------------------------------------
@@ -128,6 +136,21 @@ class Joined:
         assert self._node.moving is not None
         await self._node.moving.drain()
 
+    def start_draining(self) -> None:
+        """Drain, and stay; `InvalidArguments` if nobody is there to take the agents."""
+        if not self.others():
+            raise InvalidArguments(f"node {self._node.name} can't be drained: no other node takes its agents", path="$.node")
+        if self._node.ownership is not None and not self._node.ownership.draining:
+            self._node.log.warning("this node drains: it gives its agents away and takes no new ones until it is started again")
+            self._node.own(self.drain())
+
+    async def _drain_for(self, _frame: NodeFrame) -> bytes:
+        self.start_draining()
+        return b""
+
+    def _count(self, state: MemberState) -> int:
+        return sum(member.state is state for member in self.view.living())
+
     async def leave(self) -> None:
         """Answer what has come, then give up the lease, so that nobody waits for its end."""
         await self._mesh.close()
@@ -142,6 +165,7 @@ class Joined:
 
     def _happened(self, what: Occurrence) -> None:
         self._node.log.info("the cluster has changed", what=type(what).__name__, node=what.name, incarnation=what.incarnation)
+        self._occurrences.happened(what)
         self._node.recovery.review()
         if self._node.moving is not None and isinstance(what, NodeUp | NodeDraining) and not self._node.closing:
             self._node.moving.balance()

@@ -105,22 +105,22 @@ class Listing:
                 break
         return found
 
-    async def live_counts(self, types: list[str]) -> dict[str, int]:
-        """How many agents of each type live, on all nodes that answer."""
-        counts = {name: len(self._node.hosts[name].live) for name in types}
+    async def live_counts(self, types: list[str]) -> dict[str, dict[str, int] | None]:
+        """How many agents of each type live, by node; None of a node that doesn't answer."""
+        counts: dict[str, dict[str, int] | None] = {self._node.name: {name: len(self._node.hosts[name].live) for name in types}}
         router = self._node.router
         if router is None:
             return counts
-        frame = NodeFrame("count", ",".join(types))
-        told = await asyncio.gather(*(router.ask_node(member, frame, PATIENCE_S) for member in router.others()), return_exceptions=True)
-        for answer in told:
+        frame, others = NodeFrame("count", ",".join(types)), router.others()
+        told = await asyncio.gather(*(router.ask_node(member, frame, PATIENCE_S) for member in others), return_exceptions=True)
+        for member, answer in zip(others, told, strict=True):
             if isinstance(answer, bytes):
-                for name, count in _counts_in(answer).items():
-                    counts[name] += count
+                counts[member.name] = _counts_in(answer)
             elif not isinstance(answer, JidoError):
                 raise answer
             else:
-                self._node.log.warning("a node doesn't tell how many agents live there", error=describe(answer))
+                self._node.log.warning("a node doesn't tell how many agents live there", member=member.name, error=describe(answer))
+                counts[member.name] = None
         return counts
 
     async def _afar(self, host: Host, after: str, limit: int) -> list[_Afar]:

@@ -120,8 +120,9 @@ class AgentRoutes:
 
     async def _totals(self, hosts: Iterable[Host]) -> dict[str, dict[str, int]]:
         names = [host.type.name for host in hosts]
-        live, count = await self._node.listing.live_counts(names), self._node.records.count_agents
-        return {name: {"stored": await count(name), "live": live[name]} for name in names}
+        by_node, count = await self._node.listing.live_counts(names), self._node.records.count_agents
+        live = [counts for counts in by_node.values() if counts is not None]
+        return {name: {"stored": await count(name), "live": sum(counts.get(name, 0) for counts in live)} for name in names}
 
     async def describe(self, type: str, key: str) -> Response:  # noqa: A002
         """One agent with its durable fields; doesn't wake it."""

@@ -17,6 +17,7 @@ from ...core.errors import JidoError
 from ...core.observability import logger
 from .agents import AgentRoutes
 from .answers import answer, plain_refusal, refusal
+from .cluster import ClusterRoutes
 from .events import EventRoutes
 from .guard import MAX_BODY_BYTES, Guard, too_large
 from .node import NodeRoutes
@@ -34,7 +35,7 @@ def application(platform: Platform, *, closing: asyncio.Event, program: str = ""
         max_body_size=MAX_BODY_BYTES,
     )  # fmt: skip
     app.add_api_route("/health", _health, methods=["GET"], tags=["node"])
-    for routes in (EventRoutes(platform, closing), NodeRoutes(platform, program), AgentRoutes(platform)):
+    for routes in (EventRoutes(platform, closing), NodeRoutes(platform, program), ClusterRoutes(platform), AgentRoutes(platform)):
         app.include_router(routes.router())
     app.add_middleware(_Refusals)
     app.add_exception_handler(HTTPException, _no_route)
