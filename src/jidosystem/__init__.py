@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .api.agents import Agents
+    from .api.forwarders import NatsForwarder
     from .api.platform import Platform
     from .core import errors
     from .core.bus import EventBus, Forwarder, Subscription
@@ -80,8 +81,8 @@ __all__ = [
     "ActionFailed", "Agent", "AgentCrashed", "AgentFailed", "AgentInfo", "Agents", "Bulkhead", "BulkheadFull", "CallCycle", "CallTimeout",
     "CircuitBreaker", "CircuitOpen", "Config", "DeadLetter", "DeadLetters", "DefinitionError", "Event", "EventBus", "Forwarder", "HttpRequest",
     "IdempotencyConflict", "IdempotencyFull", "InvalidArguments", "InvalidConfig", "InvalidKey", "Item", "JidoError", "Lifecycle", "LogFileForwarder",
-    "Mailbox", "MailboxFull", "NoPlatform", "NotAnAction", "NotYetAvailable", "OutboxFull", "OutcomeUnknown", "Platform", "ReadOnlyTurn",
-    "RecordUnreadable", "Rejected", "Resilience", "Retry", "ShuttingDown", "StateMismatch", "StoreLocked", "StoreUnavailable",
+    "Mailbox", "MailboxFull", "NatsForwarder", "NoPlatform", "NotAnAction", "NotYetAvailable", "OutboxFull", "OutcomeUnknown", "Platform",
+    "ReadOnlyTurn", "RecordUnreadable", "Rejected", "Resilience", "Retry", "ShuttingDown", "StateMismatch", "StoreLocked", "StoreUnavailable",
     "StreamConflict", "Subscription", "Supervision", "Transient", "TurnTimeout", "WebhookForwarder", "action", "errors", "field",
     "migrate_state", "on_child_failed", "on_event", "on_load", "on_start", "on_state_change", "on_terminate", "sensor",
 ]  # fmt: skip
@@ -90,6 +91,7 @@ __all__ = [
 _HOMES: dict[str, tuple[str, ...]] = {
     "dataclasses": ("field",),
     ".api.agents": ("Agents",),
+    ".api.forwarders": ("NatsForwarder",),
     ".api.platform": ("Platform",),
     ".core.bus": ("EventBus", "Forwarder", "Subscription"),
     ".core.config": ("Config",),

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -92,6 +93,38 @@ def test_the_nodes_are_one_system_and_a_killed_one_comes_back(run: subprocess.Po
     run.send_signal(signal.SIGINT)
     assert run.wait(PATIENCE_S) == 130
     until(lambda: not any(map(is_there, (pids["counter-1"], again["counter-2"]))))
+
+
+@pytest.mark.timeout(180)
+def test_a_node_is_drained_by_another_and_ps_config_and_calls_are_the_same_on_both(
+    run: subprocess.Popen[str], tmp_path: Path, environment: dict[str, str]
+) -> None:
+    def jido(*words: str) -> Any:
+        command = [*JIDO, *words, "--json"]
+        told = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True, timeout=PATIENCE_S).stdout
+        return json.loads(told)
+
+    def agents() -> dict[str, int]:
+        return {node["name"]: node["agents"] for node in jido("cluster", "status", "--node", "counter-1")["nodes"]}
+
+    nodes(run, 2)
+    for number in range(8):
+        assert jido("call", f"Counter/k{number}", "add", "--node", "counter-1") == 1
+    assert sum(agents().values()) == 8
+    for node in ("counter-1", "counter-2"):
+        listed = jido("ps", "--node", node)
+        assert [(agent["key"], agent["state"]) for agent in listed["agents"]] == [(f"k{number}", "live") for number in range(8)]
+        assert listed["totals"] == {"Counter": {"stored": 8, "live": 8}}
+    jido("config", "set", "agents.default_timeout", "12", "--node", "counter-1")
+    until(lambda: jido("config", "get", "agents.default_timeout", "--node", "counter-2") == 12)
+    assert jido("cluster", "drain", "counter-2", "--node", "counter-1") == {"draining": "counter-2"}
+    until(lambda: agents()["counter-2"] == 0)
+    for number in range(8):
+        assert jido("call", f"Counter/k{number}", "add", "--node", "counter-2") == 2
+    assert agents() == {"counter-1": 8, "counter-2": 0}
+    findings = jido("doctor")["findings"]
+    (servers,) = [finding for finding in findings if finding["check"] == "cluster"]
+    assert servers["level"] == "ok"
 
 
 @pytest.mark.timeout(180)

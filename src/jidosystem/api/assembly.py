@@ -19,6 +19,7 @@ from ..core.wire import Wire
 
 if TYPE_CHECKING:
     from ..backends.nats.connection import Connection, Notice
+    from ..backends.nats.publishing import Publisher
     from ..backends.nats.settings import NatsSettings
 
 _LATER = {"postgresql": "the PostgreSQL adapter", "postgres": "the PostgreSQL adapter"}
@@ -179,6 +180,17 @@ def _hidden(url: str) -> str:
     """A URL without what mustn't be shown."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
+
+
+def open_publisher(url: str, *, stored: bool, timeout_s: float) -> Publisher:
+    """What sends messages to subjects of the NATS servers of a URL; it connects when the first one goes out. `InvalidConfig`."""
+    if urlsplit(str(url)).scheme not in ("nats", "tls"):
+        raise _no_nats(url, "it begins with nats:// or tls://")
+    from ..backends.nats.publishing import Publisher
+    from ..backends.nats.settings import NatsSettings
+
+    options = {name: value for name, value in _nats_options(url).items() if name not in _NUMBERS_OF_NATS}
+    return Publisher(NatsSettings(**options), stored=stored, timeout_s=timeout_s)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from ..runtime.blocks import LATER
 _WORKFLOWS = "workflows"
 _CHOREOGRAPHIES = "choreographies"
 _SECURITY = "the security layer"
-_CLUSTER = "the cluster"
 _ELECTIONS = "elections, locks and barriers"
 
 NAMES = {
@@ -16,7 +15,7 @@ NAMES = {
     "Match": LATER["capabilities"], "match_capabilities": LATER["capabilities"],
     "Resources": LATER["resources"], "ResourcesExhausted": LATER["resources"], "PlacementStrategy": LATER["resources"],
     "Scaling": LATER["scaling"], "Observability": LATER["observability"], "Tracing": LATER["observability"], "Logging": LATER["observability"],
-    "Log": "append-only fields", "NATSForwarder": _CLUSTER, "NatsForwarder": _CLUSTER,
+    "Log": "append-only fields",
     "Capability": _SECURITY, "Unauthorized": _SECURITY,
     "Workflow": _WORKFLOWS, "WorkflowFailed": _WORKFLOWS, "Participant": _WORKFLOWS, "sequence": _WORKFLOWS, "parallel": _WORKFLOWS,
     "conditional": _WORKFLOWS, "step": _WORKFLOWS, "on_error": _WORKFLOWS, "on_timeout": _WORKFLOWS, "for_each": _WORKFLOWS,
