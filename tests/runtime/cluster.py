@@ -69,11 +69,11 @@ class Cluster:
         self.now: dict[str, ClusterNode] = {}
         self.ever: list[ClusterNode] = []
 
-    async def start(self, *names: str, **options: Any) -> list[ClusterNode]:
+    async def start(self, *names: str, agents: Iterable[type[Agent]] | None = None, **options: Any) -> list[ClusterNode]:
         started: list[ClusterNode] = []
         for name in names:
             again = sum(node.name == name for node in self.ever)
-            node = ClusterNode(self, name, f"{name}#{again}" if again else name, self.agents, **options)
+            node = ClusterNode(self, name, f"{name}#{again}" if again else name, self.agents if agents is None else list(agents), **options)
             self.ever.append(node)
             node.life = self.nodes.start(node.process, node.live())
             ready = asyncio.ensure_future(node.ready.wait())

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from jidosystem import Agent, Event, OutcomeUnknown, action, on_event, on_terminate
+from jidosystem import Agent, Event, OutcomeUnknown, action, migrate_state, on_event, on_terminate
+from jidosystem.core.errors import NoHost
 from tests.runtime.cluster import Cluster, ClusterNode, cluster
 
 pytestmark = pytest.mark.jido
@@ -372,3 +373,47 @@ async def test_a_passive_agent_whose_place_is_elsewhere_by_now_is_found_by_the_n
         for key in KEYS:
             assert await there.at(a, a.call(a.agent(Counter, key).add, timeout=2)) == 2
             assert await there.at(b, b.call(b.agent(Counter, key).add, timeout=2)) == 3
+
+
+class Grown(Agent, name="Counted"):
+    value: int = 0
+
+    @action
+    async def add(self) -> int:
+        self.value += 1
+        return self.value
+
+
+class GrownLater(Agent, name="Counted", version=2):
+    value: int = 0
+    label: str = "new"
+
+    @staticmethod
+    @migrate_state(from_version=1)
+    def grow(state: dict[str, Any]) -> dict[str, Any]:
+        return {**state, "label": "old"}
+
+    @action
+    async def add(self) -> int:
+        self.value += 1
+        return self.value
+
+
+async def test_what_newer_code_has_written_is_opened_where_that_code_is() -> None:
+    async with cluster(agents=[]) as there:
+        (old,) = await there.start("old", agents=[Grown])
+        for key in KEYS:
+            assert await there.at(old, old.agent(Grown, key).add()) == 1
+        (new,) = await there.start("new", agents=[GrownLater])
+        for key in KEYS:
+            while await there.at(new, new.agent(GrownLater, key).add()) < 4:
+                await there.pass_time(1)
+            await there.at(new, new.agents.stop(new.agent(GrownLater, key)))
+        written = [key for key in KEYS if (await there.at(new, new.agents.describe(new.agent(GrownLater, key)))).version == 2]
+        assert written, "idle agents have gone to the new node, and were migrated there"
+        for key in KEYS:
+            assert await there.at(old, old.agent(Grown, key).add()) == 5
+        await there.leave("new")
+        for key in written:
+            with pytest.raises(NoHost, match="version 2"):
+                await there.at(old, old.agent(Grown, key).add())

@@ -17,7 +17,7 @@ from ..core.records import Record
 from ..distribution.frames import Frame
 from ..distribution.members import Member, View
 from .head import Head, Marks, Owner, decode_head, encode_head
-from .loading import effects_after
+from .loading import check_version, effects_after
 from .status import Status
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Ownership:
                 claim = Claim.TAKE if await self.cluster.find_out(owner) else Claim.LEAVE
             if owner is not None and claim is Claim.LEAVE:
                 raise _lives_on(owner, address)
-            self._check_place(host, address, owner)
+            self._check_place(host, address, owner, record)
             head = claimed(host.type.version, record, None if self.draining else me)
             try:
                 committed = await records.commit(address, 0 if record is None else record.revision, head)
@@ -138,13 +138,18 @@ class Ownership:
         if owner is not None and decide(owner, self.cluster.owner, self.cluster.view) is Claim.LEAVE:
             raise _lives_on(owner, address)
 
-    def _check_place(self, host: Host, address: str, owner: Owner | None) -> None:
-        """Raise `Moved` for an agent that is nobody's, or a void node's, and belongs elsewhere: whoever asked here didn't know better."""
+    def _check_place(self, host: Host, address: str, owner: Owner | None, record: Record | None) -> None:
+        """Raise `Moved` for an agent that is nobody's, or a void node's, and belongs elsewhere: whoever asked here didn't know better. One whose
+        record newer code has written belongs where that code is; if it is nowhere, `NoHost` says what is needed and nothing is claimed.
+        """
+        head = None if record is None or record.head is None else decode_head(record.head, address)
         if owner is not None and owner == self.cluster.owner:
             return
         try:
-            member = place(address, self.cluster.view, host.type.version)
+            member = place(address, self.cluster.view, max(host.type.version, head.version if head is not None else 0))
         except NoHost as nobody:
+            if head is not None:
+                check_version(host.type, head, address)
             if self.draining:
                 raise Moved(str(nobody), agent=address, owner="", incarnation=0) from nobody
             return
