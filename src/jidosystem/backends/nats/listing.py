@@ -25,6 +25,10 @@ PULL = 500
 SILENT_S = 2.0
 """So long nothing may come before a consumer is taken to be dead."""
 INACTIVE_S = 30
+EMPTY = 5
+EMPTY_PAUSE_S = 0.02
+"""A consumer that has nothing more, although its mark is still to come, is asked again so often, after growing pauses; then it is replaced.
+"""
 _NANO = 1_000_000_000
 _ENDED = {"404", "408"}
 T = TypeVar("T")
@@ -138,7 +142,7 @@ class Listing:
         self, stream: str, patterns: Sequence[str], position: int, mark: int, found: dict[str, Stored], headers_only: bool
     ) -> tuple[int, bool]:
         """Read on from a position with a consumer of its own: where it stopped, and whether it has caught up (else the consumer tells no more)."""
-        consumer = _Consumer(self._jetstream, stream)
+        consumer, empty = _Consumer(self._jetstream, stream), 0
         try:
             await consumer.make(patterns, position, headers_only=headers_only)
             consumer.pull()
@@ -151,6 +155,11 @@ class Listing:
                     return position, True
                 if consumer.status and consumer.status not in _ENDED:
                     return position, False  # the consumer is gone, or its server is going
+                if consumer.status in _ENDED:  # many that ask at once would keep a busy server from writing the very marks that they wait for
+                    empty += 1
+                    if empty > EMPTY:
+                        return position, False
+                    await asyncio.sleep(EMPTY_PAUSE_S * empty)
                 if consumer.is_done:
                     consumer.pull()
         except (TimeoutError, NodeUnreachable):
