@@ -42,8 +42,8 @@ class Plan(NamedTuple):
 
 def parse_plan(arguments: Sequence[str]) -> Plan:
     """The plan that a command line describes."""
-    parser = argparse.ArgumentParser(prog="make demo-cluster ARGS=…", description="The flights of January on three processes, two of which fail.")
-    parser.add_argument("--days", type=int, default=31, help="only so many days of January (default: all)")
+    parser = argparse.ArgumentParser(prog="make demo-cluster ARGS=…", description="Flights of January on three processes, two of which fail.")
+    parser.add_argument("--days", type=int, default=8, help="so many days of January (default: 8; all are 31)")
     parser.add_argument("--callers", type=int, default=200, help="calls under way at a time (default: 200)")
     parser.add_argument("--seed", type=int, help="repeats the random choices of another run")
     parser.add_argument("--folder", type=Path, default=ROOT / ".demo", help="where the server's files go (default: .demo)")
@@ -170,7 +170,10 @@ async def feed(there: Nodes, course: Course, screen: Screen) -> Books:
 async def show(plan: Plan, url: str, screen: Screen) -> bool:
     """The demonstration; whether all is as it should be."""
     told = f"{plan.callers} callers at a time (seed {plan.seed})"
-    screen.say(f"Flights from New York, January 2013, on three processes and a NATS server: each one a durable call, by {told}", "bold")
+    screen.say(
+        f"Flights from New York, January 2013 (days 1 to {plan.days}), on three processes and a NATS server: each one a durable call, by {told}",
+        "bold",
+    )
     async with nodes(plan, url) as there:
         await asyncio.gather(there.host("flights-2"), there.host("flights-3"))
         course = Course()
