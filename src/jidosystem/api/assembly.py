@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from ..core.clock import Clock
-from ..core.errors import InvalidConfig, NotYetAvailable
+from ..core.errors import InvalidConfig, NodeUnreachable, NotYetAvailable
 from ..core.inspection import StoreFacts
 from ..core.log import LogApart
 from ..core.near import near_or_all
@@ -125,7 +125,10 @@ class NatsParts(Parts):
         """What the servers tell of how they are set up."""
         from ..backends.nats.facts import servers_of, weaknesses
 
-        return weaknesses(await servers_of(self._connections[0]))
+        try:
+            return weaknesses(await servers_of(self._connections[0]))
+        except NodeUnreachable as error:
+            return [f"how the NATS servers are set up can't be asked just now: {error.args[0]}"]
 
     async def _records(self, name: str, clock: Clock) -> Records:
         from ..backends.nats.connection import Connection

@@ -97,7 +97,7 @@ def cluster_servers(running: list[nodes.NodeFile]) -> Iterator[Finding]:
         names.append(one.name)
         told.update(dict.fromkeys(answer["weaknesses"]))
     for weakness in told:
-        yield Finding("cluster", "problem", weakness, "after a power cut what was acknowledged may be missing")
+        yield Finding("cluster", "warning", weakness, "after a power cut of all of them what was acknowledged may be missing")
     if names and not told:
         yield Finding("cluster", "ok", f"the NATS servers of {', '.join(names)} write before they acknowledge")
 
