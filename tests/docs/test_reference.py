@@ -55,7 +55,8 @@ DRIVEN = {
 }  # fmt: skip
 DERIVED = {
     "TestPlatform": jidosystem.Platform, "FaultyRecords": records.Records, "FaultyWire": wire.Wire, "NodeWire": wire.Wire,
-    "VirtualLoop": object, "SimulatedRecords": records.Records, "SimulatedLog": log.EventLog,
+    "VirtualLoop": object, "SimulatedRecords": records.Records, "SimulatedLog": log.LogApart,
+    "ClusterNode": jidosystem.Platform,
 }  # fmt: skip
 """What these have of the classes that they derive from is said there; a loop is asyncio's."""
 TABLED = {"errors"}  # a module, whose names stand in a table

@@ -119,6 +119,7 @@ class Platform:
         self._subscriptions: Subscriptions | None = None
         self._joined: Joined | None = None
         self._random: Callable[[], float] = random.random
+        self._watched = True
         self._lease_times, self._lease_clock = LeaseTimes(), boot_s
         self._parts = assembly.parts_of(url)
 
@@ -146,7 +147,7 @@ class Platform:
     async def _open(self, stack: AsyncExitStack) -> None:
         loop = asyncio.get_running_loop()
         ids = self._new_ids()
-        config = await asyncio.to_thread(Config, self._given, url=self._url, node=self._name)  # it reads jido.toml
+        config = await self._new_config()
         log = logger("jidosystem").bind(node=self._name, cluster=config.platform.cluster_name, environment=config.platform.environment)
         stack.push_async_callback(self._parts.close)
         records = self._records = await self._open_records(config)
@@ -165,7 +166,7 @@ class Platform:
         node = self._node = Node(
             loop, name=self._name, records=records, limits=config.agents, clock=self._clock, ids=ids, meters=self._meters, log=log,
             letters=letters, checking=checking, tracing=Tracing(self._tracer_provider),
-            breaker_threshold=lambda: config.infrastructure.circuit_breaker_threshold, random=self._random,
+            breaker_threshold=lambda: config.infrastructure.circuit_breaker_threshold, random=self._random, watched=self._watched,
         )  # fmt: skip
         node.log_apart = apart
         wire, joined = await self._open_wire(), None
@@ -199,6 +200,10 @@ class Platform:
             from ..operations.metrics import serve_metrics
 
             stack.push_async_callback(serve_metrics(self._meters, port=config.infrastructure.metrics_port).aclose)
+
+    async def _new_config(self) -> Config:
+        """The configuration as it is given here; it reads jido.toml."""
+        return await asyncio.to_thread(Config, self._given, url=self._url, node=self._name)
 
     async def _open_records(self, config: Config) -> Records:
         """The store that the URL names; what is derived from this class may bring another."""

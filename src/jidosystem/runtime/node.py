@@ -102,6 +102,7 @@ class Node:
         self, loop: asyncio.AbstractEventLoop, *, name: str, records: Records, limits: Limits, clock: Clock, ids: Ids, meters: Meters, log: Any,
         letters: DeadLetterBox, checking: bool = False, tracing: Tracing | None = None,
         breaker_threshold: Callable[[], int] = lambda: DEFAULT_THRESHOLD, random: Callable[[], float] = random_module.random,
+        watched: bool = True,
     ) -> None:  # fmt: skip
         self.loop = loop
         self._thread = get_ident()
@@ -124,6 +125,7 @@ class Node:
         meters.gauge("waiting_turns", "Messages in the mailboxes of this node", self._waiting_turns)
         self.breaker_threshold = breaker_threshold
         self.random = random
+        self._watched = watched  # no thread of its own looks after the loop where time isn't real
         self.closing = False
         self.closed = False
         self.hosts: dict[str, Host] = {}
@@ -223,8 +225,9 @@ class Node:
         """Recover what a crash left behind: unreleased effects, due reminders, resident agents. Calls are served meanwhile."""
         self._started = True
         self._collector.relax()
-        self._watchdog = Watchdog(self.loop, self.log, lambda: self.limits.watchdog_timeout)
-        self._watchdog.start()
+        if self._watched:
+            self._watchdog = Watchdog(self.loop, self.log, lambda: self.limits.watchdog_timeout)
+            self._watchdog.start()
         self._sweep_handle = later_in_passing(self.loop)(SWEEP_EVERY_S, self._sweep)
         self.own(self.recovery.recover())
 

@@ -22,6 +22,7 @@ from .checkers import (
     check_sets,
     check_writers,
 )
+from .cluster import ClusterNode, TestCluster
 from .faults import Faults, StoreFaults, WireFaults
 from .histories import Asked, FaultSpan, History, Operation, Recording
 from .loop import Stuck, VirtualLoop, outside, run
@@ -34,6 +35,7 @@ from .wire import FaultyWire
 
 __all__ = [
     "Asked",
+    "ClusterNode",
     "Contradiction",
     "DueReminder",
     "FaultSpan",
@@ -52,6 +54,7 @@ __all__ = [
     "SimulatedRecords",
     "StoreFaults",
     "Stuck",
+    "TestCluster",
     "TestPlatform",
     "Verdict",
     "VirtualLoop",

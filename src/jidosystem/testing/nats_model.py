@@ -25,6 +25,7 @@ from typing import Any
 from ..backends.memory import MemoryRecords
 from ..core.clock import Clock
 from ..core.errors import InvalidArguments
+from ..core.records import Record
 
 LEADERLESS_S = (4.0, 9.0)
 """How long there is no leader after one was lost: the election timeout is fixed in the server."""
@@ -74,6 +75,7 @@ class Link:
         silent_until: until then its watches hear nothing
         last_arrival: of what it sent: what it sends arrives in order
         heard: what waits for its watches to hear again
+        closed: the process is gone: nothing more is taken from it
     """
 
     node: str
@@ -83,13 +85,15 @@ class Link:
     silent_until: float = -inf
     last_arrival: float = -inf
     heard: list[asyncio.Future[None]] = field(default_factory=list)
+    closed: bool = False
 
 
 class SimulatedNats:
     """One store that behaves as NATS does, for all nodes of one loop of virtual time, which get to it by `SimulatedRecords` and `SimulatedLog`.
     The same seed and the same questions in the same order give the same run. `journal` says what was done to whom, in words.
 
-    `timeout_s` is how long an adapter waits before it says that it doesn't know. `store` is what is really there, for a test to look at.
+    `timeout_s` is how long an adapter waits before it says that it doesn't know. `store` is what is really there, for a test to look at;
+    `on_commit` is called at once with each commit that is applied: whose it is, and the record that it made.
     """
 
     def __init__(self, *, seed: int = 0, odds: NatsOdds | None = None, timeout_s: float = 5.0, clock: Clock | None = None) -> None:
@@ -97,6 +101,7 @@ class SimulatedNats:
         self.timeout_s = timeout_s
         self.store = MemoryRecords(clock=clock)
         self.journal: deque[str] = deque(maxlen=MAX_JOURNAL)
+        self.on_commit: list[Callable[[str, Record], object]] = []
         self._random = Random(f"nats {seed}")
         self._links: dict[str, Link] = {}
         self._leaderless_until = -inf
@@ -153,6 +158,11 @@ class SimulatedNats:
     def fail_disk(self, seconds: float, *, full: bool = False) -> None:
         """For so long each write fails, and that is known; `full`: because there is no room."""
         self._spoil("full" if full else "failing", seconds, 0.0)
+
+    def close(self, node: str) -> None:
+        """A node's process is gone: what it has sent may arrive, nothing more is taken from it."""
+        self.link(node).closed = True
+        self.note(f"{node} is gone")
 
     def heal(self) -> None:
         """All is well from now on, but for what is under way."""

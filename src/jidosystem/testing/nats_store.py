@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from ..backends.memory import MemoryRecords
 from ..core.errors import CommitUnknown, StoreError, StoreFull, StoreUnavailable, UsageError
 from ..core.events import Event
-from ..core.log import EventLog
+from ..core.log import EventLog, LogApart
 from ..core.records import Committed, Record, Records, Row, StoredRow
 from .nats_model import SimulatedNats, at
 
@@ -32,7 +32,7 @@ class _Way:
         nats, link, loop = self.nats, self.link, asyncio.get_running_loop()
         future: Future[T] = loop.create_future()
         what = f"{link.node}: {what}"
-        if self.closed:
+        if self.closed or link.closed:
             future.set_exception(StoreUnavailable("the store is closed; nothing was written"))
         elif nats.is_leaderless() and nats.draws(nats.odds.at_once):
             self._refuse(future, StoreUnavailable("no leader; nothing was written"), what)
@@ -105,7 +105,7 @@ class _Way:
     def _ask(self, what: str, future: Future[Any], told: Callable[[MemoryRecords], object]) -> None:
         nats, loop = self.nats, asyncio.get_running_loop()
         what = f"{self.link.node}: a read of {what}"
-        if self.closed:
+        if self.closed or self.link.closed:
             future.set_exception(StoreUnavailable("the store is closed; nothing was written"))
         elif loop.time() >= self.link.stale_until and nats.is_leaderless() and nats.draws(nats.odds.at_once):
             self._refuse(future, StoreUnavailable("no leader; nothing can be read"), what)
@@ -157,7 +157,14 @@ class SimulatedRecords(Records):
         """See `Records.commit`."""
         if events:
             raise UsageError(f"the commit of {agent} has events, and its store keeps no log: append them to the log")
-        return self._way.write(f"a commit of {agent} at {expected}", partial(self._store.commit, agent, expected, head, tuple(rows)))
+        return self._way.write(f"a commit of {agent} at {expected}", partial(self._apply, agent, expected, head, tuple(rows)))
+
+    def _apply(self, agent: str, expected: int, head: bytes | None, rows: Sequence[Row]) -> Future[Committed]:
+        done = self._store.commit(agent, expected, head, rows)
+        if done.exception() is None:
+            for told in self._way.nats.on_commit:
+                told(self._way.link.node, Record(agent, done.result().revision, head))
+        return done
 
     def read(self, agent: str) -> Future[Record | None]:
         """See `Records.read`."""
@@ -200,8 +207,8 @@ class SimulatedRecords(Records):
         self._closing.set()
 
 
-class SimulatedLog(EventLog):
-    """A node's log on a `SimulatedNats`."""
+class SimulatedLog(LogApart):
+    """A node's log on a `SimulatedNats`, apart from the records."""
 
     max_event_bytes = MemoryRecords().events.max_event_bytes
 
@@ -214,6 +221,20 @@ class SimulatedLog(EventLog):
         """See `EventLog.append`."""
         stream = events[0].stream if events else ""
         return self._way.write(f"an append to {stream}", partial(self._log.append, tuple(events), expected))
+
+    async def append_once(self, emitter: str, number: int, events: Sequence[Event]) -> None:
+        """See `LogApart.append_once`."""
+        await self._way.write(f"an append of {emitter}'s {number}", partial(self._add_once, emitter, number, tuple(events)))
+
+    def _add_once(self, emitter: str, number: int, events: Sequence[Event]) -> Future[None]:
+        future: Future[None] = asyncio.get_running_loop().create_future()
+        try:
+            self._log.add_once(emitter, number, events)
+        except StoreError as error:
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+        return future
 
     def read(self, after: int = 0, *, stream: str | None = None) -> AsyncIterator[Sequence[Event]]:
         """See `EventLog.read`."""

@@ -109,7 +109,7 @@ class TestPlatform(Platform):
         name: str = "test",
     ) -> None:
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
-        self._start_s = _moment(start).timestamp()
+        self._start_s = moment(start).timestamp()
         self.faults = Faults(store, seed=seed)
         super().__init__("memory://" if url == TEMPORARY else url, agents=agents, config=config, forwarders=forwarders, checking=checking, name=name)
         self._wants_file = url == TEMPORARY
@@ -301,7 +301,8 @@ class TestPlatform(Platform):
         ]
 
 
-def _moment(start: str | datetime) -> datetime:
+def moment(start: str | datetime) -> datetime:
+    """When time begins; `InvalidArguments` for what is no date, or has no zone."""
     try:
         moment = datetime.fromisoformat(start) if isinstance(start, str) else start
     except ValueError as error:

@@ -43,6 +43,10 @@ class MemoryLog(LogApart):
         return future
 
     async def append_once(self, emitter: str, number: int, events: Sequence[Event]) -> None:
+        self.add_once(emitter, number, events)
+
+    def add_once(self, emitter: str, number: int, events: Sequence[Event]) -> None:
+        """`append_once`, done when it returns."""
         if self._emitted.get(emitter, 0) < number:
             self.add(events, self.prepare(events))
             self._emitted[emitter] = number
