@@ -11,7 +11,9 @@ import pytest
 from jidosystem import Agent, action
 from jidosystem.api.http.gateway import gateway
 from jidosystem.distribution.frames import NodeFrame
-from tests.runtime.cluster import Cluster, ClusterNode, cluster
+from jidosystem.testing import ClusterNode
+from tests.runtime.cluster import MemoryCluster as Cluster
+from tests.runtime.cluster import cluster
 
 pytestmark = pytest.mark.jido
 

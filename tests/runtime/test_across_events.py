@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from jidosystem import Agent, Event, Subscription
-from tests.runtime.cluster import Cluster, ClusterNode, cluster
+from jidosystem.testing import ClusterNode
+from tests.runtime.cluster import MemoryCluster as Cluster
+from tests.runtime.cluster import cluster
 
 pytestmark = pytest.mark.jido
 
@@ -159,11 +161,11 @@ async def test_a_node_that_stood_still_handles_nothing_of_a_name_that_another_ha
         (first,) = seen.nodes()
         node = there.now[first]
         await there.pass_time(2)  # its position is stored
-        node.records.silent = True
+        there.cut_off(first, 600)
         await there.pass_time(8)
         await publish(there, c, range(3, 30))
         await there.pass_time(5)
-        node.records.silent = False
+        there.heal()
         await there.pass_time(10)
         assert seen.by_stream() == of_streams(range(30))
 

@@ -7,7 +7,9 @@ from collections import Counter as Counts
 import pytest
 
 from jidosystem import Agent, AgentFailed, Supervision, action, field, on_child_failed, on_start
-from tests.runtime.cluster import Cluster, ClusterNode, cluster
+from jidosystem.testing import ClusterNode
+from tests.runtime.cluster import MemoryCluster as Cluster
+from tests.runtime.cluster import cluster
 
 pytestmark = pytest.mark.jido
 

@@ -117,6 +117,9 @@ async def _wake_if_due(host: Host, key: str, turn: Turn, origin: DueOrigin) -> N
     except JidoError as error:
         origin.settled(error)
         return
+    except asyncio.CancelledError:
+        origin.settled(host.node.shutting_down(host.prefix + key))
+        raise
     if row is None and key not in host.live:
         origin.settled(None)
     else:
@@ -161,6 +164,9 @@ async def _look_and_deliver(host: Host, key: str, turn: Turn) -> None:
     except JidoError as error:
         origin.settled(error)
         return
+    except asyncio.CancelledError:  # the node closes, and whoever waits for the answer of a delivery from afar holds that up
+        origin.settled(host.node.shutting_down(host.prefix + key))
+        raise
     deliver(host, key, turn)
 
 

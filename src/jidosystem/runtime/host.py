@@ -159,14 +159,7 @@ class Host:
                     await self.run_hook(activation, self.type.hook_start)
         except (RecordUnreadable, NoHost, AgentFailed, Moved, StoreError) as refused:
             await asyncio.sleep(0)  # whoever has just asked for the agent waits for it first
-            if isinstance(refused, Moved) and self.node.router is not None:
-                self.node.router.moved(self.prefix + activation.key, refused)
-            uncalled = not activation.queue  # it is to live for what waits for it in the store, or for being resident
-            self.refuse(activation, refused)
-            if isinstance(refused, StoreUnavailable) and (uncalled or self.type.resident) and not self.node.closing:
-                self.revive(activation.key, [], LOAD_AGAIN_S)
-            if isinstance(refused, AgentFailed) and activation.need_extra().marks.pending:
-                self.node.owed.send(self, activation.key)
+            self._not_here(activation, refused)
         except Exception as failed:
             await asyncio.sleep(0)
             cause: BaseException = failed
@@ -190,6 +183,20 @@ class Host:
                 self._live_once(activation)
             else:
                 activation.begin_life()
+
+    def _not_here(self, activation: Activation, refused: JidoError) -> None:
+        """It can't live, or not here. Who was to live uncalled, for what waits in the store or for being resident, has nobody who asks again."""
+        router = self.node.router
+        if isinstance(refused, Moved) and router is not None:
+            router.moved(self.prefix + activation.key, refused)
+        uncalled = not activation.queue
+        self.refuse(activation, refused)
+        if isinstance(refused, Moved) and refused.owner and uncalled and router is not None and not self.node.closing:
+            router.start_there(self, activation.key)  # whoever has it needn't have it in memory
+        if isinstance(refused, StoreUnavailable) and (uncalled or self.type.resident) and not self.node.closing:
+            self.revive(activation.key, [], LOAD_AGAIN_S)
+        if isinstance(refused, AgentFailed) and activation.need_extra().marks.pending:
+            self.node.owed.send(self, activation.key)
 
     def _live_once(self, activation: Activation) -> None:
         """`on_start` asked for the end: what has waited for the start runs all the same, or the next activation would end like this one."""

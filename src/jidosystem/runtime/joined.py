@@ -50,9 +50,17 @@ class Joined:
         for name, state in GAUGES.items():
             node.meters.gauge(name, f"Nodes of the cluster that are {state.value}, as seen here", partial(self._count, state))
         node.asked["drain"] = self._drain_for
-        self.owner = Owner(node.name, 0)
+        self._owner = Owner(node.name, 0)
 
     # -- what the runtime asks -------------------------------------------------------------------------------
+
+    @property
+    def owner(self) -> Owner:
+        """See `ownership.Cluster`. From the moment that the lease is this life's: others ask for agents before joining has ended."""
+        incarnation = self.membership.incarnation
+        if self._owner.incarnation != incarnation:
+            self._owner = Owner(self.membership.name, incarnation)
+        return self._owner
 
     @property
     def view(self) -> View:
@@ -120,8 +128,7 @@ class Joined:
 
     async def join(self) -> None:
         """Take the lease, learn who else is there, and be reached by them."""
-        incarnation = await self.membership.join(self._mesh.listen)
-        self.owner = Owner(self.membership.name, incarnation)
+        await self.membership.join(self._mesh.listen)
 
     def others(self) -> bool:
         """Whether there is another node that could have this one's agents."""

@@ -265,6 +265,8 @@ class Router:
                 self.moved(address, error)
             elif isinstance(error, NodeUnreachable):
                 self.note(address, None)
+            elif isinstance(error, OutcomeUnknown):  # no attempt that failed: it is numbered, and made again until somebody says what became of it
+                error = NodeUnreachable(f"node {member.name} hasn't told what became of a delivery to {address}: {error}", node=member.name)
             turn.origin.settled(error)
         else:
             turn.origin.settled(None)

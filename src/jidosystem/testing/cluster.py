@@ -82,7 +82,7 @@ class ClusterNode(Platform):
 
     def alive(self, cls: type[Agent]) -> dict[str, Any]:
         """The agents of a type that are in its memory, by key."""
-        return self._node.hosts[cls.__name__].live if self._node is not None else {}
+        return self._node.host_of(cls).live if self._node is not None else {}
 
     def belongs_here(self, cls: type[Agent], key: str) -> bool:
         """Whether an agent is to be looked for on this node."""
