@@ -14,7 +14,7 @@ PINS := constraints.txt pyproject.toml .ci/venv
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-cluster test check lint types layers docs examples site package bench torture torture-cluster pins clean
+.PHONY: help demo demo-cluster test check lint types layers docs examples site package bench torture torture-cluster simulate pins clean
 
 help: ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' Makefile | column -t -s '|'
@@ -61,6 +61,9 @@ torture: $(VENV)/.pins-dev ## the long runs: kills at hundreds of random instant
 
 torture-cluster: $(VENV)/.pins-dev ## nodes and servers at random under load for SECONDS (300); the counts go to benchmarks/faults.jsonl
 	CLUSTER_SECONDS=$(or $(SECONDS),300) $(BIN)/python -m pytest -m torture --timeout=0 tests/cluster $(ARGS)
+
+simulate: $(VENV)/.pins-dev ## storms over simulated clusters, a seed each (SEEDS=2000; FIRST=0; ARGS='--seed 7': one again)
+	$(BIN)/python -m tests.simulation.run --seeds $(or $(SEEDS),2000) --first $(or $(FIRST),0) $(ARGS)
 
 pins: ## new pins: the newest of everything, tried out by `make check` afterwards
 	.ci/pins $(INTERPRETER)

@@ -159,7 +159,6 @@ async def test_a_node_that_stood_still_handles_nothing_of_a_name_that_another_ha
         await publish(there, c, range(3))
         await there.until(lambda: len(seen.all) == 3, 5)
         (first,) = seen.nodes()
-        node = there.now[first]
         await there.pass_time(2)  # its position is stored
         there.cut_off(first, 600)
         await there.pass_time(8)
