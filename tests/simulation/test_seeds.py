@@ -35,12 +35,12 @@ def test_the_storms_did_what_they_are_for() -> None:
 
 
 def test_a_seed_is_the_same_run_in_every_process() -> None:
-    told = [_digest_with(hash_seed) for hash_seed in ("1", "2")]
+    told = [_digests_with(hash_seed) for hash_seed in ("1", "2")]
     assert told[0] == told[1]
     assert len(told[0]) == 2 and told[0][0] != told[0][1], "and another seed is another run"
 
 
-def _digest_with(hash_seed: str) -> list[str]:
+def _digests_with(hash_seed: str) -> list[str]:
     code = "from tests.simulation.run import digests; print(*digests([7, 8]))"
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": hash_seed}, capture_output=True, text=True, check=False, timeout=120

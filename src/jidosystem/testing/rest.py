@@ -11,6 +11,9 @@ from ..runtime.node import Node
 from ..runtime.status import Status
 from ..runtime.subscriptions import Subscriptions
 
+ALWAYS = {"Config.follow"}
+"""What a node of a cluster is at as long as it lives."""
+
 
 def subscriptions_of(bus: EventBus, agents: Subscriptions) -> Iterator[DurableSubscription]:
     """Every durable subscription of a platform that has been started."""
@@ -34,8 +37,9 @@ def unrest(node: Node, bus: EventBus, agents: Subscriptions, log_end: int | None
             yield f"the subscription {subscription.name} is at position {subscription.position} of {log_end or 'the log'}, {lanes.size} events to go"
     yield from _of_live(bus, log_end)
     if node._tasks:
-        names = sorted({getattr(getattr(task, "_coro", None), "__qualname__", "something") for task in node._tasks})
-        yield f"the platform is busy with {', '.join(names)}"
+        names = {getattr(getattr(task, "_coro", None), "__qualname__", "something") for task in node._tasks} - ALWAYS
+        if names:
+            yield f"the platform is busy with {', '.join(sorted(names))}"
 
 
 def _of_agent(activation: Activation) -> str | None:
