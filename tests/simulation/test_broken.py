@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from asyncio import Future
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,6 +21,8 @@ from tests.simulation.storm import run
 
 SEEDS = 16
 """So many at most are needed to find a defect."""
+SLOW_S = 0.5
+"""So long a blind claim takes from its read to its write, which does no harm where the write is compared."""
 
 
 class BlindOwnership(Ownership):
@@ -33,6 +36,7 @@ class BlindOwnership(Ownership):
             self._check_place(host, address, owner)
         elif decide(owner, me, self.cluster.view) is not Claim.TAKE:
             return await super()._claim(host, address)
+        await asyncio.sleep(SLOW_S)
         head, revision = claimed(host.type.version, record, me), 0 if record is None else record.revision
         while True:
             try:
