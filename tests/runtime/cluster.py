@@ -16,7 +16,7 @@ from tests.distribution.cluster import NodeRecords
 Start = Callable[..., TestCluster]
 
 
-class MemoryCluster(TestCluster):
+class Cluster(TestCluster):
     """All nodes on one store in memory, which commits events with records."""
 
     def __init__(self, *names: Any, **options: Any) -> None:
@@ -49,11 +49,11 @@ class MemoryCluster(TestCluster):
             way.silent = False
 
 
-STORES: dict[str, Start] = {"memory": MemoryCluster, "nats": TestCluster}
+STORES: dict[str, Start] = {"memory": Cluster, "nats": TestCluster}
 
 
 @asynccontextmanager
-async def cluster(*names: str, agents: Iterable[type[Agent]], store: Start = MemoryCluster) -> AsyncIterator[TestCluster]:
+async def cluster(*names: str, agents: Iterable[type[Agent]], store: Start = Cluster) -> AsyncIterator[TestCluster]:
     """A cluster whose nodes have joined."""
     async with store(names, agents=agents) as there:
         yield there

@@ -12,8 +12,7 @@ from jidosystem import Agent, action
 from jidosystem.api.http.gateway import gateway
 from jidosystem.distribution.frames import NodeFrame
 from jidosystem.testing import ClusterNode
-from tests.runtime.cluster import MemoryCluster as Cluster
-from tests.runtime.cluster import cluster
+from tests.runtime.cluster import Cluster, cluster
 
 pytestmark = pytest.mark.jido
 

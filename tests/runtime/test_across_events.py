@@ -11,8 +11,7 @@ import pytest
 
 from jidosystem import Agent, Event, Subscription
 from jidosystem.testing import ClusterNode
-from tests.runtime.cluster import MemoryCluster as Cluster
-from tests.runtime.cluster import cluster
+from tests.runtime.cluster import Cluster, cluster
 
 pytestmark = pytest.mark.jido
 

@@ -8,8 +8,7 @@ import pytest
 
 from jidosystem import Agent, AgentFailed, Supervision, action, field, on_child_failed, on_start
 from jidosystem.testing import ClusterNode
-from tests.runtime.cluster import MemoryCluster as Cluster
-from tests.runtime.cluster import cluster
+from tests.runtime.cluster import Cluster, cluster
 
 pytestmark = pytest.mark.jido
 
