@@ -10,6 +10,7 @@ import pytest
 
 from jidosystem import Agent, Event, OutcomeUnknown, action, migrate_state, on_event, on_terminate
 from jidosystem.core.errors import NoHost
+from jidosystem.runtime.recovery import WAKES_AT_ONCE
 from jidosystem.runtime.status import Status
 from jidosystem.testing import ClusterNode, TestCluster
 from tests.runtime.cluster import STORES, Start, cluster
@@ -472,3 +473,19 @@ async def test_a_node_that_still_joins_claims_agents_for_the_life_whose_lease_it
         cluster_of_it = joining._node.ownership.cluster
         assert joining._node.owner == ("c", cluster_of_it.membership.incarnation)
         await there.until(joining.ready.is_set)
+
+
+async def test_residents_of_a_node_that_is_gone_are_claimed_some_at_a_time(store: Start) -> None:
+    many = [f"r{number}" for number in range(3 * WAKES_AT_ONCE)]
+    async with cluster("a", "b", agents=ALL, store=store) as there:
+        a = there.now["a"]
+        await asyncio.gather(*(there.at(a, a.agent(Resident, key).make()) for key in many))
+        theirs = [key for key in many if there.where(Resident, key) == ["b"]]
+        assert len(theirs) > WAKES_AT_ONCE
+        there.kill("b")
+        most = 0
+        while not all(there.where(Resident, key) for key in theirs):
+            most = max(most, sum(activation.status is Status.LOADING for activation in a.alive(Resident).values()))
+            await there.loop.moved()
+        assert most <= WAKES_AT_ONCE
+        assert most > 0 or store is STORES["memory"], "where a claim takes no time none is seen"

@@ -7,6 +7,7 @@ that is known to be void. A living owner is never claimed over. `decide` is pure
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
@@ -88,24 +89,40 @@ def claimed(host_version: int, record: Record | None, me: Owner | None) -> bytes
 class Ownership:
     """The claims of one node."""
 
-    __slots__ = ("_held", "_node", "_waiting", "cluster", "draining")
+    __slots__ = ("_claiming", "_held", "_node", "_room", "_waiting", "cluster", "draining")
 
     def __init__(self, node: Node, cluster: Cluster) -> None:
         self._node, self.cluster = node, cluster
         self._held: list[tuple[Activation, Any, Any]] = []
         self._waiting = False
+        self._claiming = 0
+        self._room: list[asyncio.Future[None]] = []  # who waits until fewer are being claimed
         self.draining = False  # takes no new agents, and gives away those that it has
 
     # -- claiming --------------------------------------------------------------------------------------------
 
     async def load(self, host: Host, key: str, told: Callable[[Record | None, BaseException | None], None]) -> None:
         """Claim an agent and tell its record as it is now: nobody but this node commits to it from here on. Tells `Moved` if it lives elsewhere."""
+        self._claiming += 1
         try:
             record = await self._claim(host, host.prefix + key)
         except JidoError as error:
             told(None, error)
         else:
             told(record, None)
+        finally:
+            self._claiming -= 1
+            room, self._room = self._room, []
+            for waiter in room:
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    async def wait_room(self, at_most: int) -> None:
+        """Wait until fewer than so many agents are being claimed."""
+        while self._claiming >= at_most:
+            waiter: asyncio.Future[None] = self._node.loop.create_future()
+            self._room.append(waiter)
+            await waiter
 
     async def _claim(self, host: Host, address: str) -> Record:
         records = self._node.records

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from .node import Node
 
 
+WAKES_AT_ONCE = 200
+"""While a node of a cluster claims so many agents it wakes no other that nobody has called."""
+
+
 class Recovery:
     """See the module. One a node."""
 
@@ -102,15 +106,18 @@ class Recovery:
         async for page in self._node.records.scan("pending"):
             for row in page:
                 if self.is_hosted(row.agent) if type_name is None else split_address(row.agent)[0] == type_name:
-                    self._wake(row.agent)
+                    await self._wake(row.agent)
 
     async def _wake_residents(self, host: Host) -> None:
         if host.type.resident:
             async for page in self._node.records.scan_agents(host.type.name):
                 for record in page:
-                    self._wake(record.agent)
+                    await self._wake(record.agent)
 
-    def _wake(self, address: str) -> None:
+    async def _wake(self, address: str) -> None:
+        """Activate an agent. On a cluster that is a claim: whoever calls has the right of way, and a store that has lost a server enough to do."""
         type_name, key = split_address(address)
+        if self._node.ownership is not None:
+            await self._node.ownership.wait_room(WAKES_AT_ONCE)
         if not self._node.closing and (self._node.router is None or self._node.router.is_here(address)):
             self._node.hosts[type_name].find(key)
