@@ -21,6 +21,8 @@ from .nodes import NodeCluster, NodeProcess
 PATIENCE_S = 60.0
 """How long something is asked again before the run has failed."""
 AGAIN_S = 0.05
+LEAST = 200
+"""Operations that were answered: with fewer a run shows nothing."""
 
 
 class Traffic:
@@ -40,6 +42,7 @@ class Traffic:
         self.failed: list[str] = []
         self.unknown: list[str] = []
         self.changed = 0
+        self.answered = 0
         self.held_s = 0.0
         self._ending = False
 
@@ -107,6 +110,7 @@ class Traffic:
         return random.choice(self.cluster.taking() or [*self.cluster.nodes.values()])
 
     def _held(self, began: float) -> None:
+        self.answered += 1
         self.held_s = max(self.held_s, self.recording.now() - began)
 
     # -- faults ----------------------------------------------------------------------------------------------
@@ -145,23 +149,28 @@ class Traffic:
             check_exercised(history, operations=operations),
         ]
 
-    def judge(self, *, operations: int = 200) -> None:
+    def judge(self, *, operations: int = LEAST) -> None:
         """Fail with what is wrong."""
         bad = [str(verdict) for verdict in self.verdicts(operations=operations) if not verdict]
         assert not bad, f"seed {self.seed}\n" + "\n".join(bad)
 
-    def end(self) -> None:
-        """The clients ask for nothing more."""
+    async def end(self, least: int) -> None:
+        """The clients ask for nothing more, once so much was answered that a verdict says something: a slow machine takes longer for that."""
+        deadline = self.recording.now() + PATIENCE_S
+        while self.answered < least and self.recording.now() < deadline:
+            await asyncio.sleep(AGAIN_S)
         self._ending = True
 
 
 @asynccontextmanager
-async def traffic(cluster: NodeCluster, *, seed: int, clients: int = 8, keys: int = 12, pause_s: float = 0.03) -> AsyncIterator[Traffic]:
+async def traffic(
+    cluster: NodeCluster, *, seed: int, clients: int = 8, keys: int = 12, pause_s: float = 0.03, least: int = LEAST
+) -> AsyncIterator[Traffic]:
     """Traffic under which a test hurts the cluster; at the end everything is read once more."""
     there = Traffic(cluster, seed, keys)
     async with asyncio.TaskGroup() as group:
         for number in range(clients):
             group.create_task(there.client(f"c{number}", pause_s))
         yield there
-        there.end()
+        await there.end(least)
     await there.settle()
