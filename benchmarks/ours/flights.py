@@ -19,7 +19,7 @@ REPETITIONS = 3
 async def year(run: Run) -> None:
     """Flights a second, from the first call until every airport and airline has closed its books; a new file each time."""
     months = frozenset(range(1, 13)) if not run.quick else frozenset({1})
-    flights, refused = read(Job("", months, days=31, callers=CALLERS, corrupt=0, seed=0))
+    flights, refused = read(Job("", "flights", months, days=31, callers=CALLERS, corrupt=0, seed=0))
     assert not refused
     run.note(f"{len(flights):,} flights, {CALLERS:,} callers, batch={BATCH}")
     for repetition in range(min(run.repetitions, REPETITIONS) + 1):
