@@ -207,8 +207,10 @@ def _failed(activation: Activation, batch: Batch, error: BaseException) -> None:
     undo(activation, batch, _what_grew(activation, error) if isinstance(error, TooLarge) else error)
 
 
-def undo(activation: Activation, batch: Batch, error: BaseException) -> None:
-    """The batch in flight is known not to be committed: it and everything after it fails."""
+def undo(activation: Activation, batch: Batch, error: BaseException, told: BaseException | None = None) -> None:
+    """The batch in flight is known not to be committed: it and everything after it fails. `told`: what its callers hear instead, since it isn't known
+    of all of it.
+    """
     failing = [batch] if activation.batch is None else [batch, activation.batch]
     if untold := activation.turns - batch.before_turns - sum(len(failed.turns) for failed in failing):
         activation.host.node.log.warning("casts failed", agent=activation.address, casts=untold, error=describe(error))
@@ -232,7 +234,7 @@ def undo(activation: Activation, batch: Batch, error: BaseException) -> None:
         activation.restore()
     for failed in failing:
         for turn, _value in (*failed.turns, *(failed.waiters or ())):
-            turn.fail(error)
+            turn.fail(told or error)
 
 
 def leave_in_doubt(activation: Activation) -> None:
@@ -277,16 +279,10 @@ async def _resolve_unknown(activation: Activation, batch: Batch, error: CommitUn
     elif record is None or record.revision == activation.revision:
         undo(activation, batch, error)
     else:
-        undo(
-            activation,
-            batch,
-            Conflict(
-                f"{activation.address} was written by somebody else; the turn was rolled back",
-                agent=activation.address,
-                expected=activation.revision,
-                actual=record.revision,
-            ),
-        )
+        told = f"{activation.address} was written by somebody else; the turn was rolled back"
+        conflict = Conflict(told, agent=activation.address, expected=activation.revision, actual=record.revision)
+        # On a cluster whoever has it now may have built on this commit.
+        undo(activation, batch, conflict, error if node.ownership is not None else None)
     if activation.batch is not None and activation.inflight is None and not activation.pumping:  # what ended while nobody knew
         flush(activation)
     activation.proceed()

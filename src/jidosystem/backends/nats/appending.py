@@ -228,6 +228,8 @@ class Appender:
                     self._stored(appends, first)
                     return []
                 trouble = StoreUnavailable(f"the streams aren't to be had, or others write to them all the time ({refused}); nothing was written")
+                if refused.code in NOT_NOW:  # a leader that is none any more may have passed on what it was sent: the same conditions decide
+                    unknown = True
                 if refused.code == WRONG_SEQUENCE:
                     unknown = False
                     groups = _by_stream(appends)

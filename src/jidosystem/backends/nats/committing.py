@@ -190,6 +190,8 @@ class Committer:
                 sequence = await self._send([piece for commit in commits for piece in commit.all()], timeout_s)
             except Refused as refused:
                 why = refused
+                if refused.code in NOT_NOW:  # a leader that is none any more may have passed on what it was sent
+                    _doubt(commits)
                 if len(commits) > 1 and refused.code not in NOT_NOW:
                     await self._apart(commits)
                     return
@@ -202,8 +204,7 @@ class Committer:
                 why = error
             except OutcomeUnknown as error:
                 why = error
-                for commit in commits:
-                    commit.unknown = True
+                _doubt(commits)
             except TooLarge as error:  # a server that takes less than the one that they were cut for
                 if len(commits) > 1:
                     await self._apart(commits)
@@ -328,6 +329,12 @@ class Committer:
             commit.settled(committed, error)
         except Exception as failure:  # one commit's owner must not keep the others from hearing of theirs
             self._told(failure)
+
+
+def _doubt(commits: Sequence[Commit]) -> None:
+    """They may have happened, and may still."""
+    for commit in commits:
+        commit.unknown = True
 
 
 def _headers(piece: Piece, batch: str) -> bytes:
