@@ -58,13 +58,11 @@ from .effects import Reminder
 from .host import Host
 from .keyed import check_idempotency_key
 from .node import Node
+from .router import ANSWER_LATE_S, call_frame
 from .turn import DELIVERY, Origin, RunningTurn, Turn, current_turn
 
 _TO_AGENTS = (CallFrame, CastFrame, DeliveryFrame)
 _reminder = msgspec.msgpack.Decoder(Reminder).decode
-
-ANSWER_LATE_S = 0.25
-"""How much longer than its patience a caller listens: the other node knows better what became of a call that ran out of time."""
 
 
 class _Elsewhere:
@@ -264,19 +262,12 @@ async def _ask(
     if caller is not None:
         await caller.activation.durable_so_far()
     left_s = max(0.0, deadline - node.loop.time())
-    frame = _call_frame(to, spec, blob, left_s, idempotency_key, caller)
+    frame = call_frame(to, spec, blob, left_s, idempotency_key, caller)
     try:
         answer = await wire.request(subject, encode_frame(frame, wire.max_payload_bytes), timeout_s=left_s + ANSWER_LATE_S)
     except WireTimeout:
         raise CallTimeout(f"no answer from {to}.{spec.name} in time; whether it took effect is unknown here", agent=to, uncertain=True) from None
     return _result_of(to, spec, answer)
-
-
-def _call_frame(to: str, spec: ActionSpec, blob: bytes, left_s: float, key: str | None, caller: Turn | None) -> CallFrame:
-    if caller is None:
-        return CallFrame(to, spec.name, blob, left_s, key)
-    why = caller.causality()
-    return CallFrame(to, spec.name, blob, left_s, key, tuple(caller.chain()), why.correlation_id, why.causation_id, why.traceparent)
 
 
 def _result_of(to: str, spec: ActionSpec, answer: bytes) -> Any:

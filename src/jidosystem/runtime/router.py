@@ -138,7 +138,8 @@ class Router:
             return calls.call_here(host, key, spec, args, kwargs, caller, deadline, keyed)
 
         async def afar(member: Member) -> Any:
-            frame = self._call_frame(address, spec, spec.signature.to_plain(args, kwargs), deadline, keyed, caller)
+            left_s = max(0.0, deadline - self._node.loop.time())
+            frame = call_frame(address, spec, spec.signature.to_plain(args, kwargs), left_s, keyed, caller)
             return spec.signature.decode_result(await self._ask(address, member, frame, deadline + ANSWER_LATE_S, harmless=harmless))
 
         try:
@@ -297,13 +298,6 @@ class Router:
             silence_s *= 2
         return await self.cluster.request(member, frame, deadline)
 
-    def _call_frame(self, to: str, spec: ActionSpec, blob: bytes, deadline: float, key: str | None, caller: Turn | None) -> CallFrame:
-        left_s = max(0.0, deadline - self._node.loop.time())
-        if caller is None:
-            return CallFrame(to, spec.name, blob, left_s, key)
-        why = caller.causality()
-        return CallFrame(to, spec.name, blob, left_s, key, tuple(caller.chain()), why.correlation_id, why.causation_id, why.traceparent)
-
 
 def _result_of(whose: str, answer: Frame) -> bytes:
     if isinstance(answer, ReplyFrame):
@@ -311,3 +305,11 @@ def _result_of(whose: str, answer: Frame) -> bytes:
     if isinstance(answer, ErrorFrame):
         raise error_of(answer)
     raise OutcomeUnknown(f"the answer of {whose} is a {type(answer).__name__}; whether it took effect is unknown", agent=whose)
+
+
+def call_frame(to: str, spec: ActionSpec, blob: bytes, left_s: float, key: str | None, caller: Turn | None) -> CallFrame:
+    """A call as it travels: with the chain of its callers, their ids and what is left of their patience."""
+    if caller is None:
+        return CallFrame(to, spec.name, blob, left_s, key)
+    why = caller.causality()
+    return CallFrame(to, spec.name, blob, left_s, key, tuple(caller.chain()), why.correlation_id, why.causation_id, why.traceparent)
