@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 
+import httpx2
 import pytest
 
 pytest.importorskip("nats", reason="the extra `cluster` isn't installed")
 
 from jidosystem import Agent, Event, Platform, action
 from jidosystem.api.assembly import local_cluster
+from jidosystem.api.http.gateway import gateway
 
 
 class Counter(Agent):
@@ -86,3 +88,23 @@ async def test_servers_that_sync_have_no_weakness_and_what_happens_to_nodes_is_a
             up.add(event.data["node"])
             if up == {"a", "b"}:
                 break
+
+
+async def test_a_node_that_does_not_know_a_type_answers_for_it_over_http(url: str) -> None:
+    async with Platform(url, agents=[Counter], name="hosts") as _hosts, Platform(url, agents=[], name="client") as client:
+        transport = httpx2.ASGITransport(gateway(client, "token", closing=asyncio.Event()))
+        headers = {"authorization": "Bearer token"}
+        async with httpx2.AsyncClient(transport=transport, base_url="http://127.0.0.1:1", headers=headers) as http:
+            called = await http.post("/v1/agents/Counter/http/add", json={"amount": 2})
+            assert (called.status_code, called.json()) == (200, 2)
+            wrong = await http.post("/v1/agents/Counter/http/add", json={"amount": "two"})
+            assert (wrong.status_code, wrong.json()["error"]["code"]) == (400, "invalid-arguments")
+            assert (await http.get("/v1/types/Counter")).json()["fields"] == {"value": "int"}
+            described = (await http.get("/v1/agents/Counter/http")).json()
+            assert (described["node"], described["fields"]) == ("hosts", {"value": 2})
+            stopped = await http.post("/v1/operations/stop/Counter/http")
+            assert stopped.json()["state"] == "passive"
+            nobody = await http.post("/v1/agents/Kounter/http/add", json={})
+            assert nobody.status_code == 404
+            assert "Kounter" in nobody.json()["error"]["message"]
+            assert "client, hosts" in nobody.json()["error"]["message"]

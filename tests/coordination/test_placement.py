@@ -104,7 +104,7 @@ def test_no_host_says_what_is_needed_and_what_there_is() -> None:
     with pytest.raises(NoHost, match=r"version 3 or later and isn't draining: a has version 1, b has version 2 and is draining") as caught:
         place("Counter/x", view(A, B._replace(draining=True)), 3)
     assert caught.value.fields == {"type": "Counter", "needed": 3}
-    with pytest.raises(NoHost, match="none of a, b hosts the type"):
+    with pytest.raises(NoHost, match="no node of the cluster hosts Other: there are a, b"):
         place("Other/x", view(A, B))
     with pytest.raises(NoHost, match="no living node"):
         place("Counter/x", View())

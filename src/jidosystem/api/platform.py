@@ -66,7 +66,8 @@ class Platform:
         url: `"memory://"`: nothing survives. `"sqlite:///relative.db"`, `"sqlite:////absolute.db"`: a file that this process owns while it
             is open
         agents: classes to host from the start: their events, reminders and unfinished casts are taken up without anybody calling. A class
-            that is referenced later is hosted from then on
+            that is referenced later is hosted from then on; on a cluster only if `agents` isn't given. With a list, also an empty one, a
+            node of a cluster hosts exactly these, and its calls to others go to nodes that host them, or are `NoHost`
         config: values by path, `{"agents.default_timeout": 10}`
         forwarders: send matching events to the outside
         clock: where time comes from, for tests: a `Clock`
@@ -80,7 +81,7 @@ class Platform:
         self,
         url: str = "memory://",
         *,
-        agents: Iterable[type[Agent]] = (),
+        agents: Iterable[type[Agent]] | None = None,
         config: Mapping[str, Any] | None = None,
         forwarders: Iterable[Forwarder] = (),
         clock: Clock | None = None,
@@ -92,7 +93,7 @@ class Platform:
         if isinstance(agents, type):
             raise InvalidArguments(f"agents={agents.__name__}: a list of classes is needed, agents=[{agents.__name__}]", path="$.agents")
         for option, value, fits, needed in (
-            ("agents", agents, isinstance(agents, Iterable), "a list of agent classes"),
+            ("agents", agents, agents is None or isinstance(agents, Iterable), "a list of agent classes"),
             ("config", config, config is None or isinstance(config, Mapping), "a mapping from paths to values"),
             ("forwarders", forwarders, isinstance(forwarders, Iterable), "a list of forwarders"),
             ("clock", clock, clock is None or hasattr(clock, "time_s"), "an object with time_s() and monotonic_s()"),
@@ -100,7 +101,7 @@ class Platform:
         ):
             if not fits:
                 raise InvalidArguments(f"Platform({option}={value!r}): {needed} is needed", path=f"$.{option}")
-        self._classes = tuple(agents)
+        self._classes, self._hosts_any = tuple(agents or ()), agents is None
         self._given = dict(config or {})
         self._forwarders = tuple(forwarders)
         self._clock = clock or SystemClock()
@@ -185,6 +186,7 @@ class Platform:
         for cls in classes:
             node.host_of(cls)
         if joined is not None:
+            node.complete = not self._hosts_any
             await joined.join()
             node.own(config.follow())
             node.own(self._name_weaknesses(node))

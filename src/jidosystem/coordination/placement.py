@@ -53,7 +53,8 @@ def _missing(view: View, type_name: str, version: int) -> str:
     if not living:
         there = "the cluster has no living node"
     elif not hosts:
-        there = f"none of {', '.join(sorted(member.name for member in living))} hosts the type"
+        names = ", ".join(sorted(member.name for member in living))
+        return f"no node of the cluster hosts {type_name}: there are {names}; name it in the Platform(agents=[…]) of one of them"
     else:
         there = ", ".join(sorted(f"{m.name} has version {m.types[type_name]}{' and is draining' if m.draining else ''}" for m in hosts))
     return f"{type_name} needs a node that hosts its state of version {version} or later and isn't draining: {there}"

@@ -32,7 +32,7 @@ _Whole = Annotated[int, msgspec.Meta(ge=0)]
 Order: TypeAlias = Literal["start", "stop", "delete", "restart", "pause", "resume", "describe"]
 
 
-Ask: TypeAlias = Literal["live", "count", "redrive", "drain"]
+Ask: TypeAlias = Literal["live", "count", "redrive", "drain", "undrain", "type"]
 
 
 class CallFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="call"):
@@ -48,6 +48,18 @@ class CallFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     correlation_id: str | None = None
     causation_id: str | None = None
     traceparent: str | None = None
+
+
+class TextCallFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="text"):
+    """A request to run an action of a type that the sender doesn't know: `body` is a JSON object of arguments by name, and the answer holds
+    the result as JSON.
+    """
+
+    to: str
+    action: str
+    body: bytes
+    timeout_s: float
+    idempotency_key: str | None = None
 
 
 class CastFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="cast"):
@@ -100,7 +112,7 @@ class FamilyFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
 class NodeFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="node"):
     """Something asked of a node itself, answered by a `ReplyFrame`: "live", its live agents of a type (`about`), at most `limit` after a key;
     "count", how many of each type live there (`about`: types, with commas between); "redrive", a dead letter (`about`: its id);
-    "drain", to give away its agents.
+    "drain", to give away its agents; "undrain", to take agents again; "type", how the agent type `about` looks, as JSON.
     """
 
     ask: Ask
@@ -147,7 +159,7 @@ class BeatFrame(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     end: Literal["", "left", "void"] = ""
 
 
-AboutAgentFrame: TypeAlias = CallFrame | CastFrame | DeliveryFrame | AgentFrame | FamilyFrame
+AboutAgentFrame: TypeAlias = CallFrame | TextCallFrame | CastFrame | DeliveryFrame | AgentFrame | FamilyFrame
 """What goes to the node of an agent."""
 Frame: TypeAlias = AboutAgentFrame | NodeFrame | ReplyFrame | ErrorFrame | PingFrame | PongFrame | BeatFrame
 _decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
@@ -176,15 +188,15 @@ def decode_frame(blob: bytes, max_bytes: int = MAX_FRAME_BYTES) -> Frame:
         frame = _decoder.decode(unseal(blob[1:]))
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidFrame(f"not a frame: {error}") from error
-    if isinstance(frame, CallFrame):
+    if isinstance(frame, CallFrame | TextCallFrame):
         _check_call(frame)
     return frame
 
 
-def _check_call(frame: CallFrame) -> None:
+def _check_call(frame: CallFrame | TextCallFrame) -> None:
     if not 0 <= frame.timeout_s < float("inf"):
         raise InvalidFrame(f"not a call: timeout_s is {frame.timeout_s!r}, not a number of seconds, 0 or more")
-    if len(frame.chain) > MAX_CHAIN:
+    if isinstance(frame, CallFrame) and len(frame.chain) > MAX_CHAIN:
         raise InvalidFrame(f"not a call: its chain of {len(frame.chain)} agents is over the limit of {MAX_CHAIN}")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from ..core.clock import utc_from
-from ..core.errors import AgentFailed, JidoError, RecordUnreadable
+from ..core.errors import AgentFailed, JidoError, NoHost, RecordUnreadable
 from ..core.ids import split_address
 from ..core.near import nearest
 from ..core.records import Record
@@ -121,6 +121,16 @@ class Control:
         """Have one of them done where the agent is: here or on another node."""
         router = self._node.router
         return self.orders[order](host, key) if router is None else router.order(host, key, order)
+
+    def order_at(self, address: str, order: Order) -> Coroutine[Any, Any, AgentInfo | None]:
+        """The same for an address, whose type another node may host; `NoHost`, naming it, if none does."""
+        type_name, key = split_address(address)
+        host, router = self._node.known(type_name), self._node.router
+        if host is not None:
+            return self.order(order, host, key)
+        if router is None:
+            raise NoHost(f"node {self._node.name} hosts no agent type {type_name!r}", agent=address)
+        return router.order_by_name(address, order)
 
     async def start(self, host: Host, key: str) -> None:
         """Activate an agent now."""

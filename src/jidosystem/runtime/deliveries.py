@@ -28,10 +28,12 @@ if TYPE_CHECKING:
 
 
 def deliver_effect(node: Node, address: str, effect: CastEffect | Reminder, origin: Origin, missed: int = 0, *, arrived: bool = False) -> None:
-    """Run what was cast or is due, as soon as its type is hosted here; it answers through its origin."""
+    """Run what was cast or is due, as soon as its type is hosted, here or on another node; it answers through its origin."""
     type_name, key = split_address(address)
     host = node.hosts.get(type_name)
     if host is None:
+        if node.router is not None and isinstance(effect, CastEffect) and node.router.deliver_by_name(address, _cast_frame(effect, origin), origin):
+            return
         node.recovery.wait_for_type(type_name, partial(deliver_effect, node, address, effect, origin, missed, arrived=arrived), agent=address)
         return
     spec = host.type.deletion if effect.action == DELETE else host.type.actions.get(effect.action)
@@ -50,6 +52,11 @@ def deliver_effect(node: Node, address: str, effect: CastEffect | Reminder, orig
     deliver(host, key, turn)
 
 
+def _cast_frame(cast: CastEffect, origin: Origin) -> DeliveryFrame:
+    why = (cast.correlation_id, cast.causation_id, cast.traceparent)
+    return DeliveryFrame(cast.to, cast.action, "from", origin.name, origin.number, cast.args, (), False, b"", *why)
+
+
 def _asker(origin: Origin) -> str:
     return f"its reminder {origin.name!r}" if isinstance(origin, DueOrigin) else origin.name
 
@@ -65,7 +72,7 @@ def deliver(host: Host, key: str, turn: Turn) -> None:
             origin.settled(Moved(str(error), agent=host.prefix + key, owner="", incarnation=0))
             return
         if member is not None:
-            router.deliver(member, host.prefix + key, delivery_frame(host.prefix + key, turn), turn)
+            router.deliver(member, host.prefix + key, delivery_frame(host.prefix + key, turn), origin)
             return
     if isinstance(origin, DueOrigin) and key not in host.live:
         host.node.own(_wake_if_due(host, key, turn, origin))

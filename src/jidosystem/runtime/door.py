@@ -45,6 +45,7 @@ from ..distribution.frames import (
     Frame,
     NodeFrame,
     ReplyFrame,
+    TextCallFrame,
     decode_frame,
     encode_frame,
     error_of,
@@ -61,7 +62,7 @@ from .node import Node
 from .router import ANSWER_LATE_S, call_frame
 from .turn import DELIVERY, Origin, RunningTurn, Turn, current_turn
 
-_TO_AGENTS = (CallFrame, CastFrame, DeliveryFrame)
+_TO_AGENTS = (CallFrame, TextCallFrame, CastFrame, DeliveryFrame)
 _reminder = msgspec.msgpack.Decoder(Reminder).decode
 
 
@@ -118,10 +119,12 @@ async def answer(node: Node, frame: Frame) -> Frame:
 
 
 async def _do(node: Node, frame: Frame) -> bytes:
-    if node.ownership is not None and isinstance(frame, CallFrame | CastFrame | DeliveryFrame | AgentFrame | FamilyFrame):
+    if node.ownership is not None and isinstance(frame, CallFrame | TextCallFrame | CastFrame | DeliveryFrame | AgentFrame | FamilyFrame):
         node.ownership.refuse_arrivals(frame.to)
     if isinstance(frame, CallFrame):
         return await _run(node, frame)
+    if isinstance(frame, TextCallFrame):
+        return await _run_text(node, frame)
     if node.router is not None and isinstance(frame, NodeFrame):
         return await node.asked[frame.ask](frame)
     if node.router is not None and isinstance(frame, FamilyFrame):
@@ -165,7 +168,18 @@ async def _take(node: Node, frame: DeliveryFrame) -> None:
 
 async def _run(node: Node, frame: CallFrame) -> bytes:
     host, key, spec = _find(node, frame.to, frame.action)
-    kwargs = spec.signature.from_plain(frame.args)
+    value = await _call(node, frame, host, key, spec, spec.signature.from_plain(frame.args))
+    return spec.signature.encode_result(value)
+
+
+async def _run_text(node: Node, frame: TextCallFrame) -> bytes:
+    host, key, spec = _find(node, frame.to, frame.action)
+    called = CallFrame(frame.to, frame.action, b"", frame.timeout_s, frame.idempotency_key)
+    value = await _call(node, called, host, key, spec, spec.signature.from_json(frame.body))
+    return spec.signature.result_to_json(value)
+
+
+async def _call(node: Node, frame: CallFrame, host: Host, key: str, spec: ActionSpec, kwargs: Mapping[str, Any]) -> Any:
     if frame.to in frame.chain:
         chain = [*frame.chain, frame.to]
         raise CallCycle(
@@ -174,11 +188,10 @@ async def _run(node: Node, frame: CallFrame) -> bytes:
     caller = _callers(node, frame, spec)
     token = current.set(caller)
     try:
-        value = await calls.call(host, key, spec, (), kwargs, frame.timeout_s, frame.idempotency_key)
+        return await calls.call(host, key, spec, (), kwargs, frame.timeout_s, frame.idempotency_key)
     finally:
         caller.open = False
         current.reset(token)
-    return spec.signature.encode_result(value)
 
 
 def _host_of(node: Node, to: str) -> tuple[Host, str]:

@@ -9,20 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from types import new_class
+from typing import TYPE_CHECKING, Any
 
 from ..core.codec import encode
-from ..core.errors import AgentFailed, Conflict, JidoError, RecordUnreadable, RefusedError, StoreError, describe
+from ..core.errors import AgentFailed, Conflict, JidoError, NoHost, RecordUnreadable, RefusedError, StoreError, describe
 from ..core.ids import split_address
 from ..core.records import Record, Row
 from ..core.restarts import Supervision, record_crash, siblings_to_restart
 from ..distribution.frames import FamilyFrame
 from .activation import Activation
+from .agent import Agent
 from .definition import DELETE
 from .effects import CastEffect
 from .head import ACTIVE, FAILED, Marks, decode_head, encode_head
 from .host import Host
 from .loading import effects_after
+from .reference import make_ref_class
+from .router import NamedType
 from .status import Status
 from .turn import Turn
 
@@ -140,10 +144,13 @@ class Family:
 
     async def _tell(self, to: str, frame: FamilyFrame) -> None:
         type_name, key = split_address(to)
-        host = self._node.hosts.get(type_name)
-        if key and host is not None:
-            router = self._node.router
+        router, host = self._node.router, self._node.hosts.get(type_name)
+        if not key:
+            return
+        if host is not None:
             await (self.hear(host, key, frame) if router is None else router.tell_family(host, key, frame))
+        elif router is not None and router.is_hosted(type_name):
+            await router.tell_family(NamedType(type_name), key, frame)
 
     def _policy_of(self, host: Host) -> Supervision:
         return host.type.supervision or Supervision(strategy=self._node.limits.supervision_strategy)
@@ -161,18 +168,26 @@ class Family:
         if hook is None:
             parent.crash(AgentGaveUp(f"its child {child} has failed: {error.cause}"))
             return
-        type_name, key = split_address(child)
         try:
-            await parent.host.run_hook(parent, hook, self._node.hosts[type_name].ref(key), error)
+            await parent.host.run_hook(parent, hook, self._ref(child), error)
         except (RefusedError, StoreError):
             raise
         except Exception as problem:
             parent.crash(AgentGaveUp(f"its child {child} has failed, and so has {hook.name}: {describe(problem)}"))
 
+    def _ref(self, child: str) -> Any:
+        """A reference to a child. Of a class that this process has never seen only the key can be told."""
+        type_name, key = split_address(child)
+        host = self._node.known(type_name)
+        if host is None:
+            host = Host(self._node, new_class(type_name, (Agent,), {"name": type_name}).__dict__["__jido_type__"])
+            host.ref_class = make_ref_class(host)
+        return host.ref(key)
+
     async def _restart_siblings(self, address: str) -> None:
         parent = parent_of(address)
-        host = self._node.hosts.get(split_address(parent)[0])
-        if host is None or self._policy_of(host).strategy == "one_for_one":
+        host = self._node.known(split_address(parent)[0])
+        if host is not None and self._policy_of(host).strategy == "one_for_one":  # of others their own node knows
             return
         try:
             await self._tell(parent, FamilyFrame(parent, "crashed", address))
@@ -199,21 +214,18 @@ class Family:
         self._node.own(self._restart_child(child))
 
     async def _restart_child(self, child: str) -> None:
-        type_name, key = split_address(child)
         try:
-            await self._node.control.order("restart", self._node.hosts[type_name], key)
+            await self._node.control.order_at(child, "restart")
         except JidoError as error:
             self._node.log.error("a child couldn't be started again", agent=child, error=describe(error))
 
     async def stop_all(self, children: Sequence[str]) -> None:
         """Children stop with their parent, the youngest first."""
         for child in reversed(children):
-            type_name, key = split_address(child)
-            host = self._node.hosts.get(type_name)
-            if host is None:
-                continue
             try:
-                await self._node.control.order("stop", host, key)
+                await self._node.control.order_at(child, "stop")
+            except NoHost:  # then it lives nowhere
+                continue
             except JidoError as error:
                 self._node.log.warning("a child couldn't be stopped", agent=child, error=describe(error))
 

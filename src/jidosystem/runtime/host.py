@@ -49,12 +49,13 @@ class Host:
 
     __slots__ = (
         "after_turn", "bulkhead", "casts_at_once", "default_state", "detours", "dummy", "guards", "joins", "live", "mailbox_limit",
-        "meter", "node", "plain", "prefix", "ref_class", "repeating", "type",
+        "meter", "needs", "node", "plain", "prefix", "ref_class", "repeating", "type",
     )  # fmt: skip
 
     def __init__(self, node: Node, kind: AgentType) -> None:
         self.node = node
         self.type = kind
+        self.needs = kind.version  # the version of the state that a node must host at least to have an agent of it
         self.prefix = kind.name + "/"  # an address is this and a key
         self.live: dict[str, Activation] = {}
         self.meter: TurnMeter = node.meters.of(kind.name)

@@ -22,6 +22,7 @@ from .head import Owner
 from .occurrences import Occurrences
 from .outbox import backoff_s
 from .ownership import Claim, decide
+from .types import tell_type
 
 if TYPE_CHECKING:
     from .host import Host
@@ -50,6 +51,7 @@ class Joined:
         for name, state in GAUGES.items():
             node.meters.gauge(name, f"Nodes of the cluster that are {state.value}, as seen here", partial(self._count, state))
         node.asked["drain"] = self._drain_for
+        node.asked["type"] = partial(tell_type, node)
         self._owner = Owner(node.name, 0)
 
     # -- what the runtime asks -------------------------------------------------------------------------------

@@ -129,6 +129,8 @@ class Node:
         self.closing = False
         self.closed = False
         self.hosts: dict[str, Host] = {}
+        self.guests: dict[str, Host] = {}  # types that are referenced here and hosted by other nodes only
+        self.complete = False  # hosts no other types than it does now
         self.live_count = 0
         self.outliving: set[Activation] = set()  # gone, while the code of a turn still runs
         self._collector = Collector(lambda: self.live_count)
@@ -158,30 +160,41 @@ class Node:
     # -- types and references --------------------------------------------------------------------------------
 
     def host_of(self, cls: type) -> Host:
-        """The host of an agent class, registered now if it is new; two classes of one name are an error."""
+        """The host of an agent class, registered now if it is new, on a node that is `complete` as a guest; two classes of one name are an error."""
         kind = getattr(cls, "__jido_type__", None)
         if not isinstance(kind, AgentType) or kind.cls is not cls:
             raise NoHost(f"{cls!r} isn't an agent class: derive it from jidosystem.Agent")
         if "__init__" in cls.__dict__:
             raise DefinitionError(f"{kind.name}: something has given it an __init__, perhaps @dataclass; an agent class has fields without that")
-        host = self.hosts.get(kind.name)
+        host = self.known(kind.name)
         if host is None and get_ident() != self._thread:
             return self._on_loop(partial(self.host_of, cls))
         if host is None:
             host = Host(self, kind)
-            self.sensors.check(host)
-            self.hosts[kind.name] = host
-            self.sensors.mount(host)
             host.ref_class = make_ref_class(host)
-            for call in self.on_hosted:
-                call(host)
-            if self._started:
-                self.own(self.recovery.recover_type(host))
+            if self.complete:
+                self.guests[kind.name] = host
+                host.needs = 0
+            else:
+                self._take_on(host)
         elif host.type.cls is not cls:
             raise DefinitionError(
                 f'two agent classes are named {kind.name!r}: {_where(host.type.cls)} and {_where(cls)}; give one of them `name="…"`'
             )
         return host
+
+    def _take_on(self, host: Host) -> None:
+        self.sensors.check(host)
+        self.hosts[host.type.name] = host
+        self.sensors.mount(host)
+        for call in self.on_hosted:
+            call(host)
+        if self._started:
+            self.own(self.recovery.recover_type(host))
+
+    def known(self, type_name: str) -> Host | None:
+        """The host of a type that is hosted or referenced here."""
+        return self.hosts.get(type_name) or self.guests.get(type_name)
 
     def tell_takes(self, host: Host, key: str) -> None:
         """An agent that was paused takes deliveries again."""

@@ -46,6 +46,7 @@ class Recovery:
         try:
             while self._again and not self._node.closing:
                 self._again = False
+                self._hand_on()
                 for look in self.reviews:
                     await self.read_until_told(look)
                 await self.read_until_told(self._wake_pending)
@@ -54,6 +55,12 @@ class Recovery:
                     await self.read_until_told(partial(self._wake_residents, host))
         finally:
             self._reviewing = False
+
+    def _hand_on(self) -> None:
+        """What waits for a type goes to the node that hosts it now."""
+        for type_name in [name for name, waiting in self._unhosted.items() if waiting and self._is_elsewhere(name)]:
+            for call in self._unhosted.pop(type_name):
+                call()
 
     async def recover(self) -> None:
         """The node has started."""
@@ -72,20 +79,24 @@ class Recovery:
             await self.read_until_told(self._node.reminders.rescan)
         await self.read_until_told(partial(self._wake_residents, host))
 
-    def is_hosted(self, address: str) -> bool:
-        """Whether this node hosts the type of an address; if not, that is said once in the log."""
+    def is_hosted(self, address: str, **what: str) -> bool:
+        """Whether this node hosts the type of an address; if no node does, that is said once in the log."""
         type_name = split_address(address)[0]
         if type_name in self._node.hosts:
             return True
-        self.wait_for_type(type_name, None, agent=address)
+        if not self._is_elsewhere(type_name):
+            self.wait_for_type(type_name, None, **(what or {"agent": address}))
         return False
+
+    def _is_elsewhere(self, type_name: str) -> bool:
+        return self._node.router is not None and self._node.router.is_hosted(type_name)
 
     def wait_for_type(self, type_name: str, call: Callable[[], None] | None, **what: str) -> None:
         """Call when a type comes to be hosted; its name is logged once, with what was the first to wait for it."""
         waiting = self._unhosted.get(type_name)
         if waiting is None:
-            self._node.log.warning("work waits for an agent type that isn't hosted here", agent_type=type_name, **what)
             waiting = self._unhosted[type_name] = []
+            self._node.log.warning("work waits for an agent type that isn't hosted here", agent_type=type_name, **what)
         if call is not None:
             waiting.append(call)
 

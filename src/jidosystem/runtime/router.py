@@ -31,6 +31,7 @@ from ..distribution.frames import (
     NodeFrame,
     Order,
     ReplyFrame,
+    TextCallFrame,
     error_of,
 )
 from ..distribution.members import Member
@@ -39,7 +40,7 @@ from .control import AgentInfo
 from .definition import ActionSpec
 from .head import Owner
 from .host import Host
-from .turn import Turn
+from .turn import Origin, Turn
 
 if TYPE_CHECKING:
     from .node import Node
@@ -60,6 +61,17 @@ FIRST_PAUSE_S, LAST_PAUSE_S = 0.01, 0.25
 """Between two searches for an agent that had moved whenever it was found."""
 
 
+class NamedType:
+    """An agent type that this node knows by its name alone: what is done to its agents is done on nodes that host it."""
+
+    __slots__ = ("live", "needs", "prefix")
+
+    def __init__(self, type_name: str) -> None:
+        self.prefix = type_name + "/"
+        self.live: Mapping[str, object] = {}
+        self.needs = 0
+
+
 class Router:
     """See the module. One a node of a cluster."""
 
@@ -71,17 +83,23 @@ class Router:
 
     # -- where -----------------------------------------------------------------------------------------------
 
-    def elsewhere(self, host: Host, key: str) -> Member | None:
+    def elsewhere(self, host: Host | NamedType, key: str) -> Member | None:
         """The other node that an agent is to be looked for on; None: this one. `NoHost`: there is none that could have it."""
-        if key in host.live:
-            return None
-        address, view = host.prefix + key, self.cluster.view
+        return None if key in host.live else self._unless_here(self._find(host.prefix + key, host.needs))
+
+    def _find(self, address: str, version: int) -> Member:
+        """Where an agent was found last, else where it belongs."""
+        view = self.cluster.view
         if (owner := self._known.get(address)) is not None:
             member = view.get(owner.node)
             if member is not None and member.incarnation == owner.incarnation and not member.void:
-                return self._unless_here(member)
+                return member
             del self._known[address]
-        return self._unless_here(place(address, view, host.type.version))
+        return place(address, view, version)
+
+    def is_hosted(self, type_name: str) -> bool:
+        """Whether any node that lives hosts a type."""
+        return any(type_name in member.types for member in self.cluster.view.living())
 
     def is_here(self, address: str) -> bool:
         """Whether this node sees to what must be done for an agent although nobody calls."""
@@ -145,8 +163,7 @@ class Router:
         try:
             return await self._where_it_is(host, key, here, afar, deadline, spec.name, harmless=harmless)
         except WireTimeout:
-            told = f"no answer from {address}.{spec.name} in time; whether it took effect is unknown here"
-            raise CallTimeout(told, agent=address, uncertain=True) from None
+            raise _no_answer(address, spec.name) from None
 
     async def cast(self, host: Host, key: str, spec: ActionSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any], keyed: str | None) -> None:
         """Put a message into the mailbox of an agent wherever it is. Whether it got there may be unknown, if its node ends meanwhile."""
@@ -160,6 +177,26 @@ class Router:
             await self._ask(host.prefix + key, member, frame, deadline)
 
         await self._where_it_is(host, key, here, afar, deadline, spec.name)
+
+    async def call_by_name(self, to: str, action: str, body: bytes, timeout_s: float | None, keyed: str | None) -> bytes:
+        """Call an action of a type that only other nodes know: arguments and result are JSON. Nobody here knows whether it only reads."""
+        type_name, key = split_address(to)
+        patience_s = self._node.limits.default_timeout if timeout_s is None else timeout_s
+        deadline = self._node.loop.time() + patience_s
+
+        host = NamedType(type_name)
+
+        async def here() -> bytes:
+            return _hosted(host).prefix.encode()
+
+        async def afar(member: Member) -> bytes:
+            frame = TextCallFrame(to, action, body, max(0.0, deadline - self._node.loop.time()), keyed)
+            return await self._ask(to, member, frame, deadline + ANSWER_LATE_S, harmless=keyed is not None)
+
+        try:
+            return await self._where_it_is(host, key, here, afar, deadline, action, harmless=keyed is not None)
+        except WireTimeout:
+            raise _no_answer(to, action) from None
 
     def send_on(self, turn: Turn) -> None:
         """A cast that waited in the mailbox of an agent that has moved: nobody waits for it but the agent."""
@@ -185,12 +222,12 @@ class Router:
         except JidoError as error:  # the others look for what waits in the store when this node is gone
             self._node.log.warning("an agent couldn't be started where it went", agent=host.prefix + key, error=describe(error))
 
-    async def order(self, host: Host, key: str, order: Order) -> AgentInfo | None:
+    async def order(self, host: Host | NamedType, key: str, order: Order) -> AgentInfo | None:
         """Have something done to an agent by the node that has it; what `describe` tells."""
         deadline = self._node.loop.time() + self._node.limits.default_timeout
 
         def here() -> Coroutine[Any, Any, AgentInfo | None]:
-            return self._node.control.orders[order](host, key)
+            return self._node.control.orders[order](_hosted(host), key)
 
         async def afar(member: Member) -> AgentInfo | None:
             told = await self._ask(host.prefix + key, member, AgentFrame(host.prefix + key, order), deadline, harmless=True)
@@ -198,12 +235,17 @@ class Router:
 
         return await self._where_it_is(host, key, here, afar, deadline, order, harmless=True)
 
-    async def tell_family(self, host: Host, key: str, frame: FamilyFrame) -> None:
+    def order_by_name(self, address: str, order: Order) -> Coroutine[Any, Any, AgentInfo | None]:
+        """The same for an agent whose type this node doesn't know."""
+        type_name, key = split_address(address)
+        return self.order(NamedType(type_name), key, order)
+
+    async def tell_family(self, host: Host | NamedType, key: str, frame: FamilyFrame) -> None:
         """Have supervision heard where the agent is that it concerns; heard twice it does no harm that a second crash wouldn't do."""
         deadline = self._node.loop.time() + self._node.limits.default_timeout
 
         def here() -> Coroutine[Any, Any, None]:
-            return self._node.family.hear(host, key, frame)
+            return self._node.family.hear(_hosted(host), key, frame)
 
         async def afar(member: Member) -> None:
             await self._ask(frame.to, member, frame, deadline)
@@ -212,7 +254,7 @@ class Router:
 
     async def _where_it_is(
         self,
-        host: Host,
+        host: Host | NamedType,
         key: str,
         here: Callable[[], Coroutine[Any, Any, T]],
         afar: Callable[[Member], Coroutine[Any, Any, T]],
@@ -253,12 +295,20 @@ class Router:
 
     # -- deliveries ------------------------------------------------------------------------------------------
 
-    def deliver(self, member: Member, address: str, frame: DeliveryFrame, turn: Turn) -> None:
+    def deliver(self, member: Member, address: str, frame: DeliveryFrame, origin: Origin) -> None:
         """Have another node apply what the platform delivers; it answers through its origin, which tries again."""
-        self._node.own(self._deliver(member, address, frame, turn))
+        self._node.own(self._deliver(member, address, frame, origin))
 
-    async def _deliver(self, member: Member, address: str, frame: DeliveryFrame, turn: Turn) -> None:
-        assert turn.origin is not None
+    def deliver_by_name(self, address: str, frame: DeliveryFrame, origin: Origin) -> bool:
+        """The same for an agent of a type that isn't hosted here; False: nor anywhere else."""
+        try:
+            member = self._find(address, 0)
+        except NoHost:
+            return False
+        self.deliver(member, address, frame, origin)
+        return True
+
+    async def _deliver(self, member: Member, address: str, frame: DeliveryFrame, origin: Origin) -> None:
         try:
             await self._ask(address, member, frame, self._node.loop.time() + DELIVERY_S, harmless=True)
         except JidoError as error:
@@ -268,15 +318,19 @@ class Router:
                 self.note(address, None)
             elif isinstance(error, OutcomeUnknown):  # no attempt that failed: it is numbered, and made again until somebody says what became of it
                 error = NodeUnreachable(f"node {member.name} hasn't told what became of a delivery to {address}: {error}", node=member.name)
-            turn.origin.settled(error)
+            origin.settled(error)
         else:
-            turn.origin.settled(None)
+            origin.settled(None)
 
     # -- asking ----------------------------------------------------------------------------------------------
 
     def others(self) -> list[Member]:
         """The other nodes that live."""
         return [member for member in self.cluster.view.living() if member.name != self.cluster.owner.node]
+
+    def node_names(self) -> list[str]:
+        """The names of all nodes that live, of this one too."""
+        return sorted(member.name for member in self.cluster.view.living())
 
     async def ask_node(self, member: Member, frame: NodeFrame, timeout_s: float) -> bytes:
         """Ask another node something that concerns no single agent. Raises what it answers, and what `Cluster.request` does."""
@@ -297,6 +351,17 @@ class Router:
                 return await self.cluster.request(member, frame, until)
             silence_s *= 2
         return await self.cluster.request(member, frame, deadline)
+
+
+def _hosted(host: Host | NamedType) -> Host:
+    """The host of an agent that is to be here; `NoHost` if its type isn't."""
+    if isinstance(host, NamedType):
+        raise NoHost(f"the agent type {host.prefix[:-1]!r} isn't hosted here", agent_type=host.prefix[:-1])
+    return host
+
+
+def _no_answer(address: str, action: str) -> CallTimeout:
+    return CallTimeout(f"no answer from {address}.{action} in time; whether it took effect is unknown here", agent=address, uncertain=True)
 
 
 def _result_of(whose: str, answer: Frame) -> bytes:

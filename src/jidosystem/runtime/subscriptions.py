@@ -56,8 +56,8 @@ class Subscriptions:
             for record in page:
                 name = record.agent.partition("/")[2]
                 type_name = name.rpartition(".")[0]
-                if record.head is not None and "/" not in name and type_name not in self._node.hosts:
-                    self._node.recovery.wait_for_type(type_name, None, subscription=name)
+                if record.head is not None and "/" not in name:
+                    self._node.recovery.is_hosted(f"{type_name}/", subscription=name)
 
     async def close(self) -> None:
         """Stop; positions are stored. What was under way comes again and is dropped if it was done."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
@@ -17,6 +16,7 @@ from ...runtime.control import AgentInfo
 from ...runtime.definition import ActionSpec
 from ...runtime.host import Host
 from ...runtime.keyed import check_idempotency_key
+from ...runtime.types import type_info, type_info_at
 from ..agents import STATES
 from .answers import answer, as_from_afar
 
@@ -56,24 +56,39 @@ class AgentRoutes:
         idempotency_key: str | None = Header(None, description="A repetition with the same key takes effect once."),
     ) -> Response:  # fmt: skip
         """Call an action. The body is a JSON object of its arguments by name, the answer its result."""
-        host = self._host(type)
-        spec = self._action(host, action)
         if timeout is not None and not (math.isfinite(timeout) and 0 <= timeout <= MAX_TIMEOUT_S):
             raise InvalidArguments(f"timeout={timeout!r}: seconds, 0 to {MAX_TIMEOUT_S:g}", path="$.timeout")
         if idempotency_key is not None:
             check_idempotency_key(idempotency_key)
         check_key(key)
+        if self._is_elsewhere(type):
+            assert self._node.router is not None
+            told = await self._node.router.call_by_name(f"{type}/{key}", action, await request.body(), timeout, idempotency_key)
+            return Response(told, media_type="application/json")
+        host = self._host(type)
+        spec = self._action(host, action)
         arguments = spec.signature.from_json(await request.body())
         with as_from_afar():
             value = await calls.call(host, key, spec, (), arguments, timeout, idempotency_key)
         return Response(spec.signature.result_to_json(value), media_type="application/json")
+
+    def _is_elsewhere(self, name: str) -> bool:
+        """Whether a type is hosted by other nodes only."""
+        return name not in self._node.hosts and not name.startswith("jido.") and self._node.router is not None and self._node.router.is_hosted(name)
+
+    def _address(self, name: str, key: str) -> str:
+        """The address of an agent whose type this node or another one hosts."""
+        if not self._is_elsewhere(name):
+            self._host(name)
+        return f"{name}/{check_key(key)}"
 
     def _host(self, name: str) -> Host:
         host = self._node.hosts.get(name)
         if host is None or name.startswith("jido."):
             hosted = self._hosted()
             told = near_or_all(name, hosted, "hosted are")
-            raise NoHost(f"no agent type {name!r} is hosted here{told}", agent_type=name)
+            where = "here" if self._node.router is None else f"by any node of the cluster ({', '.join(self._node.router.node_names())})"
+            raise NoHost(f"no agent type {name!r} is hosted {where}{told}", agent_type=name)
         return host
 
     def _hosted(self) -> list[str]:
@@ -90,11 +105,13 @@ class AgentRoutes:
 
     async def types(self) -> Response:
         """The hosted agent types, with their fields, actions and the JSON schemas of the arguments."""
-        return answer({"types": [_type_of(self._node.hosts[name]) for name in self._hosted()]})
+        return answer({"types": [type_info(self._node.hosts[name]) for name in self._hosted()]})
 
     async def one_type(self, type: str) -> Response:  # noqa: A002
-        """One hosted agent type."""
-        return answer(_type_of(self._host(type)))
+        """One agent type that this node or another one hosts."""
+        if self._node.hosts.get(type) is None and (info := await type_info_at(self._node, type)) is not None:
+            return Response(info, media_type="application/json")
+        return answer(type_info(self._host(type)))
 
     async def page(
         self,
@@ -126,38 +143,21 @@ class AgentRoutes:
 
     async def describe(self, type: str, key: str) -> Response:  # noqa: A002
         """One agent with its durable fields; doesn't wake it."""
-        return answer(await self._node.control.order("describe", self._host(type), check_key(key)))
+        return answer(await self._node.control.order_at(self._address(type, key), "describe"))
 
     # -- operating ---------------------------------------------------------------------------------------------
 
     async def delete(self, type: str, key: str) -> Response:  # noqa: A002
         """Delete an agent: state, rows and reminders."""
-        await self._node.see_through(self._node.control.order("delete", self._host(type), check_key(key)))
+        await self._node.see_through(self._node.control.order_at(self._address(type, key), "delete"))
         return answer({"deleted": f"{type}/{key}"})
 
     async def operate(self, operation: str, type: str, key: str) -> Response:  # noqa: A002
         """Start, stop, restart, pause or resume an agent; the answer describes it afterwards."""
-        host = self._host(type)
+        address = self._address(type, key)
         if operation not in OPERATIONS:
             raise InvalidArguments(f"there is no operation {operation!r}{near(operation, OPERATIONS)}; there are {', '.join(OPERATIONS)}", path="$")
-        order, wanted = self._node.control.order, cast("Order", operation)
+        order, wanted = self._node.control.order_at, cast("Order", operation)
         with as_from_afar():
-            await self._node.see_through(order(wanted, host, check_key(key)))
-        return answer(await order("describe", host, key))
-
-
-def _type_of(host: Host) -> dict[str, Any]:
-    kind = host.type
-    return {
-        "call_timeout": host.node.limits.default_timeout, "name": kind.name, "version": kind.version, "description": kind.description,
-        "resident": kind.resident,
-        "fields": {field.name: inspect.formatannotation(field.hint) for field in kind.codec.fields},
-        "actions": {
-            name: {
-                "description": (spec.function.__doc__ or "").strip(), "readonly": spec.readonly,
-                "signature": spec.signature.told(), "arguments": spec.signature.json_schema(),
-            }
-            for name, spec in sorted(kind.actions.items())
-        },
-        "events": {name: options.pattern for name, (_spec, options) in sorted(kind.events.items())},
-    }  # fmt: skip
+            await self._node.see_through(order(address, wanted))
+        return answer(await order(address, "describe"))
