@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from itertools import count
 from typing import Any, Literal, NamedTuple
 
 from .nodes import NodeProcess
+
+
+_LIVE = re.compile(r"^\w*live_agents(?:\{.*\})? (\S+)$", re.MULTILINE)
 
 
 class Told(NamedTuple):
@@ -55,7 +60,9 @@ class Line:
             self.close()
             self._to = node.port
             async with asyncio.timeout(2.0):
-                self._reader, self._writer = await asyncio.open_connection("127.0.0.1", node.port)
+                there = node.socket()
+                await asyncio.get_running_loop().sock_connect(there, ("127.0.0.1", node.port))
+                self._reader, self._writer = await asyncio.open_connection(sock=there)
         return self._reader, self._writer
 
 
@@ -63,16 +70,40 @@ async def _answer(reader: asyncio.StreamReader) -> tuple[int, Any]:
     head = await reader.readuntil(b"\r\n\r\n")
     lines = head.lower().split(b"\r\n")
     length = next(int(line.partition(b":")[2]) for line in lines if line.startswith(b"content-length:"))
-    return int(lines[0].split()[1]), json.loads(await reader.readexactly(length) or b"null")
+    content = await reader.readexactly(length)
+    return int(lines[0].split()[1]), json.loads(content or b"null") if b"content-type: application/json" in lines else content.decode()
+
+
+async def ask_once(node: NodeProcess, path: str, body: object = None) -> Told:
+    """On a connection of its own."""
+    line = Line()
+    try:
+        return await line.ask(node, path, body)
+    finally:
+        line.close()
 
 
 async def owner_of(node: NodeProcess, agent: str) -> str | None:
     """The node that has claimed an agent."""
-    line = Line()
-    try:
-        told = await line.ask(node, f"/v1/agents/{agent}", None)
-        assert told.outcome == "ok", told
-        owner: str | None = told.value["node"]
-        return owner
-    finally:
-        line.close()
+    told = await ask_once(node, f"/v1/agents/{agent}")
+    assert told.outcome == "ok", told
+    owner: str | None = told.value["node"]
+    return owner
+
+
+async def agent_on(node: NodeProcess, type_name: str, action: str, arguments: object) -> str:
+    """An agent that a node has claimed, after one such call."""
+    for number in count():
+        agent = f"{type_name}/on-{number}"
+        told = await ask_once(node, f"/v1/agents/{agent}/{action}", arguments)
+        if told.outcome == "ok" and await owner_of(node, agent) == node.name:
+            return agent
+    raise AssertionError
+
+
+async def live_agents(node: NodeProcess) -> int:
+    """How many agents a node has in memory, as it says itself."""
+    told = await ask_once(node, "/v1/metrics")
+    found = _LIVE.search(str(told.value))
+    assert found is not None, told
+    return int(float(found[1]))

@@ -6,16 +6,20 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import sys
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from urllib.parse import quote
 
 from jidosystem.backends.nats.server import NatsCluster
 from jidosystem.backends.nats.settings import NatsSettings
 
+from .namespaces import inside
+
 PROGRAM = Path(__file__).with_name("program.py")
+JIDO = (sys.executable, "-m", "jidosystem")
 START_S = 60.0
 END_S = 40.0
 
@@ -31,13 +35,18 @@ class NodeProcess:
 
     Attributes:
         taking: whether whoever spreads calls over the nodes should send any here, as a load balancer's list of targets says it
+        command: what runs it
+        namespace: of the network in which it is; "": this one
+        environment: in which it runs from its next start on
         port: of its HTTP API; 0: nobody knows
         pid: of its last process
     """
 
     def __init__(self, name: str, url: str, folder: Path) -> None:
-        self.name, self._url, self._folder = name, url, folder
-        self._environment = dict(os.environ) | {"XDG_RUNTIME_DIR": str(folder), "JIDO_STORE": url}
+        self.name, self._folder = name, folder
+        self.environment = dict(os.environ) | {"XDG_RUNTIME_DIR": str(folder), "JIDO_STORE": url}
+        self.command: Sequence[str | Path] = JIDO
+        self.namespace = ""
         self._process: asyncio.subprocess.Process | None = None
         self.taking = False
         self.port = self.pid = 0
@@ -47,6 +56,13 @@ class NodeProcess:
     def running(self) -> bool:
         return self._process is not None and self._process.returncode is None
 
+    def socket(self) -> socket.socket:
+        """By which its HTTP API can be reached."""
+        with inside(self.namespace) if self.namespace else nullcontext():
+            there = socket.socket()
+        there.setblocking(False)
+        return there
+
     def log(self) -> str:
         return (self._folder / f"{self.name}.log").read_text(errors="replace")
 
@@ -54,11 +70,11 @@ class NodeProcess:
         """Returns when it has joined and serves."""
         with (self._folder / f"{self.name}.log").open("ab") as log:
             process = self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "jidosystem", "run", str(PROGRAM), "--name", self.name, "--port", "0", "--json"),
+                *(*self.command, "run", PROGRAM, "--name", self.name, "--port", "0", "--json"),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
-                env=self._environment,
+                env=self.environment,
                 cwd=self._folder,
             )
         assert process.stdout is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import field
 
 from jidosystem import Agent, Event, action, on_event
@@ -65,3 +66,20 @@ class Sentry(Agent, resident=True):
     async def parrot(self, size: int) -> str:
         """As many letters: an answer that takes room."""
         return "x" * size
+
+
+HOARD: list[bytearray] = []
+
+
+class Burden(Agent):
+    """Is bad for the node on which it lives."""
+
+    @action
+    async def block(self, seconds: float) -> None:
+        """Nothing else goes on meanwhile in this process."""
+        time.sleep(seconds)
+
+    @action
+    async def hoard(self, size: int) -> None:
+        """Takes memory, and never gives it back."""
+        HOARD.append(bytearray(size))

@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from random import Random
 
+import msgspec
 import pytest
 
 pytest.importorskip("nats", reason="the extra `cluster` isn't installed")
@@ -20,11 +21,12 @@ from jidosystem.backends.nats.partitions import RecordsSettings
 from jidosystem.backends.nats.records import open_records
 from jidosystem.backends.nats.server import NatsCluster
 from jidosystem.backends.nats.settings import NatsSettings
+from jidosystem.backends.nats.subjects import token
 from jidosystem.backends.nats.wire import NatsWire
 from jidosystem.distribution.frames import CallFrame, ErrorFrame, PingFrame, PongFrame, decode_frame, encode_frame
 from jidosystem.distribution.leases import decode_lease
 
-from .asking import Line
+from .asking import Line, agent_on
 from .nodes import NodeCluster, NodeProcess, node_cluster
 from .proxy import Proxy, proxy_to
 from .test_nodes_that_fail import LOST
@@ -162,6 +164,27 @@ async def mute(node: NodeProcess) -> asyncio.StreamWriter:
     head = f"POST /v1/agents/Sentry/mute/parrot HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {node.token}\r\n"
     writer.write((f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body) * 200)
     return writer
+
+
+async def test_a_client_of_the_servers_that_never_reads_is_thrown_out_and_harms_nobody(one_server: NatsCluster, tmp_path: Path, seed: int) -> None:
+    async with node_cluster(one_server, tmp_path, "n1", "n2") as cluster, traffic(cluster, seed=seed) as load:
+        settings, began, server = one_server.settings(), load.recording.now(), one_server.servers[0]
+        agent = await agent_on(cluster.nodes["n1"], "Sentry", "post", {})
+        frame = encode_frame(CallFrame(agent, "parrot", msgspec.msgpack.encode({"size": 900_000}), 30.0))
+        _reader, writer = await asyncio.open_connection(server.peer.host, server.peer.port, limit=1024)
+        writer.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        told = {"user": settings.user, "pass": settings.password, "verbose": False, "pedantic": False}
+        writer.write(f"CONNECT {json.dumps(told)}\r\nSUB mute 1\r\n".encode())
+        subject = f"{settings.cluster}.r.{token(await subject_of(settings, 'n1'))}"
+        asked = f"PUB {subject} mute {len(frame)}\r\n".encode() + frame + b"\r\n"
+        async with asyncio.timeout(PATIENCE_S):
+            while not (count := server.monitoring("/varz")["slow_consumers"]):
+                writer.write(asked * 20)
+                await asyncio.sleep(0.5)
+        load.recording.fault("mute", server.peer.name, start=began, effect=f"{count} slow consumers")
+        writer.transport.abort()
+    assert not cluster.said(LOST)
+    load.judge()
 
 
 def memory_of(node: NodeProcess) -> int:

@@ -11,7 +11,7 @@ pytest.importorskip("nats", reason="the extra `cluster` isn't installed")
 
 from jidosystem.backends.nats.server import NatsCluster
 
-from .asking import Line, owner_of
+from .asking import Line, live_agents, owner_of
 from .nodes import NodeCluster, NodeProcess, node_cluster
 from .traffic import PATIENCE_S, Traffic, traffic
 
@@ -40,33 +40,36 @@ async def test_a_killed_node_loses_nothing_and_comes_back(one_server: NatsCluste
     load.judge()
 
 
-async def test_a_node_that_stood_still_longer_than_its_lease_answers_nothing_that_is_old(one_server: NatsCluster, tmp_path: Path, seed: int) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "times"), [pytest.param(8.0, 1, id="8 s"), pytest.param(30.0, 3, id="half a minute", marks=[pytest.mark.torture, pytest.mark.timeout(600)])]
+)
+async def test_a_node_that_stood_still_answers_nothing_that_is_old_and_lets_go_of_what_it_lost(
+    seconds: float, times: int, one_server: NatsCluster, tmp_path: Path, seed: int
+) -> None:
     async with node_cluster(one_server, tmp_path, "n1", "n2", "n3") as cluster, traffic(cluster, seed=seed, clients=12) as load:
-        await asyncio.sleep(1.0)
-        await stand_still(cluster, load, "n1", 6.0)
+        for _ in range(times):
+            await asyncio.sleep(2.0)
+            await stand_still(cluster, load, "n1", seconds)
         await asyncio.sleep(3.0)
     load.judge()
 
 
-@pytest.mark.torture
-async def test_a_node_that_stood_still_for_half_a_minute(one_server: NatsCluster, tmp_path: Path, seed: int) -> None:
-    async with node_cluster(one_server, tmp_path, "n1", "n2", "n3") as cluster, traffic(cluster, seed=seed, clients=12) as load:
-        for _ in range(3):
-            await asyncio.sleep(2.0)
-            await stand_still(cluster, load, "n1", 30.0)
-    load.judge()
-
-
 async def stand_still(cluster: NodeCluster, load: Traffic, name: str, seconds: float) -> None:
-    node, before = cluster.nodes[name], len(cluster.said(LOST))
+    """A node is paused until others have its agents."""
+    node = cluster.nodes[name]
+    said, had = len(cluster.said(LOST)), await live_agents(node)
     began = load.recording.now()
     node.pause()
     await asyncio.sleep(seconds)
+    resumed = load.recording.now()
     node.resume()
     async with asyncio.timeout(PATIENCE_S):
-        while len(cluster.said(LOST)) == before:
+        while had and await live_agents(node) >= had:
+            await asyncio.sleep(0.01)
+        dropped = load.measured("from its return until a node has let go of its agents", resumed)
+        while len(cluster.said(LOST)) == said:
             await asyncio.sleep(0.1)
-    load.recording.fault("pause", name, start=began, effect=f"{name} was declared dead")
+    load.recording.fault("pause", name, start=began, effect=f"{had} agents: {dropped}")
 
 
 async def test_all_nodes_are_killed_at_once(one_server: NatsCluster, tmp_path: Path, seed: int) -> None:
@@ -96,10 +99,11 @@ async def test_all_nodes_are_restarted_one_after_another_and_no_call_fails(one_s
     load.judge()
 
 
-async def test_two_nodes_claim_the_same_agents_at_once_and_each_has_one_owner(one_server: NatsCluster, tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [400, pytest.param(10_000, marks=[pytest.mark.torture, pytest.mark.timeout(900)])])
+async def test_two_nodes_claim_the_same_agents_at_once_and_each_has_one_owner(count: int, one_server: NatsCluster, tmp_path: Path) -> None:
     async with node_cluster(one_server, tmp_path, "n1", "n2") as cluster:
         nodes, lines = list(cluster.nodes.values()), [Line() for _ in range(16)]
-        answers: dict[str, list[int]] = {f"k{number}": [] for number in range(400)}
+        answers: dict[str, list[int]] = {f"k{number}": [] for number in range(count)}
 
         async def caller(number: int) -> None:
             node, line = nodes[number % 2], lines[number]
@@ -110,7 +114,7 @@ async def test_two_nodes_claim_the_same_agents_at_once_and_each_has_one_owner(on
 
         await asyncio.gather(*map(caller, range(16)))
         assert {tuple(sorted(told)) for told in answers.values()} == {(1, 2)}
-        for key in [*answers][::20]:
+        for key in [*answers][:: count // 20]:
             assert len({await owner_of(node, f"Sentry/{key}") for node in nodes}) == 1
         for line in lines:
             line.close()

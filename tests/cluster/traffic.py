@@ -33,6 +33,7 @@ class Traffic:
         unknown: of how many writes the outcome is unknown
         changed: answers to what changes something
         held_s: how long who waited longest had waited when it was answered
+        took_s: by what it was, the longest that something else took which a run measures
     """
 
     def __init__(self, cluster: NodeCluster, seed: int, keys: int = 12) -> None:
@@ -44,6 +45,7 @@ class Traffic:
         self.changed = 0
         self.answered = 0
         self.held_s = 0.0
+        self.took_s: dict[str, float] = {}
         self._ending = False
 
     # -- asking ----------------------------------------------------------------------------------------------
@@ -114,6 +116,12 @@ class Traffic:
         self.held_s = max(self.held_s, self.recording.now() - began)
 
     # -- faults ----------------------------------------------------------------------------------------------
+
+    def measured(self, what: str, since: float) -> str:
+        """How long something took that is over now; in words."""
+        took_s = self.recording.now() - since
+        self.took_s[what] = round(max(took_s, self.took_s.get(what, 0.0)), 2)
+        return f"{what} {took_s:.2f} s"
 
     async def owned_by(self, node: NodeProcess, asked: NodeProcess, kind: str = "Register") -> list[str]:
         """The keys whose agents a node has claimed, as another node knows it."""
