@@ -10,7 +10,6 @@ from typing import Any, Literal, NamedTuple
 
 from .nodes import NodeProcess
 
-
 _LIVE = re.compile(r"^\w*live_agents(?:\{.*\})? (\S+)$", re.MULTILINE)
 
 

@@ -4,6 +4,6 @@ from jidosystem.distribution import frames
 
 frames.VERSION = frames.OLDEST_VERSION = frames.VERSION - 1
 
-from jidosystem.__main__ import main
+from jidosystem.__main__ import main  # noqa: E402 - it imports what was changed above
 
 main()

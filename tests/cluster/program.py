@@ -77,7 +77,7 @@ class Burden(Agent):
     @action
     async def block(self, seconds: float) -> None:
         """Nothing else goes on meanwhile in this process."""
-        time.sleep(seconds)
+        time.sleep(seconds)  # noqa: ASYNC251 - that is what it is for
 
     @action
     async def hoard(self, size: int) -> None:

@@ -41,7 +41,8 @@ async def test_a_killed_node_loses_nothing_and_comes_back(one_server: NatsCluste
 
 
 @pytest.mark.parametrize(
-    ("seconds", "times"), [pytest.param(8.0, 1, id="8 s"), pytest.param(30.0, 3, id="half a minute", marks=[pytest.mark.torture, pytest.mark.timeout(600)])]
+    ("seconds", "times"),
+    [pytest.param(8.0, 1, id="8 s"), pytest.param(30.0, 3, id="half a minute", marks=[pytest.mark.torture, pytest.mark.timeout(600)])],
 )
 async def test_a_node_that_stood_still_answers_nothing_that_is_old_and_lets_go_of_what_it_lost(
     seconds: float, times: int, one_server: NatsCluster, tmp_path: Path, seed: int
