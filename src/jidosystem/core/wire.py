@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, Generic, Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Answered(Generic[T]):
+    """An awaitable whose result is there already: whoever looks for that needs neither a coroutine nor a task."""
+
+    __slots__ = ("answer",)
+
+    def __init__(self, answer: T) -> None:
+        self.answer = answer
+
+    def __await__(self) -> Generator[Any, None, T]:
+        yield from ()
+        return self.answer
+
 
 Serve = Callable[[bytes], Awaitable[bytes | None]]
 
@@ -38,7 +54,8 @@ class Wire(Protocol):
         ...
 
     async def serve(self, subject: str, handler: Serve, *, group: str = "") -> Served:
-        """Answer requests and take messages of a subject, many at once. A handler takes bytes and returns bytes, or None for a message."""
+        """Answer requests and take messages of a subject, many at once. A handler takes bytes and returns bytes, or None for a message; one
+        that has nothing to wait for may return an `Answered`."""
         ...
 
     async def close(self) -> None:

@@ -163,12 +163,13 @@ AboutAgentFrame: TypeAlias = CallFrame | TextCallFrame | CastFrame | DeliveryFra
 """What goes to the node of an agent."""
 Frame: TypeAlias = AboutAgentFrame | NodeFrame | ReplyFrame | ErrorFrame | PingFrame | PongFrame | BeatFrame
 _decoder: msgspec.msgpack.Decoder[Frame] = msgspec.msgpack.Decoder(Frame)
+_VERSION = bytes((VERSION,))
 
 
 def encode_frame(frame: Frame, max_bytes: int = MAX_FRAME_BYTES) -> bytes:
     """The bytes of a frame; `TooLarge` naming the limit, `InvalidFrame` if it holds what can't be carried."""
     try:
-        blob = bytes((VERSION,)) + seal(encode(frame))
+        blob = _VERSION + seal(encode(frame))
     except NOT_CARRIED as error:
         raise InvalidFrame(f"a {type(frame).__name__} can't be carried: {error}") from error
     if len(blob) > max_bytes:

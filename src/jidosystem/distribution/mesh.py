@@ -23,7 +23,7 @@ from ..core.errors import (
     ProtocolMismatch,
     TooLarge,
 )
-from ..core.wire import Served, Wire
+from ..core.wire import Answered, Served, Wire
 from .frames import OLDEST_VERSION, VERSION, ErrorFrame, Frame, PingFrame, PongFrame, ReplyFrame, decode_frame, encode_frame, error_of, frame_of
 from .members import Member, View
 from .membership import Membership
@@ -33,17 +33,6 @@ LAST_ANSWERS_S = 0.25
 """How long the last answers of a node that has left may be on their way."""
 MAX_UNDER_WAY = 10_000
 """Requests that wait for one node, and requests of others that one node is at."""
-
-
-class _Request:
-    """One that waits for its answer. `void`: the node that it waits for is dead, and its task was cancelled to say so."""
-
-    __slots__ = ("cancelling", "task", "void")
-
-    def __init__(self, task: Task[Any]) -> None:
-        self.task = task
-        self.cancelling = task.cancelling()
-        self.void = False
 
 
 class Mesh:
@@ -58,7 +47,9 @@ class Mesh:
 
     def __init__(self, wire: Wire, membership: Membership, answer: Answer, *, max_under_way: int = MAX_UNDER_WAY) -> None:
         self._wire, self._membership, self._answer, self._max = wire, membership, answer, max_under_way
-        self._under_way: dict[tuple[str, int], dict[_Request, None]] = {}
+        self._loop = asyncio.get_running_loop()
+        # Node -> who waits for it: whether it is dead, and the task was cancelled to say so.
+        self._under_way: dict[tuple[str, int], dict[Task[Any], bool]] = {}
         self._answering = 0
         self._served: Served | None = None
         membership.listeners.append(self._view_changed)
@@ -71,7 +62,7 @@ class Mesh:
         """
         member = self._find(node, incarnation)
         payload = encode_frame(frame, self._wire.max_payload_bytes)
-        left_s = deadline - asyncio.get_running_loop().time()
+        left_s = deadline - self._loop.time()
         if left_s <= 0:
             raise CallTimeout(f"time ran out before a request to node {node} was sent", node=node, uncertain=False)
         key = (member.name, member.incarnation)
@@ -82,19 +73,19 @@ class Mesh:
             raise NodeBusy(f"{self._max} requests to node {node} are under way; this one wasn't sent", node=node, limit=self._max)
         task = asyncio.current_task()
         assert task is not None
-        request = _Request(task)
-        line[request] = None
+        cancelling = task.cancelling()
+        line[task] = False
         try:
             return self._read(member, await self._wire.request(member.subject, payload, timeout_s=left_s))
         except NodeUnreachable:
             self._membership.unreachable(*key)
             raise
         except CancelledError:
-            if request.void and task.uncancel() <= request.cancelling:
+            if line[task] and task.uncancel() <= cancelling:
                 raise _died(member) from None
             raise
         finally:
-            del line[request]
+            del line[task]
             if not line and self._under_way.get(key) is line:
                 del self._under_way[key]
 
@@ -123,7 +114,7 @@ class Mesh:
 
     def _read(self, member: Member, answer: bytes) -> Frame:
         try:
-            return decode_frame(answer, self._wire.max_payload_bytes)
+            return decode_frame(answer)
         except InvalidFrame as error:
             raise OutcomeUnknown(f"what node {member.name} answered can't be read: {error}", node=member.name) from error
 
@@ -136,10 +127,9 @@ class Mesh:
         view = self._membership.view
         for (name, incarnation), line in self._under_way.items():
             if view.is_void(name, incarnation):
-                for request in line:
-                    if not request.void:
-                        request.void = True
-                        request.task.cancel()
+                for task in [task for task, dead in line.items() if not dead]:
+                    line[task] = True
+                    task.cancel()
 
     # -- answering -------------------------------------------------------------------------------------------
 
@@ -154,29 +144,42 @@ class Mesh:
             served, self._served = self._served, None
             await served.close()
 
-    async def _serve(self, payload: bytes) -> bytes:
+    def _serve(self, payload: bytes) -> Awaitable[bytes]:
+        try:
+            frame = decode_frame(payload, self._wire.max_payload_bytes)
+            if isinstance(frame, PingFrame):
+                answer: Frame = PongFrame(self._membership.name, self._membership.incarnation, self._membership.may_serve())
+            elif self._answering >= self._max:
+                answer = frame_of(self._too_many(), self._membership.name)
+            else:
+                answering = self._answer(frame)
+                if not isinstance(answering, Answered):
+                    return self._later(answering)
+                answer = answering.answer
+        except Exception as error:  # whatever it is, it is the asker's answer
+            answer = frame_of(error, self._membership.name)
+        return Answered(self._encoded(answer))
+
+    async def _later(self, answering: Awaitable[Frame]) -> bytes:
         self._answering += 1
         try:
-            answer = await self._answer_to(payload)
+            answer = await answering
+        except Exception as error:  # likewise
+            answer = frame_of(error, self._membership.name)
         finally:
             self._answering -= 1
+        return self._encoded(answer)
+
+    def _encoded(self, answer: Frame) -> bytes:
         try:
             return encode_frame(answer, self._wire.max_payload_bytes)
         except JidoError as error:  # too large for the wire: what became of the request is told nevertheless
             known = "it was done" if isinstance(answer, ReplyFrame) else "it failed"
             return encode_frame(frame_of(TooLarge(f"the answer to a request can't be sent: {error}; {known}"), self._membership.name))
 
-    async def _answer_to(self, payload: bytes) -> Frame:
+    def _too_many(self) -> NodeBusy:
         name = self._membership.name
-        try:
-            frame = decode_frame(payload, self._wire.max_payload_bytes)
-            if isinstance(frame, PingFrame):
-                return PongFrame(name, self._membership.incarnation, self._membership.may_serve())
-            if self._answering > self._max:
-                raise NodeBusy(f"node {name} is at {self._max} requests of other nodes; this one wasn't taken", node=name, limit=self._max)
-            return await self._answer(frame)
-        except Exception as error:  # whatever it is, it is the asker's answer
-            return frame_of(error, name)
+        return NodeBusy(f"node {name} is at {self._max} requests of other nodes; this one wasn't taken", node=name, limit=self._max)
 
 
 def _died(member: Member) -> OutcomeUnknown:

@@ -30,6 +30,8 @@ IMMUTABLE: frozenset[type] = frozenset(
      datetime.timezone, decimal.Decimal, uuid.UUID}
 )  # fmt: skip
 
+_NOTHING = encode({})
+_named_raw = msgspec.msgpack.Decoder(dict[str, msgspec.Raw]).decode
 _frozen_classes: dict[type, bool] = {}
 _MAX_CACHED_CLASSES = 10_000
 
@@ -141,6 +143,8 @@ class Signature:
 
     def to_plain(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
         """The arguments by name, encoded, as they are stored and sent; `InvalidArguments` if one can't be carried."""
+        if not args and not kwargs and 0 in self.arities:
+            return _NOTHING
         bound = self.bind(args, kwargs)
         try:
             return encode(bound)
@@ -162,8 +166,10 @@ class Signature:
 
     def from_plain(self, blob: bytes) -> dict[str, Any]:
         """Arguments by name from their encoded form, checked against the hints."""
+        if blob == _NOTHING and 0 in self.arities:
+            return {}
         try:
-            plain = msgspec.msgpack.decode(blob, type=dict[str, msgspec.Raw])
+            plain = _named_raw(blob)
         except (msgspec.MsgspecError, ValueError) as error:
             raise InvalidArguments(f"{self._where}: the arguments can't be read: {error}", path="$") from error
         self._check_names(plain)

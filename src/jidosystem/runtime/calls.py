@@ -42,7 +42,7 @@ async def call(
         await caller.activation.durable_so_far()
     if args or kwargs or 0 not in spec.signature.arities:
         args, kwargs = cross(spec, args, kwargs, checking=node.checking)
-    if node.router is not None and (caller is None or not caller.afar):
+    if node.router is not None:
         return await node.router.call(host, key, spec, args, kwargs, caller, deadline, idempotency_key)
     return await call_here(host, key, spec, args, kwargs, caller, deadline, idempotency_key)
 
@@ -51,21 +51,14 @@ async def call_here(
     host: Host, key: str, spec: ActionSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any], caller: Turn | None, deadline: float, keyed: str | None
 ) -> Any:  # fmt: skip
     """The same on this node: `Moved` if the agent lives on another."""
-    node = host.node
     if keyed is not None and not spec.readonly:
         return await keyed_call(host, key, spec, args, kwargs, caller, deadline, keyed)
-    activation = host.find(key)
-    turn = Turn(activation, spec, args, caller)
-    turn.kwargs, turn.deadline = kwargs, deadline
-    if caller is None and node.tracing.enabled:
-        turn.traceparent = ambient_traceparent()  # it may begin later, and elsewhere than in its caller's context
-    if caller is not None and not activation.idle:
-        check_cycle(activation, caller, spec)
-    if host.guards.watches:
-        host.guards.check(activation, turn)
+    turn = turn_of(host, key, spec, args, kwargs, caller, deadline)
     if host.type.mailbox.overflow == "block":
         await wait_for_room(turn)
     turn.activation.submit(turn)
+    if turn.answered and turn.error is None:
+        return turn.value
     if caller is not None or turn.answered:
         return await answer(turn)
     try:  # what `answer` does when nobody's turn waits, without a coroutine more
@@ -73,6 +66,21 @@ async def call_here(
     except asyncio.CancelledError:
         turn.withdraw()
         raise
+
+
+def turn_of(host: Host, key: str, spec: ActionSpec, args: tuple[Any, ...], kwargs: Mapping[str, Any], caller: Turn | None, deadline: float) -> Turn:
+    """The turn that a call is to become; raises what refuses it."""
+    activation = host.find(key)
+    turn = Turn(activation, spec, args, caller)
+    turn.kwargs, turn.deadline = kwargs, deadline
+    if caller is None:
+        if host.node.tracing.enabled:
+            turn.traceparent = ambient_traceparent()  # it may begin later, and elsewhere than in its caller's context
+    elif not activation.idle:
+        check_cycle(activation, caller, spec)
+    if host.guards.watches:
+        host.guards.check(activation, turn)
+    return turn
 
 
 def deadline_of(node: Node, caller: Turn | None, timeout_s: float | None) -> float:

@@ -9,14 +9,13 @@ others as `ActionFailed`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
 from ..core.codec import encode
-from ..core.context import current
 from ..core.errors import (
     CallCycle,
     CallTimeout,
@@ -34,7 +33,7 @@ from ..core.ids import address_of, check_key, split_address
 from ..core.near import near_or_all
 from ..core.traces import leave
 from ..core.troubles import NotNow
-from ..core.wire import Served, Wire
+from ..core.wire import Answered, Served, Wire
 from ..distribution.frames import (
     AgentFrame,
     CallFrame,
@@ -62,17 +61,19 @@ from .node import Node
 from .router import ANSWER_LATE_S, call_frame
 from .turn import DELIVERY, Origin, RunningTurn, Turn, current_turn
 
-_TO_AGENTS = (CallFrame, TextCallFrame, CastFrame, DeliveryFrame)
+_ACTIONS = (CallFrame, TextCallFrame, CastFrame, DeliveryFrame)
+_TO_AGENTS = (*_ACTIONS, AgentFrame, FamilyFrame)
 _reminder = msgspec.msgpack.Decoder(Reminder).decode
 
 
 class _Elsewhere:
-    """Stands for an agent that isn't live on this node, in the chain of a call that passed through it."""
+    """Stands for an agent that isn't live on this node, in the chain of a call that passed through it and has come to `host`."""
 
     inflight = batch = None
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, host: Host) -> None:
         self.address = address
+        self.host = host
 
     async def durable_so_far(self) -> None:
         """Nothing of it is here to be waited for."""
@@ -82,9 +83,6 @@ class RemoteTurn(RunningTurn):
     """A turn in mid-run behind a call that came from afar. Calls made on its behalf know their chain by it."""
 
     afar = True
-
-    def __init__(self, activation: Activation, spec: ActionSpec, caller: Turn | None) -> None:
-        super().__init__(activation, spec, (), caller)
 
 
 # -- answering ---------------------------------------------------------------------------------------------------
@@ -109,22 +107,36 @@ async def _answer(node: Node, max_bytes: int, payload: bytes) -> bytes:
         return encode_frame(frame_of(TooLarge(f"an answer can't be sent: {error}; {known}"), node.name))
 
 
-async def answer(node: Node, frame: Frame) -> Frame:
-    """What this node has to say to a frame. Whatever goes wrong is an `ErrorFrame`."""
-    where = frame.to if isinstance(frame, AgentFrame | FamilyFrame) else f"{frame.to}.{frame.action}" if isinstance(frame, _TO_AGENTS) else "a call"
+def answer(node: Node, frame: Frame) -> Awaitable[Frame]:
+    """What this node has to say to a frame, an `Answered` where nothing has to be waited for. Whatever goes wrong is an `ErrorFrame`."""
     try:
-        return ReplyFrame(await _do(node, frame))
+        if isinstance(frame, CallFrame):
+            host, key, spec = _asked(node, frame)
+            return _call(node, frame, host, key, spec, spec.signature.from_plain(frame.args), spec.signature.encode_result)
+        if isinstance(frame, TextCallFrame):
+            host, key, spec = _asked(node, frame)
+            called = CallFrame(frame.to, frame.action, b"", frame.timeout_s, frame.idempotency_key)
+            return _call(node, called, host, key, spec, spec.signature.from_json(frame.body), spec.signature.result_to_json)
+        return _told(node, frame, _do(node, frame))
     except Exception as error:  # whatever it is, it is the caller's answer
-        return frame_of(error, node.name, where)
+        return Answered(_failed(node, frame, error))
+
+
+async def _told(node: Node, frame: Frame, doing: Awaitable[bytes]) -> Frame:
+    try:
+        return ReplyFrame(await doing)
+    except Exception as error:  # likewise
+        return _failed(node, frame, error)
+
+
+def _failed(node: Node, frame: Frame, error: Exception) -> ErrorFrame:
+    where = f"{frame.to}.{frame.action}" if isinstance(frame, _ACTIONS) else frame.to if isinstance(frame, _TO_AGENTS) else "a call"
+    return frame_of(error, node.name, where)
 
 
 async def _do(node: Node, frame: Frame) -> bytes:
-    if node.ownership is not None and isinstance(frame, CallFrame | TextCallFrame | CastFrame | DeliveryFrame | AgentFrame | FamilyFrame):
+    if node.ownership is not None and isinstance(frame, _TO_AGENTS):
         node.ownership.refuse_arrivals(frame.to)
-    if isinstance(frame, CallFrame):
-        return await _run(node, frame)
-    if isinstance(frame, TextCallFrame):
-        return await _run_text(node, frame)
     if node.router is not None and isinstance(frame, NodeFrame):
         return await node.asked[frame.ask](frame)
     if node.router is not None and isinstance(frame, FamilyFrame):
@@ -166,32 +178,44 @@ async def _take(node: Node, frame: DeliveryFrame) -> None:
         raise RefusedError(f"{frame.to} is paused; it takes events again once it is resumed", agent=frame.to) from paused
 
 
-async def _run(node: Node, frame: CallFrame) -> bytes:
-    host, key, spec = _find(node, frame.to, frame.action)
-    value = await _call(node, frame, host, key, spec, spec.signature.from_plain(frame.args))
-    return spec.signature.encode_result(value)
+def _asked(node: Node, frame: CallFrame | TextCallFrame) -> tuple[Host, str, ActionSpec]:
+    if node.ownership is not None:
+        node.ownership.refuse_arrivals(frame.to)
+    return _find(node, frame.to, frame.action)
 
 
-async def _run_text(node: Node, frame: TextCallFrame) -> bytes:
-    host, key, spec = _find(node, frame.to, frame.action)
-    called = CallFrame(frame.to, frame.action, b"", frame.timeout_s, frame.idempotency_key)
-    value = await _call(node, called, host, key, spec, spec.signature.from_json(frame.body))
-    return spec.signature.result_to_json(value)
-
-
-async def _call(node: Node, frame: CallFrame, host: Host, key: str, spec: ActionSpec, kwargs: Mapping[str, Any]) -> Any:
+def _call(
+    node: Node, frame: CallFrame, host: Host, key: str, spec: ActionSpec, kwargs: Mapping[str, Any], written: Callable[[Any], bytes]
+) -> Awaitable[Frame]:
+    """Run an action; at once, if the agent is free and the action ends in its first step."""
     if frame.to in frame.chain:
         chain = [*frame.chain, frame.to]
         raise CallCycle(
             f"a cycle of calls would wait for ever: {' → '.join(chain)}; emit an event or cast instead of calling back", agent=frame.to, chain=chain
         )
-    caller = _callers(node, frame, spec)
-    token = current.set(caller)
-    try:
-        return await calls.call(host, key, spec, (), kwargs, frame.timeout_s, frame.idempotency_key)
-    finally:
-        caller.open = False
-        current.reset(token)
+    if node.closing:
+        raise host.shutting_down(key)
+    caller, deadline = _callers(node, frame, spec, host), node.loop.time() + frame.timeout_s
+    if frame.chain or frame.idempotency_key is not None or host.type.mailbox.overflow == "block":
+        doing = _run(host, key, spec, kwargs, caller, deadline, frame.idempotency_key)
+    else:
+        turn = calls.turn_of(host, key, spec, (), kwargs, caller, deadline)
+        turn.activation.submit(turn)
+        if turn.answered and turn.error is None:
+            return Answered(ReplyFrame(written(turn.value)))
+        doing = calls.answer(turn)
+    return _told(node, frame, _written(written, doing))
+
+
+async def _run(
+    host: Host, key: str, spec: ActionSpec, kwargs: Mapping[str, Any], caller: RemoteTurn, deadline: float, idempotency_key: str | None
+) -> Any:
+    await caller.activation.durable_so_far()
+    return await calls.call_here(host, key, spec, (), kwargs, caller, deadline, idempotency_key)
+
+
+async def _written(written: Callable[[Any], bytes], doing: Awaitable[Any]) -> bytes:
+    return written(await doing)
 
 
 def _host_of(node: Node, to: str) -> tuple[Host, str]:
@@ -211,17 +235,26 @@ def _find(node: Node, to: str, action: str) -> tuple[Host, str, ActionSpec]:
     return host, key, spec
 
 
-def _callers(node: Node, frame: CallFrame, spec: ActionSpec) -> RemoteTurn:
+def _callers(node: Node, frame: CallFrame, spec: ActionSpec, host: Host) -> RemoteTurn:
     """The chain behind a call: agents that live here as themselves, so that a way back to one of them is seen."""
+    if not frame.chain:
+        return _with_ids(RemoteTurn(cast("Activation", _Elsewhere("", host)), spec, (), None), frame)
     turn: RemoteTurn | None = None
-    for address in frame.chain or ("",):
+    for address in frame.chain:
         type_name, key = split_address(address)
         at = node.hosts.get(type_name)
-        live: Any = (at.live.get(key) if at is not None else None) or _Elsewhere(address)
-        turn = RemoteTurn(live, spec, turn)
-        turn.correlation_id = frame.correlation_id or node.ids()
-        turn.causation_id, turn.traceparent = frame.causation_id, frame.traceparent
+        live: Any = (at.live.get(key) if at is not None else None) or _Elsewhere(address, host)
+        turn = _with_ids(RemoteTurn(live, spec, (), turn), frame)
     assert turn is not None
+    return turn
+
+
+def _with_ids(turn: RemoteTurn, frame: CallFrame) -> RemoteTurn:
+    """Under the ids of the call; without any it draws one when it is asked for it."""
+    if frame.correlation_id is not None:
+        turn.correlation_id = frame.correlation_id
+    if frame.causation_id is not None or frame.traceparent is not None:
+        turn.causation_id, turn.traceparent = frame.causation_id, frame.traceparent
     return turn
 
 

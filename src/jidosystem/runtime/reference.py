@@ -97,13 +97,15 @@ def make_ref_class(host: Host) -> type[Ref]:
     return type(f"{kind.cls.__name__}Ref", (Ref,), members)
 
 
-def _only_long_way(_host: Host, spec: ActionSpec) -> Callable[..., Coroutine[Any, Any, Any]]:
+def _only_long_way(host: Host, spec: ActionSpec) -> Callable[..., Coroutine[Any, Any, Any]]:
+    call, node = calls.call, host.node
+
     @functools.wraps(spec.function)
     async def method(self: Ref, *args: Any, **kwargs: Any) -> Any:
         try:
-            return await _long_way(self, spec, args, kwargs)
+            return await call(host, self._key, spec, args, kwargs, None, None)
         except Exception as error:
-            leave(error, self._host.node.name)
+            leave(error, node.name)
             raise
 
     method.__jido_spec__ = spec  # type: ignore[attr-defined]

@@ -12,6 +12,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
+from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -337,20 +338,20 @@ class Router:
         return _result_of(member.name, await self.cluster.request(member, frame, self._node.loop.time() + timeout_s))
 
     async def _ask(self, address: str, member: Member, frame: AboutAgentFrame, deadline: float, *, harmless: bool = False) -> bytes:
-        answer = await (self._ask_again(member, frame, deadline) if harmless else self.cluster.request(member, frame, deadline))
+        """Ask until there is an answer, if it is harmless: the other node joins what has the same key, and does what has the same number once."""
+        silence_s, answer = SILENCE_S if harmless else inf, None
+        while answer is None:
+            until = min(deadline, self._node.loop.time() + silence_s)
+            try:
+                answer = await self.cluster.request(member, frame, until)
+            except WireTimeout:
+                if until == deadline:
+                    raise
+                silence_s *= 2
         result = _result_of(address, answer)
         if address not in self._known:
             self.note(address, Owner(member.name, member.incarnation))
         return result
-
-    async def _ask_again(self, member: Member, frame: Frame, deadline: float) -> Frame:
-        """Ask until there is an answer: the other node joins what has the same key, and does what has the same number once."""
-        silence_s = SILENCE_S
-        while (until := self._node.loop.time() + silence_s) < deadline:
-            with suppress(WireTimeout):
-                return await self.cluster.request(member, frame, until)
-            silence_s *= 2
-        return await self.cluster.request(member, frame, deadline)
 
 
 def _hosted(host: Host | NamedType) -> Host:

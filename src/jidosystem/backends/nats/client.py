@@ -14,12 +14,44 @@ from collections.abc import Callable
 from typing import Any
 
 from nats.aio.client import Client, Srv
+from nats.protocol.parser import AWAITING_MSG_PAYLOAD, Parser
 
-from .protocol import parse_headers
+from .protocol import CRLF, message_line, parse_headers
 
 Headers = dict[str, str] | None
 Take = Callable[[bytes, bytes, bytes, Headers], None]
 """Called with subject, subject for the answer (b"": none), data, headers."""
+
+
+class DirectParser(Parser):
+    """The library's parser, past which messages go that were read whole: they are cut out where they stand, and handed on without a coroutine."""
+
+    def __init__(self, client: DirectClient) -> None:
+        super().__init__(client)
+        self._client = client
+
+    async def parse(self, data: bytes = b"") -> None:
+        if self.state == AWAITING_MSG_PAYLOAD:  # the library has its beginning
+            missing = self.needed + len(CRLF) - len(self.buf)
+            await super().parse(data[:missing])
+            data = data[missing:]
+        elif self.buf:  # the beginning of a line
+            data = bytes(self.buf) + data
+            self.buf.clear()
+        start, size_bytes, take = 0, len(data), self._client.hand_over
+        while (end := data.find(CRLF, start)) > 0 and (line := message_line(data[start:end])) is not None:
+            subject, number, reply, headers_bytes, message_bytes = line
+            first = end + 2
+            after = first + message_bytes
+            if after + 2 > size_bytes:
+                break
+            content = first + headers_bytes
+            headers = data[first:content] if headers_bytes else None
+            if not take(number, subject, reply, data[content:after], headers):
+                await self._client._process_msg(number, subject, reply, data[content:after], headers or b"")
+            start = after + 2
+        if start < size_bytes:
+            await super().parse(data[start:])
 
 
 class DirectClient(Client):
@@ -27,6 +59,7 @@ class DirectClient(Client):
 
     def __init__(self) -> None:
         super().__init__()
+        self._ps = DirectParser(self)
         self._takers: dict[int, Take] = {}
         self._kick: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._kick.set_result(None)
@@ -90,12 +123,17 @@ class DirectClient(Client):
         self.abort()  # of an attempt that came to nothing: the library would leave its socket open
         await super()._connect_to_server(s)
 
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
-        take = self._takers.get(sid)
+    def hand_over(self, number: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> bool:
+        """Give a message to the taker of its subscription; whether there is one."""
+        take = self._takers.get(number)
         if take is None:
-            await super()._process_msg(sid, subject, reply, data, headers)
-            return
+            return False
         try:
             take(subject, reply, data, parse_headers(headers) if headers else None)
         except Exception as error:  # here it would end the task that reads; the loop's own handler hears of it
             asyncio.get_running_loop().call_exception_handler({"message": f"a message to {subject!r} couldn't be taken", "exception": error})
+        return True
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        if not self.hand_over(sid, subject, reply, data, headers):
+            await super()._process_msg(sid, subject, reply, data, headers)

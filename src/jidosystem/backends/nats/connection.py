@@ -99,7 +99,6 @@ class Connection:
         self._watch: asyncio.Task[None] | None = None
         self._up = asyncio.Event()
         self._tls: Any = None
-        self._max_payload = 0
         self.closed = False
 
     @classmethod
@@ -124,9 +123,7 @@ class Connection:
     @property
     def max_payload_bytes(self) -> int:
         """What the server takes in one message, headers and all; the last server that we were connected to."""
-        if self._client.is_connected:
-            self._max_payload = int(self._client.max_payload)
-        return self._max_payload
+        return self._client._max_payload
 
     @property
     def is_up(self) -> bool:
@@ -285,7 +282,6 @@ class Connection:
             await asyncio.wait(waiting, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
             if connecting.done():
                 connecting.result()
-                self._max_payload = int(client.max_payload)
                 return client
         except (nats_errors.Error, OSError, ValueError, ImportError) as error:
             await self._drop(client)

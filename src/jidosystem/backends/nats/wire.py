@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 
-from ...core.eager import start_eagerly
+from ...core.context import current
+from ...core.eager import EagerTask, first_steps_on
 from ...core.errors import NodeUnreachable, OutcomeUnknown, TooLarge, WireTimeout
-from ...core.wire import Serve, Wire
+from ...core.wire import Answered, Serve, Wire
 from .client import Headers
 from .connection import Connection, Notice, Subscription
 from .protocol import headers_of
@@ -37,7 +38,7 @@ class _Served:
 
     def __init__(self, wire: NatsWire, subject: str, handler: Serve) -> None:
         self._wire, self.subject, self._handler = wire, subject, handler
-        self._answering: set[asyncio.Future[bytes | None]] = set()
+        self._answering: set[EagerTask[bytes | None]] = set()
         self._subscriptions: list[Subscription] = []
 
     async def open(self, connection: Connection, group: str) -> None:
@@ -64,18 +65,26 @@ class _Served:
         if wire.serving >= wire.max_serving:
             wire.refuse(self.subject, reply)
             return
-        task = start_eagerly(_handle(self._handler, data), wire.loop)
-        if task.done():
-            wire.answer(self.subject, reply, task)
+        answering = self._handler(data)
+        if isinstance(answering, Answered):
+            wire.answer(self.subject, reply, answering.answer)
+            return
+        outcome = wire.step(_wait_for(answering), None)
+        if type(outcome) is not EagerTask:  # answered at once all the same
+            wire.answer(self.subject, reply, outcome)
+            return
+        wire.serving += 1
+        self._answering.add(outcome)
+        if outcome.done():
+            self._ended(reply, outcome)
         else:
-            wire.serving += 1
-            self._answering.add(task)
-            task.add_done_callback(partial(self._ended, reply))
+            outcome.add_done_callback(partial(self._ended, reply))
 
-    def _ended(self, reply: bytes, task: asyncio.Future[bytes | None]) -> None:
+    def _ended(self, reply: bytes, task: EagerTask[bytes | None]) -> None:
         self._wire.serving -= 1
         self._answering.discard(task)
-        self._wire.answer(self.subject, reply, task)
+        if not task.cancelled() and task.exception() is None:  # one that raised answers nothing
+            self._wire.answer(self.subject, reply, task.result())
 
 
 class NatsWire(Wire):
@@ -87,7 +96,7 @@ class NatsWire(Wire):
     """
 
     def __init__(self, connection: Connection, max_serving: int = 20_000) -> None:
-        self.loop = asyncio.get_running_loop()
+        self.step = first_steps_on(asyncio.get_running_loop(), EagerTask, current).step
         self.max_serving = max_serving
         self.serving = 0
         self._connection = connection
@@ -131,16 +140,15 @@ class NatsWire(Wire):
         """A server takes nothing more."""
         self._served.discard(served)
 
-    def answer(self, subject: str, reply: bytes, task: asyncio.Future[bytes | None]) -> None:
-        """Send what a handler returned; one that raised answers nothing."""
-        if task.cancelled() or task.exception() is not None or not reply:
+    def answer(self, subject: str, reply: bytes, data: bytes | None) -> None:
+        """Send what a handler returned."""
+        if not reply:
             return
         try:
-            data = task.result() or b""
-            if len(data) > self.max_payload_bytes:
+            if data is not None and len(data) > self.max_payload_bytes:
                 self._connection.publish(reply.decode(), headers=_TOO_LARGE)
             else:
-                self._connection.publish(reply.decode(), data)
+                self._connection.publish(reply.decode(), data or b"")
         except NodeUnreachable as error:  # its requester can't be told; it will see its time run out
             self._connection.tell("error", f"an answer of {subject!r} couldn't be sent: {error}")
 
@@ -158,7 +166,7 @@ class NatsWire(Wire):
         self._served.clear()
 
     def _check(self, subject: str, payload: bytes) -> None:
-        if len(payload) > self._connection._max_payload - 256:
+        if len(payload) > self.max_payload_bytes:
             raise TooLarge(f"{len(payload)} bytes to {subject!r} are over the wire's {self.max_payload_bytes}; nothing was sent")
 
 
@@ -170,5 +178,5 @@ def _judge(subject: str, headers: dict[str, str]) -> None:
         raise OutcomeUnknown(f"{subject!r} handled the request, but its answer is larger than the wire takes", subject=subject)
 
 
-async def _handle(handler: Serve, payload: bytes) -> bytes | None:
-    return await handler(payload)
+async def _wait_for(answering: Awaitable[bytes | None]) -> bytes | None:
+    return await answering
