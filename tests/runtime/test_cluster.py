@@ -10,6 +10,7 @@ import pytest
 
 from jidosystem import Agent, Event, OutcomeUnknown, action, migrate_state, on_event, on_terminate
 from jidosystem.core.errors import NoHost
+from jidosystem.runtime.ownership import NEW_IN_A_ROW
 from jidosystem.runtime.recovery import WAKES_AT_ONCE
 from jidosystem.runtime.status import Status
 from jidosystem.testing import ClusterNode, TestCluster
@@ -376,6 +377,26 @@ async def test_a_passive_agent_whose_place_is_elsewhere_by_now_is_found_by_the_n
         for key in KEYS:
             assert await there.at(a, a.call(a.agent(Counter, key).add, timeout=2)) == 2
             assert await there.at(b, b.call(b.agent(Counter, key).add, timeout=2)) == 3
+
+
+async def test_agents_are_claimed_unread_after_many_new_ones_and_one_that_is_stored_keeps_its_state(
+    store: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with cluster("a", "b", agents=ALL, store=store) as there:
+        a, b = there.now["a"], there.now["b"]
+        for key in KEYS:
+            await there.at(b, b.agent(Counter, key).add(7))
+            await there.at(b, b.agents.stop(b.agent(Counter, key)))
+        read: list[str] = []
+        for node in (a, b):
+            records = node._node.records
+            monkeypatch.setattr(records, "read", lambda agent, records=records: read.append(agent) or type(records).read(records, agent))
+        await asyncio.gather(*(there.at(a, a.agent(Counter, f"new{number}").add()) for number in range(4 * NEW_IN_A_ROW)))
+        for number in range(6 * NEW_IN_A_ROW):
+            assert await there.at(a, a.agent(Counter, f"newer{number}").add()) == 1
+        assert sum("/newer" in agent for agent in read) == 0
+        for key in KEYS:
+            assert await there.at(a, a.agent(Counter, key).add()) == 8
 
 
 class Grown(Agent, name="Counted"):

@@ -37,6 +37,26 @@ def place(address: str, view: View, version: int = 0) -> Member:
     return view.nodes[choose(address, candidates(view, type_name, version))]
 
 
+class Placement:
+    """`place` for many agents, one after another: who may take them on is worked out once for each view."""
+
+    __slots__ = ("_able", "_view")
+
+    def __init__(self) -> None:
+        self._view: View | None = None
+        self._able: dict[tuple[str, int], Sequence[str]] = {}
+
+    def place(self, address: str, view: View, version: int = 0) -> Member:
+        """See the function."""
+        if view is not self._view:
+            self._view, self._able = view, {}
+        which = (split_address(address)[0], version)
+        able = self._able.get(which)
+        if able is None:
+            able = self._able[which] = candidates(view, *which)
+        return view.nodes[choose(address, able)]
+
+
 def candidates(view: View, type_name: str, version: int = 0) -> Sequence[str]:
     """The nodes that may take on agents of a type whose state has at least a version: alive and not draining. A suspected one only if there is
     no other. `NoHost` if there is none at all.

@@ -237,6 +237,9 @@ class Activation:
         turn.begun = True
         turn.started = self.last_used = host.node.monotonic()
         spec = turn.spec
+        if spec is SYSTEM_READ and turn.kind == HOOK:  # there is nothing to run
+            self.answer_when_durable(turn, None)
+            return
         if host.node.checking and not unchanged_between_turns(self, turn):
             return
         instance = self.for_reading() if spec.readonly else self.instance

@@ -100,7 +100,7 @@ class Host:
         if ownership is None:
             self.node.records.fetch(self.prefix + activation.key, told)
         else:
-            self.node.own(ownership.load(self, activation.key, told))
+            ownership.claim(self, activation.key, told)
 
     def revive(self, key: str, waiting: list[Turn], delay_s: float) -> None:
         """Start a new activation after a while; calls wait for it."""

@@ -8,13 +8,13 @@ that is known to be void. A living owner is never claimed over. `decide` is pure
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..coordination.placement import place
+from ..coordination.placement import Placement
 from ..core.errors import CommitUnknown, Conflict, JidoError, Moved, NoHost, StoreError, StoreUnavailable, describe
-from ..core.records import Record
+from ..core.records import Committed, Record, Told
 from ..distribution.frames import Frame
 from ..distribution.members import Member, View
 from .head import Head, Marks, Owner, decode_head, encode_head
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 20
 """How often a claim that others spoil is tried again before its callers are told."""
+NEW_IN_A_ROW = 32
+"""After so many agents of a type that nothing was stored of, the next ones are claimed without being read."""
 
 
 class Cluster(Protocol):
@@ -89,21 +91,28 @@ def claimed(host_version: int, record: Record | None, me: Owner | None) -> bytes
 class Ownership:
     """The claims of one node."""
 
-    __slots__ = ("_claiming", "_held", "_node", "_room", "_waiting", "cluster", "draining")
+    __slots__ = ("_claiming", "_held", "_new", "_node", "_placement", "_room", "_view", "_waiting", "cluster", "draining")
 
     def __init__(self, node: Node, cluster: Cluster) -> None:
         self._node, self.cluster = node, cluster
         self._held: list[tuple[Activation, Any, Any]] = []
         self._waiting = False
+        self._new: dict[Host, int] = {}  # so many new agents were claimed since one was found that was stored, or since the view changed
+        self._view: View | None = None
+        self._placement = Placement()
         self._claiming = 0
         self._room: list[asyncio.Future[None]] = []  # who waits until fewer are being claimed
         self.draining = False  # takes no new agents, and gives away those that it has
 
     # -- claiming --------------------------------------------------------------------------------------------
 
-    async def load(self, host: Host, key: str, told: Callable[[Record | None, BaseException | None], None]) -> None:
+    def claim(self, host: Host, key: str, told: Told) -> None:
         """Claim an agent and tell its record as it is now: nobody but this node commits to it from here on. Tells `Moved` if it lives elsewhere."""
         self._claiming += 1
+        if not self._is_surely_new(host) or not self._claim_unread(host, key, told):
+            self._node.own(self._load(host, key, told))
+
+    async def _load(self, host: Host, key: str, told: Told) -> None:
         try:
             record = await self._claim(host, host.prefix + key)
         except JidoError as error:
@@ -111,11 +120,44 @@ class Ownership:
         else:
             told(record, None)
         finally:
-            self._claiming -= 1
-            room, self._room = self._room, []
-            for waiter in room:
-                if not waiter.done():
-                    waiter.set_result(None)
+            self._claim_ended()
+
+    def _claim_ended(self) -> None:
+        self._claiming -= 1
+        room, self._room = self._room, []
+        for waiter in room:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _is_surely_new(self, host: Host) -> bool:
+        """Whether to claim an agent as if nothing were stored of it, which saves reading and is refused if it isn't so. Where agents come from
+        that were another node's, the view has changed before."""
+        if self.cluster.view is not self._view:
+            self._view = self.cluster.view
+            self._new.clear()
+        return self._new.get(host, 0) >= NEW_IN_A_ROW and not self.draining and self.cluster.may_serve()
+
+    def _claim_unread(self, host: Host, key: str, told: Told) -> bool:
+        """Claim an agent that nothing is stored of, in all likelihood; whether that is under way."""
+        address, head = host.prefix + key, claimed(host.type.version, None, self.cluster.owner)
+
+        def settled(committed: Committed | None, error: BaseException | None) -> None:
+            if isinstance(error, Conflict | CommitUnknown) or self.draining:  # as if it hadn't been tried; the record tells
+                self._new[host] = 0
+                self._node.own(self._load(host, key, told))
+                return
+            self._claim_ended()
+            told(None if committed is None else Record(address, committed.revision, head), error)
+
+        try:
+            self._check_place(host, address, None, None)
+            committed = self._node.records.submit(address, 0, head, (), (), settled)
+        except JidoError:  # it is told once the agent has been read
+            self._new[host] = 0
+            return False
+        if committed is not None:  # at once
+            settled(committed, None)
+        return True
 
     async def wait_room(self, at_most: int) -> None:
         """Wait until fewer than so many agents are being claimed."""
@@ -144,6 +186,7 @@ class Ownership:
                 committed = await records.commit(address, 0 if record is None else record.revision, head)
             except (Conflict, CommitUnknown):
                 continue  # somebody else was here, or it was we: the record tells
+            self._new[host] = 0 if record is not None else self._new.get(host, 0) + 1
             if self.draining:  # it was this node's, or a void one's, and is nobody's now
                 continue
             return Record(address, committed.revision, head)
@@ -163,7 +206,7 @@ class Ownership:
         if owner is not None and owner == self.cluster.owner:
             return
         try:
-            member = place(address, self.cluster.view, max(host.type.version, head.version if head is not None else 0))
+            member = self._placement.place(address, self.cluster.view, max(host.type.version, head.version if head is not None else 0))
         except NoHost as nobody:
             if head is not None:
                 check_version(host.type, head, address)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from ..coordination.placement import candidates, choose, place
+from ..coordination.placement import Placement, candidates, choose
 from ..core.errors import CallTimeout, JidoError, Moved, NodeBusy, NodeUnreachable, NoHost, OutcomeUnknown, ShuttingDown, WireTimeout, describe
 from ..core.ids import split_address
 from ..distribution.frames import (
@@ -76,11 +76,12 @@ class NamedType:
 class Router:
     """See the module. One a node of a cluster."""
 
-    __slots__ = ("_known", "_node", "cluster")
+    __slots__ = ("_known", "_node", "cluster", "placement")
 
     def __init__(self, node: Node, cluster: Cluster) -> None:
         self._node, self.cluster = node, cluster
         self._known: OrderedDict[str, Owner] = OrderedDict()
+        self.placement = Placement()
 
     # -- where -----------------------------------------------------------------------------------------------
 
@@ -96,7 +97,7 @@ class Router:
             if member is not None and member.incarnation == owner.incarnation and not member.void:
                 return member
             del self._known[address]
-        return place(address, view, version)
+        return self.placement.place(address, view, version)
 
     def is_hosted(self, type_name: str) -> bool:
         """Whether any node that lives hosts a type."""
@@ -119,7 +120,7 @@ class Router:
     def belongs_here(self, host: Host, key: str) -> bool:
         """Whether an agent that lives here would be placed here today; also if it could be nowhere else."""
         with suppress(JidoError):
-            return self._unless_here(place(host.prefix + key, self.cluster.view, host.type.version)) is None
+            return self._unless_here(self.placement.place(host.prefix + key, self.cluster.view, host.type.version)) is None
         return True
 
     def _unless_here(self, member: Member) -> Member | None:
