@@ -56,6 +56,11 @@ class Shop(Agent):
         return Order(order.item, order.amount, ["taken"])
 
     @action
+    def counted(self, amount: int) -> int:
+        self.count += amount
+        return self.count
+
+    @action
     async def sold_out(self) -> None:
         self.count += 1
         raise Rejected("sold_out", item="chair")
@@ -175,6 +180,11 @@ async def test_a_call_from_afar_is_a_turn_here(afar: Afar) -> None:
     [event] = [event async for event in afar.there.events.read_all("shop.*")]
     assert event.data == {"item": "chair", "amount": 2, "notes": []}
     assert [info.key for info in await afar.here.agents.list(type=Shop)] == []
+
+
+async def test_an_action_that_runs_in_a_thread_is_called_from_afar(afar: Afar) -> None:
+    assert await afar.call("counted", 3) == 3
+    assert await afar.total() == 3
 
 
 async def test_what_an_agent_calls_from_its_turn(afar: Afar) -> None:

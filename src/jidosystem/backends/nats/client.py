@@ -42,10 +42,9 @@ class DirectParser(Parser):
         while (end := data.find(CRLF, start)) > 0 and (line := message_line(data[start:end])) is not None:
             subject, number, reply, headers_bytes, message_bytes = line
             first = end + 2
-            after = first + message_bytes
-            if after + 2 > size_bytes:
+            content, after = first + headers_bytes, first + message_bytes
+            if not first <= content <= after <= size_bytes - 2:
                 break
-            content = first + headers_bytes
             headers = data[first:content] if headers_bytes else None
             if not take(number, subject, reply, data[content:after], headers):
                 await self._client._process_msg(number, subject, reply, data[content:after], headers or b"")

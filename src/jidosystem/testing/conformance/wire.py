@@ -9,7 +9,7 @@ from contextlib import AbstractAsyncContextManager
 import pytest
 
 from ...core.errors import NodeUnreachable, OutcomeUnknown, TooLarge, WireTimeout
-from ...core.wire import Wire
+from ...core.wire import Answered, Wire
 
 
 async def echo(payload: bytes) -> bytes:
@@ -28,6 +28,12 @@ class WireConformance(ABC):
         async with self.open() as wire:
             await wire.serve("here", echo)
             assert await wire.request("here", b"\x00hello", timeout_s=5) == b"\x00hello"
+
+    async def test_a_handler_may_have_its_answer_at_once(self) -> None:
+        async with self.open() as wire:
+            await wire.serve("here", Answered)
+            answers = [wire.request("here", b"%d" % number, timeout_s=5) for number in range(20)]
+            assert await asyncio.gather(*answers) == [b"%d" % number for number in range(20)]
 
     async def test_nobody_there_is_known_at_once(self) -> None:
         async with self.open() as wire:
