@@ -247,6 +247,31 @@ async def test_a_leader_that_is_alone_answers_reads_and_acknowledges_no_write(th
     await near.close()
 
 
+@pytest.mark.torture  # a matter of moments: now and then it hears first that another one leads
+async def test_a_leader_that_was_stopped_refuses_by_what_it_knew(three: Client, three_servers: NatsCluster) -> None:
+    name = await stream(three, num_replicas=3)
+    before = await write(three, f"{name}.k")
+    leader = await leader_of(three, name, three_servers)
+    near = await client_of(type(three_servers.settings())(servers=(leader.url,), user="admin", password=three_servers.secrets.admin))
+    far = next(server for server in three_servers.servers if server is not leader)
+    client = await client_of(type(three_servers.settings())(servers=(far.url,), user="admin", password=three_servers.secrets.admin))
+    leader.pause()
+    after = before
+    async with asyncio.timeout(60):
+        while after == before:
+            try:
+                after = await write(client, f"{name}.k", timeout=0.5)
+            except (NoRespondersError, TimeoutError):
+                await asyncio.sleep(0.05)
+    answer = asyncio.ensure_future(near.request(f"{name}.k", b"x", timeout=20, headers={EXPECTED: str(after)}))
+    await asyncio.sleep(0.1)
+    leader.resume()
+    said = json.loads((await answer).data)["error"]
+    assert (said["err_code"], said["description"]) == (10071, f"wrong last sequence: {before}")
+    await near.close()
+    await client.close()
+
+
 async def test_what_is_published_without_a_connection_is_kept_and_sent_later_unless_that_is_switched_off(tmp_path: Path) -> None:
     with nats_servers(tmp_path) as cluster:
         lost: asyncio.Queue[int] = asyncio.Queue()

@@ -1,9 +1,11 @@
 """How events get into the log's stream: appends that wait are joined to atomic batches, each message of a stream on condition.
 
 Every batch is conditional on what each of its streams ended at, also where the caller expects nothing: only so can an unknown
-outcome be resolved, for a batch whose acknowledgement was lost may be applied later, by a server that was paused. It is sent
-again on the same conditions: then one of the two is applied, or neither ever will be. If the conditions don't hold any more, the
-message right behind the one that we built on says whether the batch is in: it bears our nonce, or somebody else's.
+outcome be resolved. A batch whose acknowledgement was lost may be applied later, by a server that was paused; and one that is refused
+may be applied all the same, for a leader that doesn't know yet that it is none any more answers beside the one that is. It is sent
+again on the same conditions: then one of the two is applied, or neither ever will be. If a server says that they don't hold, the
+message right behind the one that we built on says whether the batch is in: it bears our nonce, or somebody else's. If there is none,
+the answer came from a server that was overtaken.
 
 One batch a stream is under way at a time. Where others write to one of its streams too and were first, its appends go on stream by
 stream, and hold up nobody. An event that is too large for one message lies in parts right before it, in the same batch: there is nothing to
@@ -24,7 +26,7 @@ from nats.nuid import NUID
 
 from ...core.errors import CommitUnknown, StoreError, StoreUnavailable, StreamConflict, TooLarge
 from ...core.events import Event, encode_event
-from .jetstream import IN_FLIGHT, MAX_BATCH, NOT_NOW, WRONG_SEQUENCE, Entry, JetStream, Refused, refusal
+from .jetstream import IN_FLIGHT, MAX_BATCH, NOT_NOW, WRONG_SEQUENCE, Entry, JetStream, Refused, Stored, refusal
 
 MAX_FLIGHTS = 2
 """Batches under way side by side: while one is stored the next is filled. More were no faster, and on a single server a batch costs six fsyncs."""
@@ -214,27 +216,14 @@ class Appender:
                 if not unknown:
                     bases = await self._bases(appends)
                     appends = _still_expected(appends, bases)
-                if appends:
-                    await self._attempt(appends, bases, nonce, attempt, max(left_s, 0.0))
-                break
+                if not appends or await self._attempt(appends, bases, nonce, attempt, max(left_s, 0.0)):
+                    return []
+                unknown, trouble = False, StoreUnavailable("others write to the streams all the time; nothing was written")
+                groups = _by_stream(appends)
+                if len(groups) > 1:
+                    return groups
             except CommitUnknown as error:
                 unknown, trouble = True, error
-            except Refused as refused:
-                try:
-                    first = await self._judge(refused, appends, bases, nonce, unknown=unknown)
-                except StoreError as error:
-                    return _fail(appends, error, unknown=unknown)
-                if first is not None:
-                    self._stored(appends, first)
-                    return []
-                trouble = StoreUnavailable(f"the streams aren't to be had, or others write to them all the time ({refused}); nothing was written")
-                if refused.code in NOT_NOW:  # a leader that is none any more may have passed on what it was sent: the same conditions decide
-                    unknown = True
-                if refused.code == WRONG_SEQUENCE:
-                    unknown = False
-                    groups = _by_stream(appends)
-                    if len(groups) > 1:
-                        return groups
             except StoreError as error:
                 return _fail(appends, error, unknown=unknown)
             if left_s <= 0:
@@ -242,29 +231,37 @@ class Appender:
             await asyncio.sleep(random.uniform(*PAUSE_S))
         return []
 
-    async def _attempt(self, appends: Sequence[Append], bases: dict[str, int], nonce: str, attempt: int, timeout_s: float) -> None:
+    async def _attempt(self, appends: Sequence[Append], bases: dict[str, int], nonce: str, attempt: int, timeout_s: float) -> bool:
+        """Whether they are stored; False: others were first. `CommitUnknown`: they may be."""
         entries = _entries(appends, bases, nonce)
-        ack = await self._jetstream.publish_batch(entries, batch_id=f"{nonce}-{attempt}", timeout_s=timeout_s)
+        try:
+            ack = await self._jetstream.publish_batch(entries, batch_id=f"{nonce}-{attempt}", timeout_s=timeout_s)
+        except Refused as refused:
+            if refused.code not in (WRONG_SEQUENCE, IN_FLIGHT, *NOT_NOW):
+                raise refusal(refused, "appending events") from refused
+            behind = await self._behind(bases) if refused.code == WRONG_SEQUENCE else None
+            if behind is None:
+                raise CommitUnknown(f"events may be stored, although a server refused them: {refused}") from refused
+            mark, _, index = behind.headers.get(NONCE, "").partition(".")
+            if mark == nonce:
+                self._stored(appends, behind.sequence - int(index))
+            return mark == nonce
         self._stored(appends, ack.sequence - len(entries) + 1)
+        return True
 
-    async def _judge(self, refused: Refused, appends: Sequence[Append], bases: dict[str, int], nonce: str, *, unknown: bool) -> int | None:
-        """The sequence of the first message if an earlier attempt is stored after all; None: it isn't, and another attempt may be made."""
-        if refused.code == IN_FLIGHT or refused.code in NOT_NOW:
-            return None
-        if refused.code != WRONG_SEQUENCE:
-            raise refusal(refused, "appending events") from refused
-        for append in appends:
-            for subject in append.subjects:
-                self._last.pop(subject, None)
-        if not unknown:
-            return None
-        subject, base = next(iter(bases.items()))
-        async for _ in self._jetstream.attempts(None, subject):
-            found = await self._jetstream.next_of(self._names.stream, subject, base + 1)
-            if found is not None:  # None: a server that was overtaken answered; there is a message, or the condition would hold
-                mark, _, index = found.headers.get(NONCE, "").partition(".")
-                return found.sequence - int(index) if mark == nonce else None
-        raise CommitUnknown("whether the events were stored can't be read")
+    async def _behind(self, bases: dict[str, int]) -> Stored | None:
+        """A message right behind the base of its stream; what we knew of the ends of all of them is forgotten. None: no server that
+        answers has one."""
+        for subject in bases:
+            self._last.pop(subject, None)
+        try:
+            for subject, base in bases.items():
+                found = await self._jetstream.next_of(self._names.stream, subject, base + 1)
+                if found is not None:
+                    return found
+        except StoreUnavailable as error:
+            raise CommitUnknown(f"whether events were stored can't be read: {error}") from error
+        return None
 
     async def _bases(self, appends: Sequence[Append]) -> dict[str, int]:
         """What each stream ends at, as far as we know; asked of the leader if we don't."""

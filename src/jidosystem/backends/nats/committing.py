@@ -4,6 +4,8 @@ What waits when a flight begins goes in one atomic batch, of different agents: t
 so that the second is decided by what the first became. A batch that is refused is decided one by one. Each commit is
 conditional on its head's sequence and carries a nonce. So one that is sent again can't happen twice, one that arrives late
 finds the revision moved or is the very one that was meant, and what an answer that never came would have said is read from the head.
+A refusal is no such answer if a leader that was overtaken may have given it: the one that came after it is sent the same write, and may
+store it.
 """
 
 from __future__ import annotations
@@ -58,8 +60,12 @@ class Preparing(Protocol):
         """After a deletion."""
         ...
 
-    async def is_there(self, piece: Piece, agent: str) -> int | None:
-        """The sequence of what stands in the way of a new row without being one (removed, expired; 0: nothing), or None: it is there."""
+    async def in_the_way(self, piece: Piece, agent: str) -> tuple[int, bool]:
+        """The sequence of what lies where a new row is to go (0: nothing), and whether that is a row: not removed, not expired."""
+        ...
+
+    async def stands(self, commit: Commit, revision: int) -> bool:
+        """Whether a majority of the servers has the agent's head at this revision; False: it hasn't, or can't be asked."""
         ...
 
 
@@ -190,7 +196,7 @@ class Committer:
                 sequence = await self._send([piece for commit in commits for piece in commit.all()], timeout_s)
             except Refused as refused:
                 why = refused
-                if refused.code in NOT_NOW:  # a leader that is none any more may have passed on what it was sent
+                if self._jetstream.replicas > 1 and _may_be_overtaken(refused, commits):
                     _doubt(commits)
                 if len(commits) > 1 and refused.code not in NOT_NOW:
                     await self._apart(commits)
@@ -253,18 +259,15 @@ class Committer:
         return True
 
     async def _mismatched(self, commit: Commit, refused: Refused) -> bool:
-        conditional = [piece for piece in commit.before if piece.expected is not None]
-        found = _SEQUENCE.search(str(refused))
-        if not commit.unknown and not conditional and found is not None:
-            self._fail(commit, _conflict(commit, int(found[1])))
-            return True
         if await self._is_done(commit):
             return True
         for number, piece in enumerate(commit.before):
             if piece.expected is None or piece.row is None:
                 continue
-            sequence = await self._preparing.is_there(piece, commit.agent)
-            if sequence is None:
+            sequence, is_row = await self._preparing.in_the_way(piece, commit.agent)
+            if is_row and sequence > commit.expected:  # it came with a newer head, which decides; that may be ours
+                return False
+            if is_row:
                 row = piece.row
                 self._fail(
                     commit, RowExists(f"{commit.agent} has a row {row.kind}/{row.name} already", agent=commit.agent, kind=row.kind, name=row.name)
@@ -274,12 +277,12 @@ class Committer:
         return False
 
     async def _is_done(self, commit: Commit) -> bool:
-        """Read the head: whether that decides the commit. False: the head is the expected one still."""
+        """Read the head: whether that decides the commit. False: it is the expected one still, or a server that was overtaken answered."""
         head = await self._jetstream.last_of(self._stream, commit.place.head)
         actual = 0 if head is None else head.sequence
-        if actual == commit.expected:
+        if actual == commit.expected or (actual < commit.expected and not await self._preparing.stands(commit, actual)):
             return False
-        if head is not None and commit.unknown:
+        if head is not None and actual > commit.expected:
             try:
                 stored = head_of(head.payload, f"the record of {commit.agent}")
             except RecordUnreadable as error:
@@ -288,7 +291,7 @@ class Committer:
             if stored.nonce == commit.nonce:
                 self._succeed([commit], actual)
                 return True
-            if stored.base != commit.expected and actual > commit.expected:  # two or more came after: ours may be one of them
+            if commit.unknown and stored.base != commit.expected:  # two or more came after: ours may be one of them
                 text = f"the commit of {commit.agent} may have happened: its record is at revision {actual}, and more than one commit later"
                 self._fail(commit, CommitUnknown(text))
                 return True
@@ -329,6 +332,15 @@ class Committer:
             commit.settled(committed, error)
         except Exception as failure:  # one commit's owner must not keep the others from hearing of theirs
             self._told(failure)
+
+
+def _may_be_overtaken(refused: Refused, commits: Sequence[Commit]) -> bool:
+    """Whether a leader may have refused that is none any more: it knows less than what we built on, or doesn't decide."""
+    if refused.code != WRONG_SEQUENCE:
+        return refused.code in (*NOT_NOW, IN_FLIGHT)
+    found = _SEQUENCE.search(str(refused))
+    newest = max(piece.expected or 0 for commit in commits for piece in commit.all())
+    return found is None or int(found[1]) < newest
 
 
 def _doubt(commits: Sequence[Commit]) -> None:

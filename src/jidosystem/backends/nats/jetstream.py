@@ -1,6 +1,6 @@
 """JetStream's own requests, as both adapters that stand on streams need them: its API, a publication, an atomic batch.
 
-What the server refuses is `Refused` with its code, which an adapter translates; everything else leaves as an error of ours.
+What a server refuses is `Refused` with its code, which an adapter translates; everything else leaves as an error of ours.
 No responder and no connection mean that nothing was done: that is tried again, with jitter, until time is up, for an election
 of a few seconds looks like this. An answer that doesn't come is an unknown outcome: reads are repeated, a publication is not.
 """
@@ -28,7 +28,7 @@ WRONG_SEQUENCE = 10071
 IN_FLIGHT = 10164
 """Not decided: another conditional write on that subject is under way."""
 INCOMPLETE_BATCH = 10176
-"""Nothing was written: the batch is unknown (too many in flight, or its beginning went to another leader)."""
+"""The batch is unknown to this leader: too many are in flight, or its beginning went to another one."""
 NO_MESSAGE = 10037
 NO_STREAM = 10059
 NO_CONSUMER = 10014
@@ -37,7 +37,8 @@ FULL = {10047, 10077, 10122, 10123, 10028}
 
 
 class Refused(Exception):
-    """The server said no: nothing was written. `code` is its error code."""
+    """A server said no; `code` is its error code. It wrote nothing. But where a write is in flight while leaders change, it reaches
+    two: one that was paused refuses by what it last knew, and the other may store it."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(f"{text} ({code})")
@@ -169,6 +170,7 @@ class JetStream:
             return await self.publish(entries[0], timeout_s=timeout_s, attempt_s=attempt_s)
         if len(entries) > MAX_BATCH:
             raise TooLarge(f"{len(entries)} messages are more than a batch of {MAX_BATCH}; nothing was written", limit=MAX_BATCH)
+        refused: Refused | None = None
         async for attempt in self.attempts(timeout_s, entries[0].subject):
             try:
                 acknowledgement = self._send_batch(entries, f"{batch_id}.{attempt}", attempt_s)
@@ -177,9 +179,12 @@ class JetStream:
                 continue  # the last message, which would have committed it, wasn't sent or found nobody
             except WireTimeout as error:
                 raise CommitUnknown(f"no acknowledgement of a batch to {entries[0].subject} came within {attempt_s:g} s") from error
-            except Refused as refused:
-                if refused.code != INCOMPLETE_BATCH:
+            except Refused as error:
+                if error.code != INCOMPLETE_BATCH:
                     raise
+                refused = error
+        if refused is not None:  # by a leader that may be none any more; the one that is may have stored it
+            raise CommitUnknown(f"no NATS server acknowledged a batch to {entries[0].subject}: {refused}") from refused
         raise StoreUnavailable(f"no NATS server takes batches to {entries[0].subject}; nothing was written")
 
     async def last_of(self, stream: str, subject: str) -> Stored | None:

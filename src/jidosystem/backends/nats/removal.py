@@ -56,15 +56,23 @@ class Removal:
             except StoreError:
                 return
 
-    async def is_there(self, piece: Piece, agent: str) -> int | None:
+    async def in_the_way(self, piece: Piece, agent: str) -> tuple[int, bool]:
         """See `Preparing`."""
         partition = self._subjects.place(agent).partition
         found = await self._jetstream.last_of(self._subjects.stream(partition), piece.subject)
         if found is None:
-            return 0
-        if not found.payload or not self._reading.is_live(found.headers):
-            return found.sequence
-        return found.sequence if found.sequence < await self._reading.below(agent) else None
+            return 0, False
+        is_row = bool(found.payload) and self._reading.is_live(found.headers) and found.sequence >= await self._reading.below(agent)
+        return found.sequence, is_row
+
+    async def stands(self, commit: Commit, revision: int) -> bool:
+        """See `Preparing`. A write that the servers accept on that condition only."""
+        condition = {"Nats-Expected-Last-Subject-Sequence": str(revision), "Nats-Expected-Last-Subject-Sequence-Subject": commit.place.head}
+        try:
+            await self._jetstream.publish(Entry(self._subjects.mark(commit.place.partition), b".", condition))
+        except (Refused, CommitUnknown):
+            return False
+        return True
 
     async def _sweep(self, partition: int, subjects: Sequence[str], below: int, note: str) -> None:
         found = await self._reading.all_of(partition, sorted({*subjects, note}))
