@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .api.agents import Agents
+    from .api.alerts import Alerts
     from .api.forwarders import NatsForwarder
     from .api.platform import Platform
     from .core import errors
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from .infrastructure.forwarders import LogFileForwarder, WebhookForwarder
     from .infrastructure.retry import Retry
     from .runtime.agent import Agent
+    from .runtime.alerts import Alert
     from .runtime.blocks import Lifecycle, Mailbox, Resilience
     from .runtime.control import AgentInfo
     from .runtime.definition import action, migrate_state, on_child_failed, on_event, on_load, on_start, on_state_change, on_terminate
@@ -78,12 +80,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "ActionFailed", "Agent", "AgentCrashed", "AgentFailed", "AgentInfo", "Agents", "Bulkhead", "BulkheadFull", "CallCycle", "CallTimeout",
-    "CircuitBreaker", "CircuitOpen", "Config", "DeadLetter", "DeadLetters", "DefinitionError", "Event", "EventBus", "Forwarder", "HttpRequest",
-    "IdempotencyConflict", "IdempotencyFull", "InvalidArguments", "InvalidConfig", "InvalidKey", "Item", "JidoError", "Lifecycle", "LogFileForwarder",
-    "Mailbox", "MailboxFull", "NatsForwarder", "NoPlatform", "NotAnAction", "NotYetAvailable", "OutboxFull", "OutcomeUnknown", "Platform",
-    "ReadOnlyTurn", "RecordUnreadable", "Rejected", "Resilience", "Retry", "ShuttingDown", "StateMismatch", "StoreLocked", "StoreUnavailable",
-    "StreamConflict", "Subscription", "Supervision", "Transient", "TurnTimeout", "WebhookForwarder", "action", "errors", "field",
+    "ActionFailed", "Agent", "AgentCrashed", "AgentFailed", "AgentInfo", "Agents", "Alert", "Alerts", "Bulkhead", "BulkheadFull", "CallCycle",
+    "CallTimeout", "CircuitBreaker", "CircuitOpen", "Config", "DeadLetter", "DeadLetters", "DefinitionError", "Event", "EventBus", "Forwarder",
+    "HttpRequest", "IdempotencyConflict", "IdempotencyFull", "InvalidArguments", "InvalidConfig", "InvalidKey", "Item", "JidoError", "Lifecycle",
+    "LogFileForwarder", "Mailbox", "MailboxFull", "NatsForwarder", "NoPlatform", "NotAnAction", "NotYetAvailable", "OutboxFull", "OutcomeUnknown",
+    "Platform", "ReadOnlyTurn", "RecordUnreadable", "Rejected", "Resilience", "Retry", "ShuttingDown", "StateMismatch", "StoreLocked",
+    "StoreUnavailable", "StreamConflict", "Subscription", "Supervision", "Transient", "TurnTimeout", "WebhookForwarder", "action", "errors", "field",
     "migrate_state", "on_child_failed", "on_event", "on_load", "on_start", "on_state_change", "on_terminate", "sensor",
 ]  # fmt: skip
 
@@ -91,6 +93,7 @@ __all__ = [
 _HOMES: dict[str, tuple[str, ...]] = {
     "dataclasses": ("field",),
     ".api.agents": ("Agents",),
+    ".api.alerts": ("Alerts",),
     ".api.forwarders": ("NatsForwarder",),
     ".api.platform": ("Platform",),
     ".core.bus": ("EventBus", "Forwarder", "Subscription"),
@@ -103,6 +106,7 @@ _HOMES: dict[str, tuple[str, ...]] = {
     ".infrastructure.bulkhead": ("Bulkhead",),
     ".infrastructure.retry": ("Retry",),
     ".runtime.agent": ("Agent",),
+    ".runtime.alerts": ("Alert",),
     ".runtime.blocks": ("Lifecycle", "Mailbox", "Resilience"),
     ".runtime.control": ("AgentInfo",),
     ".runtime.definition": ("action", "migrate_state", "on_child_failed", "on_event", "on_load", "on_start", "on_state_change", "on_terminate"),

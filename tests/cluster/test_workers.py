@@ -122,6 +122,10 @@ def test_a_node_is_drained_by_another_and_ps_config_and_calls_are_the_same_on_bo
     for number in range(8):
         assert jido("call", f"Counter/k{number}", "add", "--node", "counter-2") == 2
     assert agents() == {"counter-1": 8, "counter-2": 0}
+    assert jido("cluster", "undrain", "counter-2", "--node", "counter-1") == {"undrained": "counter-2"}
+    until(lambda: [jido("call", f"Counter/k{number}", "add", "--node", "counter-1") for number in range(8)] != [] and agents()["counter-2"] > 0)
+    assert jido("cluster", "alerts", "--node", "counter-2") == {"alerts": []}
+    assert jido("cluster", "alerts", "--clear", "node_down", "counter-9", "--node", "counter-2") == {"cleared": False}
     findings = jido("doctor")["findings"]
     (servers,) = [finding for finding in findings if finding["check"] == "cluster"]
     assert servers["level"] == "ok"

@@ -26,7 +26,7 @@ NAMES = {
 ROOMS = {
     "workflows": _WORKFLOWS, "choreographies": _CHOREOGRAPHIES, "discovery": LATER["capabilities"], "pools": "pools", "cache": "the cache",
     "queues": "work queues", "security": _SECURITY, "cluster": _ELECTIONS, "migration": "live migration", "canary": "canary releases",
-    "features": "feature flags", "chaos": "fault injection", "alerts": "alerts",
+    "features": "feature flags", "chaos": "fault injection",
 }  # fmt: skip
 """What a `Platform` will offer as attributes."""
 

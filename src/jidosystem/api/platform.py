@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, TypeVarTuple, Unpack, over
 from ..core.bus import EventBus, Forwarder
 from ..core.clock import Clock, SystemClock, boot_s
 from ..core.config import Config
-from ..core.dead_letters import DeadLetters
+from ..core.dead_letters import DeadLetter, DeadLetters
 from ..core.errors import InvalidArguments, InvalidConfig, ShuttingDown
 from ..core.ids import Ids
 from ..core.log import LogApart
@@ -33,6 +33,7 @@ from ..distribution.leases import LeaseTimes
 from ..distribution.membership import Membership
 from ..runtime import calls
 from ..runtime.agent import Agent
+from ..runtime.alerts import AlertBoard
 from ..runtime.joined import Joined
 from ..runtime.node import Node
 from ..runtime.redrive import take_letters
@@ -41,6 +42,7 @@ from ..runtime.sender import Sender, durable_cast
 from ..runtime.subscriptions import Subscriptions
 from . import assembly
 from .agents import Agents
+from .alerts import Alerts as AlertList
 from .hooks import AsgiApp, Hooks
 
 if TYPE_CHECKING:
@@ -49,6 +51,15 @@ if TYPE_CHECKING:
 A = TypeVar("A", bound=Agent)
 R = TypeVar("R")
 Ts = TypeVarTuple("Ts")
+
+
+OWN: tuple[type[Agent], ...] = (Sender, AlertBoard)
+"""Agents of the platform itself, which every node hosts."""
+
+
+def _letter_buried(node: Node, letter: DeadLetter) -> None:
+    told = f"there are dead letters, the first of {letter.source} {letter.name}: {letter.error}"
+    node.alerts.begin("dead_letters", "dead letters", told)
 
 
 class Platform:
@@ -181,8 +192,9 @@ class Platform:
         self._config, self._agents = config, Agents._on(node)
         stack.push_async_callback(self._close_node, node, config, joined)
         take_letters(node, letters)
+        letters.on_buried, letters.on_emptied = partial(_letter_buried, node), partial(node.alerts.end, "dead_letters", "dead letters")
         subscriptions = self._subscriptions = Subscriptions(node, log_of_events, records, letters)
-        classes: tuple[type[Agent], ...] = (Sender, *self._classes)
+        classes: tuple[type[Agent], ...] = (*OWN, *self._classes)
         for cls in classes:
             node.host_of(cls)
         if joined is not None:
@@ -224,13 +236,15 @@ class Platform:
             Membership, leases, wire, name=self._name, cluster=config.platform.cluster_name, times=self._lease_times, now=self._lease_clock,
             clock=self._clock, ids=ids,
         )  # fmt: skip
-        joined = Joined(node, wire, bus, make, [Sender, *self._classes])
+        joined = Joined(node, wire, bus, make, [*OWN, *self._classes])
         node.join(joined)
         return joined
 
     async def _name_weaknesses(self, node: Node) -> None:
-        for told in await self._parts.weaknesses():
+        weaknesses = await self._parts.weaknesses()
+        for told in weaknesses:
             node.log.warning("the store is set up weaker than what it is to promise", weakness=told)
+        node.alerts.are_now("weak_server", {told: told for told in weaknesses})
 
     def _new_ids(self) -> Ids:
         """Where identifiers of events and runs come from."""
@@ -381,6 +395,11 @@ class Platform:
         self._running()
         assert self._letters is not None
         return self._letters
+
+    @property
+    def alerts(self) -> AlertList:
+        """What somebody has to look at, on all nodes."""
+        return AlertList._on(self._running())
 
     @property
     def config(self) -> Config:

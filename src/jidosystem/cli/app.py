@@ -26,7 +26,7 @@ COMMANDS = {
     "ps": "List agents.",
     "describe": "Show an agent, or an agent type.",
     "events": "Follow, list and replay events; dead letters.",
-    "cluster": "Show the nodes of a cluster, and drain one.",
+    "cluster": "Show the nodes of a cluster, drain one; alerts.",
     "config": "Read and change the configuration.",
     "doctor": "Look for what is wrong here.",
     "bench": "Measure this machine.",

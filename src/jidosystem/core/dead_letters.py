@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
 from typing import Any, Literal
 
 import msgspec
 
 from .clock import Clock, utc_from
 from .codec import decode, encode
-from .errors import Conflict, DeadLettersFull, InvalidArguments, RecordUnreadable, RedriveFailed, describe
+from .errors import Conflict, DeadLettersFull, InvalidArguments, RecordUnreadable, RedriveFailed, StoreError, describe
 from .events import Event
 from .near import one_of
 from .observability import logger
@@ -90,6 +91,8 @@ class DeadLetters:
         self._limit = limit
         self._lines = logger("jidosystem.dead_letters")
         self.elsewhere: Elsewhere | None = None  # on a cluster: who else may run a letter again
+        self.on_buried: Callable[[DeadLetter], None] = _untold
+        self.on_emptied: Callable[[], None] = _untold
         self._count: int | None = None
         self._counted_s = 0.0
         self._counting = asyncio.Lock()
@@ -112,7 +115,8 @@ class DeadLetters:
         """Store a letter and return its id; the same (source, name, agent, series, number) is stored once. `DeadLettersFull` at the limit."""
         digest = hashlib.blake2b(encode([source, name, agent, series, number]), digest_size=12).hexdigest()
         address = f"{TYPE}/{digest}"
-        blob = encode(DeadLetter(digest, source, name, agent, describe(error), attempts, self._clock.time_s(), series, number, payload))
+        letter = DeadLetter(digest, source, name, agent, describe(error), attempts, self._clock.time_s(), series, number, payload)
+        blob = encode(letter)
         for _ in range(10):
             record = await self._records.read(address)
             if record is not None and record.head is not None:
@@ -129,6 +133,7 @@ class DeadLetters:
                 raise
             else:
                 await self._check_room(address, committed.revision)
+                self.on_buried(letter)
                 return digest
         raise Conflict(f"{address} keeps changing", agent=address, expected=0, actual=0)
 
@@ -177,6 +182,8 @@ class DeadLetters:
         for start in range(0, len(chosen), TOGETHER):
             some = chosen[start : start + TOGETHER]
             removed += sum(await asyncio.gather(*(self._remove(record.agent, record.revision) for record in some)))
+        if removed:
+            await self._tell_if_empty()
         return removed
 
     # -- inside ----------------------------------------------------------------------------------------------------
@@ -223,6 +230,12 @@ class DeadLetters:
             )
         await redriver(letter)
         await self._remove(record.agent, record.revision)
+        await self._tell_if_empty()
+
+    async def _tell_if_empty(self) -> None:
+        with suppress(StoreError):  # the letters are gone; whoever looks next finds that
+            if not await self._records.count_agents(TYPE):
+                self.on_emptied()
 
     async def redrive_here(self, letter_id: str) -> bool:
         """For another node: `redrive`, if somebody here takes letters of that kind; whether that is so."""
@@ -302,6 +315,10 @@ class DeadLetters:
     def _give_room(self) -> None:
         if self._count is not None:
             self._count -= 1
+
+
+def _untold(*_what: object) -> None:
+    """Nobody wants to know."""
 
 
 def _letter(address: str, head: bytes) -> DeadLetter:

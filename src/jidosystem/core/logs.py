@@ -47,6 +47,10 @@ class Log:
         """Somebody has to look into it. `exc_info=True` or an exception adds the traceback."""
         self._write(logging.ERROR, event, fields)
 
+    def critical(self, event: str, **fields: object) -> None:
+        """Somebody has to look into it now."""
+        self._write(logging.CRITICAL, event, fields)
+
     def exception(self, event: str, **fields: object) -> None:
         """An error with the traceback of the exception being handled."""
         self._write(logging.ERROR, event, {"exc_info": True, **fields})

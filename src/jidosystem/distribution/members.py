@@ -143,6 +143,20 @@ class NodeDraining(NamedTuple):
     at_s: float
 
 
+class NodeUndrained(NamedTuple):
+    """A node that drained takes agents again.
+
+    Attributes:
+        name: the node's
+        incarnation: which life of that name
+        at_s: when it was noticed here, seconds since the epoch
+    """
+
+    name: str
+    incarnation: int
+    at_s: float
+
+
 class NodeDown(NamedTuple):
     """A node is void: this incarnation never serves or commits again.
 
@@ -159,7 +173,7 @@ class NodeDown(NamedTuple):
     planned: bool = False
 
 
-Occurrence: TypeAlias = NodeUp | NodeSuspect | NodeRecovered | NodeDraining | NodeDown
+Occurrence: TypeAlias = NodeUp | NodeSuspect | NodeRecovered | NodeDraining | NodeUndrained | NodeDown
 
 
 def member_of(lease: Lease, incarnation: int, *, suspect: bool = False) -> Member:
@@ -190,8 +204,9 @@ def _of_living(old: Member | None, new: Member, at_s: float) -> Iterator[Occurre
     same = old if old is not None and old.incarnation == new.incarnation else None
     if same is None:
         yield NodeUp(new.name, new.incarnation, at_s)
-    if new.draining and not (same is not None and same.draining):
-        yield NodeDraining(new.name, new.incarnation, at_s)
+    if new.draining != (same is not None and same.draining):
+        drains = NodeDraining if new.draining else NodeUndrained
+        yield drains(new.name, new.incarnation, at_s)
     if new.suspect != (same is not None and same.suspect):
         kind = NodeSuspect if new.suspect else NodeRecovered
         yield kind(new.name, new.incarnation, at_s)

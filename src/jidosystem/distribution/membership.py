@@ -34,6 +34,10 @@ def _unheard(_what: object) -> None:
     """Nobody wants to know."""
 
 
+def _nothing() -> None:
+    """Nobody is to be told."""
+
+
 class Membership:
     """A node's membership of the cluster whose leases are in `records`.
 
@@ -56,6 +60,7 @@ class Membership:
         incarnation: which life of its name this is; 0: none yet
         subject: where this life is reached over the wire
         listeners: called with each new view, on the loop, without waiting
+        on_missed: called when a renewal of the lease failed, on the loop, without waiting
         error: what ended the membership although it mustn't; None: nothing
     """
 
@@ -80,6 +85,7 @@ class Membership:
         self.incarnation = 0
         self.subject = ""
         self.listeners: list[Callable[[View], None]] = []
+        self.on_missed: Callable[[], None] = _nothing
         self.error: BaseException | None = None
         self._clock, self._ids = clock or SystemClock(), ids or Ids()
         self._cluster, self._types = check_node_name(cluster), dict(types or {})
@@ -237,6 +243,7 @@ class Membership:
     def missed(self) -> None:
         """See `holding.Told`."""
         self._observer.failed()
+        self.on_missed()
 
     def lost(self) -> None:
         """See `holding.Told`."""

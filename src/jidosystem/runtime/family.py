@@ -85,6 +85,7 @@ class Family:
             await self.write_status(host, key, FAILED, told)
         except (StoreError, RecordUnreadable) as store_error:
             self._node.log.error("a failed agent couldn't be marked as failed", agent=address, error=describe(store_error))
+        self._node.alerts.begin("agent_failed", address, str(error))
         host.refuse(held, error)
         self._node.owed.send(host, key)
         await self._tell_parent(address, told)
@@ -117,6 +118,8 @@ class Family:
                 if attempt == WRITES:
                     raise
             else:
+                if status == ACTIVE:
+                    self._node.alerts.end("agent_failed", address)
                 return
 
     async def _marks_after_deletion(self, record: Record) -> Marks:
@@ -249,6 +252,7 @@ class Family:
                 continue
             break
         self.forgive(address)
+        self._node.alerts.end("agent_failed", address)
         if kept:
             type_name, key = split_address(address)
             self._node.hosts[type_name].find(key)  # which sends it

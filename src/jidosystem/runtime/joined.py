@@ -9,11 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ..core.bus import EventBus
-from ..core.errors import InvalidArguments, JidoError, NoHost, StoreError, StoreUnavailable, describe
+from ..core.errors import InvalidArguments, JidoError, NoHost, ShuttingDown, StoreError, StoreUnavailable, describe
 from ..core.position import Runner
 from ..core.wire import Wire
 from ..distribution.frames import Frame, NodeFrame
-from ..distribution.members import Member, MemberState, NodeDraining, NodeUp, Occurrence, View
+from ..distribution.members import Member, MemberState, NodeDown, NodeDraining, NodeRecovered, NodeSuspect, NodeUndrained, NodeUp, Occurrence, View
 from ..distribution.membership import Membership
 from ..distribution.mesh import Mesh
 from .definition import AgentType
@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from .node import Node
 
 GAUGES = {"cluster_nodes_alive": MemberState.ALIVE, "cluster_nodes_suspect": MemberState.SUSPECT, "cluster_nodes_draining": MemberState.DRAINING}
+
+SUSPECT_S = 15.0
+"""How long nothing is heard of a node before that is an alert."""
+OUTAGE_S = 5.0
+"""How long the store doesn't take a renewal before that is one: longer than most elections of a leader."""
 
 
 def _advertised(cls: type) -> tuple[str, int]:
@@ -50,9 +55,11 @@ class Joined:
         self._occurrences = Occurrences(node, self, events)
         for name, state in GAUGES.items():
             node.meters.gauge(name, f"Nodes of the cluster that are {state.value}, as seen here", partial(self._count, state))
-        node.asked["drain"] = self._drain_for
+        node.asked["drain"], node.asked["undrain"] = self._drain_for, self._undrain_for
         node.asked["type"] = partial(tell_type, node)
         self._owner = Owner(node.name, 0)
+        self._missing = False  # renewals fail, and it is being looked whether that goes on
+        self.membership.on_missed = self._missed
 
     # -- what the runtime asks -------------------------------------------------------------------------------
 
@@ -150,8 +157,21 @@ class Joined:
         if not self.others():
             raise InvalidArguments(f"node {self._node.name} can't be drained: no other node takes its agents", path="$.node")
         if self._node.ownership is not None and not self._node.ownership.draining:
-            self._node.log.warning("this node drains: it gives its agents away and takes no new ones until it is started again")
+            self._node.log.warning("this node drains: it gives its agents away and takes no new ones until `jido cluster undrain`, or its next start")
             self._node.own(self.drain())
+
+    async def undrain(self) -> None:
+        """Take agents again; its share comes back slowly. No error if it doesn't drain. `ShuttingDown` if it is about to end."""
+        if self._node.closing:
+            raise ShuttingDown(f"node {self._node.name} is about to end", name=self._node.name)
+        assert self._node.ownership is not None
+        self._node.ownership.draining = False
+        await self.membership.set_draining(draining=False)
+        self._node.recovery.review()
+
+    async def _undrain_for(self, _frame: NodeFrame) -> bytes:
+        await self.undrain()
+        return b""
 
     async def _drain_for(self, _frame: NodeFrame) -> bytes:
         self.start_draining()
@@ -175,9 +195,47 @@ class Joined:
     def _happened(self, what: Occurrence) -> None:
         self._node.log.info("the cluster has changed", what=type(what).__name__, node=what.name, incarnation=what.incarnation)
         self._occurrences.happened(what)
+        self._alert(what)
         self._node.recovery.review()
-        if self._node.moving is not None and isinstance(what, NodeUp | NodeDraining) and not self._node.closing:
+        if self._node.moving is not None and isinstance(what, NodeUp | NodeDraining | NodeUndrained) and not self._node.closing:
             self._node.moving.balance()
+
+    def _alert(self, what: Occurrence) -> None:
+        alerts, name, incarnation = self._node.alerts, what.name, what.incarnation
+        if isinstance(what, NodeUp):
+            alerts.end("node_down", name, incarnation - 1)
+        elif isinstance(what, NodeSuspect):
+            self._node.later(SUSPECT_S, partial(self._still_suspect, what))
+        elif isinstance(what, NodeRecovered | NodeDown):
+            alerts.end("node_suspect", name, incarnation)
+        if isinstance(what, NodeDown) and not what.planned:
+            alerts.begin("node_down", name, f"node {name} is out: it hasn't renewed its lease; others take over its agents", incarnation)
+
+    def _still_suspect(self, what: NodeSuspect) -> None:
+        member = self.view.get(what.name)
+        if member is not None and member.incarnation == what.incarnation and member.suspect and not member.void:
+            told = f"node {what.name} renews its lease, but node {self._node.name} hears nothing of it: look at the way between them"
+            self._node.alerts.begin("node_suspect", what.name, told, what.incarnation)
+
+    def _missed(self) -> None:
+        if not self._missing and not self._node.closing:
+            self._missing = True
+            self._node.own(self._see_outage())
+
+    async def _see_outage(self) -> None:
+        """Renewals fail: if the node serves nothing any more after a while, that is an alert, told once the store is back."""
+        try:
+            await asyncio.sleep(OUTAGE_S)
+            if self.may_serve() or not self.membership.incarnation:
+                return
+            self._node.log.critical("the store doesn't answer; until it does nothing is served that must be certain")
+            began_s = self._node.clock.time_s()
+            await self.wait_serving()
+            told = f"node {self._node.name} was without its store for {OUTAGE_S + self._node.clock.time_s() - began_s:.0f} s"
+            self._node.alerts.begin("store_unavailable", "store", told, int(began_s * 1_000))
+            self._node.alerts.end("store_unavailable", "store")
+        finally:
+            self._missing = False
 
     def _lost(self, incarnation: int) -> None:
         node = self._node
@@ -192,6 +250,8 @@ class Joined:
         while not self._node.closing:
             try:
                 await self.join()
+                if self._node.ownership is not None and self._node.ownership.draining:
+                    await self.membership.set_draining()
             except JidoError as error:
                 self._node.log.error("the node can't join again just now", error=describe(error))
                 await asyncio.sleep(backoff_s(attempt, self._node.random()))

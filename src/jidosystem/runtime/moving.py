@@ -35,12 +35,12 @@ class Moving:
         self._balancing: asyncio.Task[None] | None = None
 
     async def drain(self) -> None:
-        """Give all agents away; returns when none is left here. Calls that wait for them go after them."""
+        """Give all agents away; returns when none is left here, or they are to stay. Calls that wait for them go after them."""
         ownership = self._node.ownership
         assert ownership is not None
         ownership.draining = True
         self.close()
-        while live := self._live():
+        while ownership.draining and (live := self._live()):
             before = len(live)
             await self._give_away(live)
             if len(self._live()) >= before:

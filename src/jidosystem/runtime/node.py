@@ -25,6 +25,7 @@ from ..core.records import Records
 from ..core.tracing import Tracing
 from ..distribution.frames import NodeFrame
 from ..infrastructure.breaker import DEFAULT_THRESHOLD
+from .alerts import Alerts
 from .collector import Collector
 from .commits import leave_in_doubt
 from .control import Control
@@ -143,6 +144,7 @@ class Node:
         self.reminders = Reminders(self)
         self.family = Family(self)
         self.owed = Owed(self)
+        self.alerts = Alerts(self)
         self.asked: dict[str, Callable[[NodeFrame], Awaitable[bytes]]] = {}  # what other nodes may ask of this one
         self.control = Control(self)
         self.listing = Listing(self)

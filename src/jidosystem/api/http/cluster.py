@@ -1,4 +1,4 @@
-"""Routes on the cluster: its nodes as this one sees them, and draining one of them."""
+"""Routes on the cluster: its nodes as this one sees them, draining one of them, and the alerts of all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from fastapi import APIRouter, Response
 
 from ...core.errors import InvalidArguments
 from ...core.near import near
-from ...distribution.frames import NodeFrame
+from ...distribution.frames import Ask, NodeFrame
+from ...distribution.members import Member
 from .answers import answer
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ class ClusterRoutes:
         router = APIRouter(prefix="/v1", tags=["cluster"])
         router.add_api_route("/cluster", self.status, methods=["GET"])
         router.add_api_route("/cluster/drain/{name}", self.drain, methods=["POST"])
+        router.add_api_route("/cluster/undrain/{name}", self.undrain, methods=["POST"])
+        router.add_api_route("/alerts", self.alerts, methods=["GET"])
+        router.add_api_route("/alerts/{kind}/{about:path}", self.clear_alert, methods=["DELETE"])
         return router
 
     async def status(self) -> Response:
@@ -50,17 +54,42 @@ class ClusterRoutes:
 
     async def drain(self, name: str) -> Response:
         """Have a node give away its agents. It takes no new ones, sends calls after them, and stays until its process is ended."""
-        joined = self._joined()
-        member = joined.view.get(name)
-        if member is None or member.void:
-            names = [member.name for member in joined.view.living()]
-            raise InvalidArguments(f"the cluster has no node {name!r}{near(name, names)}; there are {', '.join(names)}", path="$.name")
+        joined, member = self._joined(), self._member(name)
         if name == self._platform.name:
             joined.start_draining()
         else:
-            assert self._node.router is not None
-            await self._node.router.ask_node(member, NodeFrame("drain"), DRAIN_S)
+            await self._ask(member, "drain")
         return answer({"draining": name})
+
+    async def undrain(self, name: str) -> Response:
+        """Have a node that drains take agents again."""
+        joined, member = self._joined(), self._member(name)
+        if name == self._platform.name:
+            await joined.undrain()
+        else:
+            await self._ask(member, "undrain")
+        return answer({"undrained": name})
+
+    async def alerts(self) -> Response:
+        """The alerts that are open, the oldest first."""
+        return answer({"alerts": await self._platform.alerts.list()})
+
+    async def clear_alert(self, kind: str, about: str) -> Response:
+        """End an alert by hand; whether there was one."""
+        return answer({"cleared": await self._platform.alerts.clear(kind, about)})
+
+    def _member(self, name: str) -> Member:
+        """The living node of a name."""
+        view = self._joined().view
+        member = view.get(name)
+        if member is None or member.void:
+            names = [member.name for member in view.living()]
+            raise InvalidArguments(f"the cluster has no node {name!r}{near(name, names)}; there are {', '.join(names)}", path="$.name")
+        return member
+
+    async def _ask(self, member: Member, what: Ask) -> None:
+        assert self._node.router is not None
+        await self._node.router.ask_node(member, NodeFrame(what), DRAIN_S)
 
     def _joined(self) -> Joined:
         joined = self._platform._joined
