@@ -45,8 +45,8 @@ class Wire(Protocol):
 
     max_payload_bytes: int
 
-    async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
-        """Send and wait for the answer, so many seconds."""
+    async def request(self, subject: str, payload: bytes, *, timeout_s: float, together: bool = False) -> bytes:
+        """Send and wait for the answer, so many seconds. `together`: it may go with others of the same moment, to the same server."""
         ...
 
     async def send(self, subject: str, payload: bytes) -> None:

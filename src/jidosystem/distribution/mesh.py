@@ -76,7 +76,7 @@ class Mesh:
         cancelling = task.cancelling()
         line[task] = False
         try:
-            return self._read(member, await self._wire.request(member.subject, payload, timeout_s=left_s))
+            return self._read(member, await self._wire.request(member.subject, payload, timeout_s=left_s, together=True))
         except NodeUnreachable:
             self._membership.unreachable(*key)
             raise

@@ -106,9 +106,9 @@ class NodeWire(Wire):
         self._served: list[Served] = []
         self._closing: list[Task[None]] = []
 
-    async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
+    async def request(self, subject: str, payload: bytes, *, timeout_s: float, together: bool = False) -> bytes:
         """See `Wire.request`."""
-        return await self._on_its_way(self.inner.request(subject, payload, timeout_s=timeout_s))
+        return await self._on_its_way(self.inner.request(subject, payload, timeout_s=timeout_s, together=together))
 
     async def send(self, subject: str, payload: bytes) -> None:
         """See `Wire.send`."""

@@ -21,7 +21,7 @@ class FaultyWire(Wire):
         self._faults = faults
         self._under_way: set[asyncio.Task[Any]] = set()
 
-    async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
+    async def request(self, subject: str, payload: bytes, *, timeout_s: float, together: bool = False) -> bytes:
         """See `Wire.request`."""
         lost, answer_lost, delay_s, times = self._faults.of_message(subject)
         for _ in range(times - 1):
@@ -35,7 +35,7 @@ class FaultyWire(Wire):
             raise _timeout(subject, timeout_s)
         if delay_s:
             await asyncio.sleep(delay_s)
-        answer = await self.inner.request(subject, payload, timeout_s=timeout_s - delay_s)
+        answer = await self.inner.request(subject, payload, timeout_s=timeout_s - delay_s, together=together)
         if answer_lost:
             await asyncio.sleep(timeout_s - delay_s)
             raise _timeout(subject, timeout_s)

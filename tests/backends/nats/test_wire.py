@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jidosystem.backends.nats.connection import Notice
+from jidosystem.backends.nats.gathering import MAX_TOGETHER, cut
 from jidosystem.backends.nats.server import NatsCluster
 from jidosystem.backends.nats.settings import NatsSettings
 from jidosystem.backends.nats.subjects import MAX_TOKEN_CHARS, text_of, token
@@ -165,3 +166,62 @@ async def test_cut_off_it_says_at_once_that_nothing_was_sent(settings: NatsSetti
         for attempt in (one.request("x", b"", timeout_s=60), one.send("x", b"")):
             with pytest.raises(NodeUnreachable):
                 await asyncio.wait_for(attempt, 5)
+
+
+async def test_requests_that_go_together_keep_to_the_limits(settings: NatsSettings) -> None:
+    async with two(settings, max_serving=3) as (one, other):
+        go = asyncio.Event()
+
+        async def slow(_payload: bytes) -> bytes:
+            await go.wait()
+            return b"done"
+
+        await one.serve("slow", slow)
+        asked = [asyncio.ensure_future(other.request("slow", b"", timeout_s=10, together=True)) for _ in range(2 * MAX_TOGETHER)]
+        full, _ = await asyncio.wait(asked, return_when=asyncio.FIRST_EXCEPTION)
+        while len(full) < len(asked) - 3:
+            await asyncio.sleep(0.01)
+            full = {one for one in asked if one.done()}
+        assert all("full" in str(one.exception()) for one in full)
+        go.set()
+        assert [await one for one in asked if one not in full] == [b"done"] * 3
+        assert one.serving == 0
+        assert other._gathering.waiting == 0
+        assert not other._gathering.groups
+
+
+async def test_requests_and_answers_of_any_size_go_together(settings: NatsSettings) -> None:
+    async with two(settings) as (one, other):
+        most = other.max_payload_bytes
+        sizes = [most, 1, most // 2, most // 2, most // 3, 0, most - 1, 7, most]
+        await one.serve("here", echo)
+        answers = await asyncio.gather(*(other.request("here", bytes(size), timeout_s=20, together=True) for size in sizes))
+        assert [len(answer) for answer in answers] == sizes
+
+        async def large(payload: bytes) -> bytes:
+            return bytes(one.max_payload_bytes + 1) if payload else b"small"
+
+        await one.serve("large", large)
+        too_large, small = (other.request("large", payload, timeout_s=60, together=True) for payload in (b"1", b""))
+        told = await asyncio.gather(too_large, small, return_exceptions=True)
+        assert isinstance(told[0], OutcomeUnknown)
+        assert told[1] == b"small"
+        with pytest.raises(TooLarge):
+            await other.request("here", bytes(most + 1), timeout_s=5, together=True)
+
+
+async def test_requests_that_go_together_over_a_closed_wire_were_never_sent(settings: NatsSettings) -> None:
+    async with two(settings) as (one, other):
+        await one.serve("here", echo)
+        await other.close()
+        with pytest.raises(NodeUnreachable):
+            await asyncio.wait_for(other.request("here", b"", timeout_s=60, together=True), 5)
+
+
+@given(st.lists(st.integers(0, 300), max_size=80))
+def test_a_line_is_cut_where_messages_are_full(sizes: list[int]) -> None:
+    parts = cut(sizes, 300)
+    assert [at for first, last in parts for at in range(first, last)] == list(range(len(sizes)))
+    for first, last in parts:
+        assert 0 < last - first <= MAX_TOGETHER
+        assert last - first == 1 or sum(sizes[first:last]) <= 300

@@ -36,7 +36,7 @@ class MemoryWire(Wire):
         self._waiting: set[asyncio.Future[bytes]] = set()
         self._closed = False
 
-    async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
+    async def request(self, subject: str, payload: bytes, *, timeout_s: float, together: bool = False) -> bytes:
         self._check(subject, payload)
         groups = self._servers.get(subject)
         if not groups:

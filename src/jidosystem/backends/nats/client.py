@@ -85,6 +85,15 @@ class DirectClient(Client):
         if queue is not None and queue.empty():
             queue.put_nowait(self._kick)
 
+    def hurry(self) -> None:
+        """Write what was put at once, if the socket has taken all that was written before; else it is written as ever."""
+        writer = getattr(self._transport, "_io_writer", None)
+        if not self._pending or writer is None or not self.is_connected or writer.transport.is_closing():
+            return
+        if writer.transport.get_write_buffer_size() == 0:
+            writer.writelines(self._pending)
+            self.forget_pending()
+
     def forget_pending(self) -> None:
         """Send nothing later: whoever wanted it sent has been, or will be, told that its fate is unknown. Subscriptions are made anew anyway."""
         self._pending.clear()

@@ -159,6 +159,10 @@ class Connection:
             raise NodeUnreachable("more is waiting to be sent than `max_pending_bytes` allows; nothing was sent", subject=subject)
         client.put(publication(subject.encode(), reply, headers, payload))
 
+    def hurry(self) -> None:
+        """What was sent leaves now, not with the next step of the loop."""
+        self._client.hurry()
+
     def ask(self, subject: str, payload: bytes = b"", *, headers: bytes = b"", timeout_s: float) -> asyncio.Future[Message]:
         """Send a request; its answer comes as a future that is `NodeUnreachable` if nobody serves the subject, `WireTimeout` if no answer comes,
         `OutcomeUnknown` if the connection is closed. Raises as `publish` does."""

@@ -1,6 +1,7 @@
 """Names of ours as NATS subjects: any text becomes one legal token, and each cluster has a first token of its own.
 
     jido.r.<subject>   requests of the wire
+    jido.t.<subject>   such as go together (`gathering.py`)
     jido.m.<subject>   its messages
     jido.e.<stream>    events, by their stream
     jido.s<number>.…   records (`places.py`)

@@ -15,18 +15,19 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from functools import partial
 
-from ...core.context import current
-from ...core.eager import EagerTask, first_steps_on
+from ...core.eager import start_eagerly
 from ...core.errors import NodeUnreachable, OutcomeUnknown, TooLarge, WireTimeout
 from ...core.wire import Answered, Serve, Wire
 from .client import Headers
 from .connection import Connection, Notice, Subscription
+from .gathering import Answers, Gathering, Verdict, payloads_of
 from .protocol import headers_of
 from .settings import NatsSettings
 from .subjects import token
 
 ROUND_TRIP_S = 2.0
 _VERDICT = "Jido-Verdict"
+_VERDICTS = {"busy": Verdict.BUSY, "too-large": Verdict.TOO_LARGE}
 _BUSY = headers_of({_VERDICT: "busy"})
 _TOO_LARGE = headers_of({_VERDICT: "too-large"})
 
@@ -38,13 +39,14 @@ class _Served:
 
     def __init__(self, wire: NatsWire, subject: str, handler: Serve) -> None:
         self._wire, self.subject, self._handler = wire, subject, handler
-        self._answering: set[EagerTask[bytes | None]] = set()
+        self._answering: set[asyncio.Future[bytes | None]] = set()
         self._subscriptions: list[Subscription] = []
 
     async def open(self, connection: Connection, group: str) -> None:
         """Subscribe, and wait until the server knows."""
         prefix, name = connection.settings.cluster, token(self.subject)
         self._subscriptions.append(await connection.subscribe(f"{prefix}.r.{name}", self.take, group="r"))
+        self._subscriptions.append(await connection.subscribe(f"{prefix}.t.{name}", self.take_some, group="r"))
         self._subscriptions.append(await connection.subscribe(f"{prefix}.m.{name}", self.take, group=f"g{token(group)}"))
         if connection.is_up:
             with contextlib.suppress(NodeUnreachable):  # it went away at this moment: it hears of the subscriptions when it is back
@@ -65,26 +67,58 @@ class _Served:
         if wire.serving >= wire.max_serving:
             wire.refuse(self.subject, reply)
             return
-        answering = self._handler(data)
+        answering = self._begin(data)
         if isinstance(answering, Answered):
             wire.answer(self.subject, reply, answering.answer)
             return
-        outcome = wire.step(_wait_for(answering), None)
-        if type(outcome) is not EagerTask:  # answered at once all the same
-            wire.answer(self.subject, reply, outcome)
-            return
+        task = start_eagerly(_wait_for(answering), wire.loop)
         wire.serving += 1
-        self._answering.add(outcome)
-        if outcome.done():
-            self._ended(reply, outcome)
+        self._answering.add(task)
+        if task.done():
+            self._ended(reply, task)
         else:
-            outcome.add_done_callback(partial(self._ended, reply))
+            task.add_done_callback(partial(self._ended, reply))
 
-    def _ended(self, reply: bytes, task: EagerTask[bytes | None]) -> None:
+    def _begin(self, payload: bytes) -> Awaitable[bytes | None]:
+        try:
+            return self._handler(payload)
+        except Exception as error:  # as if it had raised a step later
+            return _raised(error)
+
+    def take_some(self, _subject: bytes, reply: bytes, data: bytes, _headers: Headers) -> None:
+        """Requests that came together."""
+        answers = self._wire.answers(reply)
+        for number, payload in enumerate(payloads_of(data)):
+            self._take_one(payload, answers, number)
+        answers.leave()
+
+    def _take_one(self, payload: bytes, answers: Answers, number: int) -> None:
+        wire = self._wire
+        if wire.serving >= wire.max_serving:
+            wire.tell_full(self.subject)
+            answers.add(number, Verdict.BUSY)
+            return
+        answering = self._begin(payload)
+        if isinstance(answering, Answered):
+            wire.add_answer(answers, number, answering.answer)
+            return
+        task = start_eagerly(_wait_for(answering), wire.loop)
+        wire.serving += 1
+        self._answering.add(task)
+        task.add_done_callback(partial(self._one_ended, answers, number))
+
+    def _one_ended(self, answers: Answers, number: int, task: asyncio.Future[bytes | None]) -> None:
+        if self._has_answer(task):
+            self._wire.add_answer(answers, number, task.result())
+
+    def _ended(self, reply: bytes, task: asyncio.Future[bytes | None]) -> None:
+        if self._has_answer(task):
+            self._wire.answer(self.subject, reply, task.result())
+
+    def _has_answer(self, task: asyncio.Future[bytes | None]) -> bool:
         self._wire.serving -= 1
         self._answering.discard(task)
-        if not task.cancelled() and task.exception() is None:  # one that raised answers nothing
-            self._wire.answer(self.subject, reply, task.result())
+        return not task.cancelled() and task.exception() is None  # one that raised answers nothing
 
 
 class NatsWire(Wire):
@@ -96,12 +130,13 @@ class NatsWire(Wire):
     """
 
     def __init__(self, connection: Connection, max_serving: int = 20_000) -> None:
-        self.step = first_steps_on(asyncio.get_running_loop(), EagerTask, current).step
+        self.loop = asyncio.get_running_loop()
         self.max_serving = max_serving
         self.serving = 0
         self._connection = connection
         self._prefix = connection.settings.cluster
         self._served: set[_Served] = set()
+        self._gathering = Gathering(connection, lambda subject: f"{self._prefix}.t.{token(subject)}", _judge)
 
     @classmethod
     async def open(cls, settings: NatsSettings, *, told: Callable[[Notice], None] | None = None, max_serving: int = 20_000) -> NatsWire:
@@ -113,8 +148,10 @@ class NatsWire(Wire):
         """What the server takes, less the room that our headers may need."""
         return self._connection.max_payload_bytes - 256
 
-    async def request(self, subject: str, payload: bytes, *, timeout_s: float) -> bytes:
+    async def request(self, subject: str, payload: bytes, *, timeout_s: float, together: bool = False) -> bytes:
         self._check(subject, payload)
+        if together:
+            return await self._gathering.ask(subject, payload, timeout_s)
         try:
             data, headers = await self._connection.ask(f"{self._prefix}.r.{token(subject)}", payload, timeout_s=timeout_s)
         except WireTimeout:
@@ -123,7 +160,7 @@ class NatsWire(Wire):
             served = "nobody serves" if self._connection.is_up else "there is no connection to NATS to reach"
             raise NodeUnreachable(f"{served} {subject!r}; nothing was done", subject=subject) from error
         if headers is not None:
-            _judge(subject, headers)
+            _judge(subject, _VERDICTS.get(headers.get(_VERDICT, ""), Verdict.ANSWERED))
         return data
 
     async def send(self, subject: str, payload: bytes) -> None:
@@ -152,16 +189,32 @@ class NatsWire(Wire):
         except NodeUnreachable as error:  # its requester can't be told; it will see its time run out
             self._connection.tell("error", f"an answer of {subject!r} couldn't be sent: {error}")
 
-    def refuse(self, subject: str, reply: bytes) -> None:
+    def answers(self, reply: bytes) -> Answers:
+        """Where answers to requests that came together go."""
+        return Answers(self._connection, self.loop, reply)
+
+    def add_answer(self, answers: Answers, number: int, data: bytes | None) -> None:
+        """What a handler returned for one of them."""
+        if data is not None and len(data) > self.max_payload_bytes:
+            answers.add(number, Verdict.TOO_LARGE)
+        else:
+            answers.add(number, Verdict.ANSWERED, data or b"")
+
+    def tell_full(self, subject: str) -> None:
         """One too many."""
         self._connection.tell(
             "slow-consumer", f"{self.serving} requests and messages are being served (`max_serving`): one to {subject!r} was refused"
         )
+
+    def refuse(self, subject: str, reply: bytes) -> None:
+        """The same, told its requester."""
+        self.tell_full(subject)
         if reply:
             with contextlib.suppress(NodeUnreachable):
                 self._connection.publish(reply.decode(), headers=_BUSY)
 
     async def close(self) -> None:
+        self._gathering.close()
         await self._connection.close()
         self._served.clear()
 
@@ -170,12 +223,15 @@ class NatsWire(Wire):
             raise TooLarge(f"{len(payload)} bytes to {subject!r} are over the wire's {self.max_payload_bytes}; nothing was sent")
 
 
-def _judge(subject: str, headers: dict[str, str]) -> None:
-    verdict = headers.get(_VERDICT)
-    if verdict == "busy":
+def _judge(subject: str, verdict: Verdict) -> None:
+    if verdict is Verdict.BUSY:
         raise NodeUnreachable(f"whoever serves {subject!r} is full; nothing was done", subject=subject)
-    if verdict == "too-large":
+    if verdict is Verdict.TOO_LARGE:
         raise OutcomeUnknown(f"{subject!r} handled the request, but its answer is larger than the wire takes", subject=subject)
+
+
+async def _raised(error: Exception) -> bytes | None:
+    raise error
 
 
 async def _wait_for(answering: Awaitable[bytes | None]) -> bytes | None:

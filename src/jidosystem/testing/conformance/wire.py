@@ -35,6 +35,36 @@ class WireConformance(ABC):
             answers = [wire.request("here", b"%d" % number, timeout_s=5) for number in range(20)]
             assert await asyncio.gather(*answers) == [b"%d" % number for number in range(20)]
 
+    async def test_requests_that_go_together_are_each_answered_for_themselves(self) -> None:
+        async with self.open() as wire:
+            go = asyncio.Event()
+
+            async def serve(payload: bytes) -> bytes:
+                if payload == b"raises":
+                    raise ValueError("no")
+                if payload == b"slow":
+                    await go.wait()
+                return payload * 2
+
+            await wire.serve("here", serve)
+            slow, raises, late = (
+                asyncio.ensure_future(wire.request("here", payload, timeout_s=timeout_s, together=True))
+                for payload, timeout_s in ((b"slow", 10), (b"raises", 0.05), (b"slow", 0.1))
+            )
+            quick = [wire.request("here", b"%d" % number, timeout_s=10, together=True) for number in range(100)]
+            assert await asyncio.gather(*quick) == [b"%d" % number * 2 for number in range(100)]
+            for failing in (raises, late):
+                with pytest.raises(WireTimeout):
+                    await failing
+            assert not slow.done()
+            go.set()
+            assert await slow == b"slowslow"
+
+    async def test_requests_that_go_together_to_nobody_are_told_so(self) -> None:
+        async with self.open() as wire:
+            for told in await asyncio.gather(*(wire.request("no", b"", timeout_s=60, together=True) for _ in range(40)), return_exceptions=True):
+                assert isinstance(told, NodeUnreachable)
+
     async def test_nobody_there_is_known_at_once(self) -> None:
         async with self.open() as wire:
             with pytest.raises(NodeUnreachable):
@@ -143,8 +173,9 @@ class WireConformance(ABC):
                 return b""
 
             await wire.serve("slow", hang)
-            request = asyncio.ensure_future(wire.request("slow", b"", timeout_s=30))
+            requests = [asyncio.ensure_future(wire.request("slow", b"", timeout_s=30, together=together)) for together in (False, True)]
             await began.wait()
             await wire.close()
-            with pytest.raises(OutcomeUnknown):
-                await asyncio.wait_for(request, 5)
+            for request in requests:
+                with pytest.raises(OutcomeUnknown):
+                    await asyncio.wait_for(request, 5)
