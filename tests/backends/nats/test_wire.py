@@ -225,3 +225,21 @@ def test_a_line_is_cut_where_messages_are_full(sizes: list[int]) -> None:
     for first, last in parts:
         assert 0 < last - first <= MAX_TOGETHER
         assert last - first == 1 or sum(sizes[first:last]) <= 300
+
+
+async def test_what_cant_be_read_among_what_goes_together_harms_nobody(settings: NatsSettings) -> None:
+    notices: list[Notice] = []
+    async with two(settings, told=notices.append) as (one, other):
+        await one.serve("here", echo)
+        for garbage in (b"", b"\xff\xff", b"\x91\x01", b"\xdd\xff\xff\xff\xff"):
+            other._connection.publish(f"{settings.cluster}.t.{token('here')}", garbage, reply=b"nobody")
+        assert await other.request("here", b"1", timeout_s=5, together=True) == b"1"
+        assert [notice.kind for notice in notices] == ["error"] * 4
+        subscription = await one._connection.subscribe(
+            f"{settings.cluster}.t.{token('odd')}", lambda _subject, reply, _data, _headers: one._connection.publish(reply.decode(), b"\xff")
+        )
+        await one._connection.round_trip(5)
+        with pytest.raises(OutcomeUnknown, match="can't be read"):
+            await other.request("odd", b"1", timeout_s=5, together=True)
+        await subscription.close()
+        assert not other._gathering.groups

@@ -61,17 +61,20 @@ class Gathering:
         self._called = False
 
     def ask(self, subject: str, payload: bytes, timeout_s: float) -> asyncio.Future[bytes]:
-        """The answer of a request that leaves with all others of this step. `NodeUnreachable` if too many wait."""
+        """The answer of a request, which leaves with all others of this step; at once if none is under way. `NodeUnreachable` if too many wait."""
         if self.waiting >= self.connection.settings.max_requests:
             raise NodeUnreachable(f"{self.waiting} requests wait for an answer (`max_requests`); nothing was sent", subject=subject)
         self.waiting += 1
+        one = _Waiting(payload, timeout_s, self._loop.time() + timeout_s, self._loop.create_future())
+        if not self.groups and not self._leaving:
+            self._send_all(subject, [one])
+            return one.answer
         line = self._leaving.get(subject)
         if line is None:
             if not self._called:
                 self._called = True
                 self._loop.call_soon(self._leave)
             line = self._leaving[subject] = []
-        one = _Waiting(payload, timeout_s, self._loop.time() + timeout_s, self._loop.create_future())
         line.append(one)
         if len(line) == MAX_TOGETHER:
             del self._leaving[subject]
@@ -138,7 +141,13 @@ class Group:
             self.fail(lambda: NodeUnreachable(f"nobody serves {self._subject!r}; nothing was done", subject=self._subject))
             return
         waiting = self._waiting
-        for number, verdict, answer in _answers_of(data):
+        try:
+            answers = _answers_of(data)
+        except ValueError as wrong:
+            told = f"what {self._subject!r} answered can't be read: {wrong}; whether it was handled is unknown"
+            self.fail(lambda: OutcomeUnknown(told, subject=self._subject))
+            return
+        for number, verdict, answer in answers:
             if verdict:
                 self._judged(number, Verdict(verdict))
                 continue

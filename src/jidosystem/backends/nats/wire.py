@@ -87,8 +87,13 @@ class _Served:
 
     def take_some(self, _subject: bytes, reply: bytes, data: bytes, _headers: Headers) -> None:
         """Requests that came together."""
+        try:
+            payloads = payloads_of(data)
+        except ValueError as wrong:
+            self._wire.tell_unreadable(self.subject, wrong)
+            return
         answers = self._wire.answers(reply)
-        for number, payload in enumerate(payloads_of(data)):
+        for number, payload in enumerate(payloads):
             self._take_one(payload, answers, number)
         answers.leave()
 
@@ -199,6 +204,10 @@ class NatsWire(Wire):
             answers.add(number, Verdict.TOO_LARGE)
         else:
             answers.add(number, Verdict.ANSWERED, data or b"")
+
+    def tell_unreadable(self, subject: str, wrong: Exception) -> None:
+        """What came is no requests; whoever sent it gets no answer."""
+        self._connection.tell("error", f"what came to {subject!r} can't be read: {wrong}")
 
     def tell_full(self, subject: str) -> None:
         """One too many."""
