@@ -60,7 +60,11 @@ class Line:
             self._to = node.port
             async with asyncio.timeout(2.0):
                 there = node.socket()
-                await asyncio.get_running_loop().sock_connect(there, ("127.0.0.1", node.port))
+                try:
+                    await asyncio.get_running_loop().sock_connect(there, ("127.0.0.1", node.port))
+                except BaseException:  # nobody has it yet who would close it
+                    there.close()
+                    raise
                 self._reader, self._writer = await asyncio.open_connection(sock=there)
         return self._reader, self._writer
 
