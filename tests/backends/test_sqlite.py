@@ -399,3 +399,27 @@ async def test_a_closed_store_is_free_although_a_process_that_was_forked_has_its
     finally:
         child.stdin.close()
         await child.wait()
+
+
+async def test_a_process_that_was_forked_doesnt_keep_the_store_of_its_dead_parent(path):
+    program = """
+import asyncio, multiprocessing, os, signal, sys, time
+from jidosystem.backends.sqlite import open_store
+
+async def main():
+    store = await open_store(sys.argv[1])
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+    child.start()
+    print(child.pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+    parent = subprocess.Popen([sys.executable, "-W", "ignore", "-c", program, str(path)], stdout=subprocess.PIPE)
+    child = int(parent.stdout.readline())
+    try:
+        assert parent.wait() == -signal.SIGKILL
+        await (await open_store(path)).close()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        parent.stdout.close()

@@ -6,6 +6,7 @@ import fcntl
 import os
 import sqlite3
 from pathlib import Path
+from weakref import WeakSet
 
 from ...core.errors import StoreCorrupt, StoreError, StoreFull, StoreLocked, StoreUnavailable, StoreVersion
 
@@ -47,13 +48,15 @@ def translate(error: sqlite3.Error, path: str) -> StoreError:
 
 
 class FileLock:
-    """Exclusive ownership of a store's file: a lock beside it that the kernel drops with the process, and the owner's pid in it."""
+    """Exclusive ownership of a store's file: a lock beside it that the kernel drops with the process, and the owner's pid in it.
 
-    __slots__ = ("_fd", "_pid", "path")
+    A process that is forked has the lock's file open too, and would keep the lock beyond its parent's death: it closes it first.
+    """
+
+    __slots__ = ("__weakref__", "_fd", "path")
 
     def __init__(self, path: str) -> None:
         _check_place(path)
-        self._pid = os.getpid()
         self.path = f"{path}-lock"
         try:
             self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -77,12 +80,26 @@ class FileLock:
         except OSError as error:
             os.close(self._fd)
             raise StoreUnavailable(f"{path} can't be written: {error}; mend its permissions", path=path) from error
+        _held.add(self)
 
     def release(self) -> None:
-        """Let go; the lock's file stays, so that nobody can lock a file that another is about to remove."""
-        if os.getpid() == self._pid:  # a process that was forked meanwhile holds on to what is only closed, and mustn't let go for its parent
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
-        os.close(self._fd)
+        """Let go; the lock's file stays, so that nobody can lock a file that another is about to remove. In a process that was forked: nothing."""
+        if self in _held:
+            _held.discard(self)
+            fcntl.flock(self._fd, fcntl.LOCK_UN)  # closing alone leaves it to whoever got the file some other way
+            os.close(self._fd)
+
+
+_held: WeakSet[FileLock] = WeakSet()
+
+
+def _leave_to_parent() -> None:
+    for lock in _held:
+        os.close(lock._fd)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 class LogSpace:
