@@ -415,7 +415,8 @@ async def main():
 
 asyncio.run(main())
 """
-    parent = subprocess.Popen([sys.executable, "-W", "ignore", "-c", program, str(path)], stdout=subprocess.PIPE)
+    command = [sys.executable, "-W", "ignore", "-c", program, str(path)]
+    parent = await asyncio.to_thread(subprocess.Popen, command, stdout=subprocess.PIPE)
     child = int(parent.stdout.readline())
     try:
         assert parent.wait() == -signal.SIGKILL
