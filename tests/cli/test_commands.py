@@ -302,6 +302,15 @@ def test_a_node_is_chosen_by_name_or_url(jido: Jido, running: NodeThread, monkey
     assert jido("ps").code == OK
 
 
+def test_of_one_clusters_nodes_any_is_asked(jido: Jido, running: NodeThread) -> None:
+    for name in ("one", "two"):
+        node.write(running.written._replace(name=name, cluster="shop at nats://a:4222"))
+    node.remove(running.written)
+    assert jido("ps").code == OK
+    node.write(running.written._replace(name="three", cluster="other at nats://a:4222"))
+    assert "three" in jido("ps").err
+
+
 def test_files_of_nodes_that_are_gone_are_removed(jido: Jido, running: NodeThread) -> None:
     gone = node.write(running.written._replace(name="gone", pid=2**22 + 1))
     assert jido("ps").code == OK

@@ -1,8 +1,8 @@
 """Finding a running node, and asking it.
 
 A node writes a small file for its own user: where it listens, who it is, and the token that it wants to see. A command
-asks the node that `--node` names, else the only one that runs. Every question has a time limit: a node that hangs is an
-error that says so.
+asks the node that `--node` names, else the only one that runs, or any if all that run are of one cluster, which answer alike.
+Every question has a time limit: a node that hangs is an error that says so.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ NodeOption = Annotated[str | None, typer.Option("--node", envvar="JIDO_NODE", sh
 
 
 class NodeFile(NamedTuple):
-    """What a node says of itself to its own user."""
+    """What a node says of itself to its own user; `cluster`: the same for all nodes of one, "" for a node by itself."""
 
     name: str
     url: str
     pid: int
     program: str
     token: str
+    cluster: str = ""
 
 
 # -- the files ---------------------------------------------------------------------------------------------------
@@ -103,7 +104,7 @@ def _read(path: Path) -> NodeFile | str | None:
                 return f"{path} isn't this user's alone and is left aside: chmod 600, or remove it"
             content = json.loads(file.read(100_000))
         node = NodeFile(**content)
-        if isinstance(node.pid, int) and all(isinstance(part, str) for part in (node.name, node.url, node.program, node.token)):
+        if isinstance(node.pid, int) and all(isinstance(part, str) for part in node[:2] + node[3:]):
             return node
     except FileNotFoundError:
         return None
@@ -128,7 +129,7 @@ def find(chosen: str | None) -> NodeFile:
     if chosen is not None and "://" in chosen:
         return _at_url(chosen.rstrip("/"), nodes)
     named = [node for node in nodes if chosen is None or node.name == chosen]
-    if len(named) == 1:
+    if len(named) == 1 or (named and named[0].cluster and len({node.cluster for node in named}) == 1):
         token = os.environ.get("JIDO_TOKEN")
         return named[0]._replace(token=token) if token else named[0]
     there = ", ".join(f"{node.name} ({node.program})" for node in nodes)

@@ -101,8 +101,8 @@ async def _run(place: Place, program: Program, listening: socket.socket, as_json
         served = await ending.unless_asked(serve(place, program, listening))
         if served is None:
             return ending.code
-        await stack.enter_async_context(served)
-        written = node.NodeFile(place.name, url_of(listening), os.getpid(), place.target, place.token)
+        running = await stack.enter_async_context(served)
+        written = node.NodeFile(place.name, url_of(listening), os.getpid(), place.target, place.token, running.cluster)
         await asyncio.to_thread(node.write, written)
         stack.push_async_callback(asyncio.to_thread, node.remove, written)
         names = [cls.__jido_type__.name for cls in program.agents]

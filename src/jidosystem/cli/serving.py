@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, NamedTuple
 
+from ..api.assembly import check_url, shown
 from ..api.http.gateway import gateway
 from ..api.http.loopback import listen
 from ..api.http.server import HttpServer
@@ -33,9 +34,14 @@ class Place(NamedTuple):
 
 
 class Node:
-    """A platform being served. Closed in two steps, in which nobody who is being served is cut off."""
+    """A platform being served. Closed in two steps, in which nobody who is being served is cut off.
 
-    def __init__(self, opened: AsyncExitStack, server: HttpServer, closing: asyncio.Event) -> None:
+    Attributes:
+        cluster: as in its file
+    """
+
+    def __init__(self, cluster: str, opened: AsyncExitStack, server: HttpServer, closing: asyncio.Event) -> None:
+        self.cluster = cluster
         self._opened, self._server, self._closing = opened, server, closing
 
     async def close(self, error: BaseException | None = None) -> None:
@@ -95,7 +101,8 @@ async def serve(place: Place, program: Program, listening: socket.socket, *, dev
             await opening.enter_async_context(_within(program.lifespan, platform, place.target))
         server = HttpServer(gateway(platform, place.token, closing=closing, program=place.target), listening)
         await server.start()
-        return Node(opening.pop_all(), server, closing)
+        cluster = f"{platform.config.platform.cluster_name} at {shown(place.store)}" if check_url(place.store)[0] == "nats" else ""
+        return Node(cluster, opening.pop_all(), server, closing)
 
 
 @asynccontextmanager
