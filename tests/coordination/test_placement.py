@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jidosystem.coordination.placement import candidates, choose, place
+from jidosystem.coordination.placement import Placement, candidates, choose, place
 from jidosystem.core.errors import NoHost
 from jidosystem.distribution.members import Member, View
 
@@ -110,3 +110,11 @@ def test_no_host_says_what_is_needed_and_what_there_is() -> None:
         place("Counter/x", View())
     with pytest.raises(NoHost):
         choose("Counter/x", [])
+
+
+def test_many_are_placed_as_each_is_in_whatever_view() -> None:
+    placement, keys = Placement(), [f"Counter/{number}" for number in range(20)]
+    for seen in (view(A, B, C), view(A, B), view(A, B, C._replace(draining=True)), view(A, B, C)):
+        for version in (0, 2, 0):
+            for key in (*keys, keys[-1], keys[0]):
+                assert placement.place(key, seen, version) == place(key, seen, version)

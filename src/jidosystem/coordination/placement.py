@@ -38,23 +38,28 @@ def place(address: str, view: View, version: int = 0) -> Member:
 
 
 class Placement:
-    """`place` for many agents, one after another: who may take them on is worked out once for each view."""
+    """`place` for many agents, one after another: who may take them on is worked out once for each view, and the last one's place is known."""
 
-    __slots__ = ("_able", "_view")
+    __slots__ = ("_able", "_last", "_place", "_view")
 
     def __init__(self) -> None:
         self._view: View | None = None
         self._able: dict[tuple[str, int], Sequence[str]] = {}
+        self._last: tuple[str, int] = ("", 0)
+        self._place = ""
 
     def place(self, address: str, view: View, version: int = 0) -> Member:
         """See the function."""
         if view is not self._view:
-            self._view, self._able = view, {}
+            self._view, self._able, self._last = view, {}, ("", 0)
+        if self._last == (address, version):  # it was looked for, and is claimed
+            return view.nodes[self._place]
         which = (split_address(address)[0], version)
         able = self._able.get(which)
         if able is None:
             able = self._able[which] = candidates(view, *which)
-        return view.nodes[choose(address, able)]
+        self._place, self._last = choose(address, able), (address, version)
+        return view.nodes[self._place]
 
 
 def candidates(view: View, type_name: str, version: int = 0) -> Sequence[str]:

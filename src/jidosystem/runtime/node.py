@@ -227,7 +227,8 @@ class Node:
 
     def join(self, cluster: Cluster) -> None:
         """The node is one of a cluster: agents are claimed, and those of other nodes are called there. Before any type is hosted."""
-        self.ownership, self.router, self.moving = Ownership(self, cluster), Router(self, cluster), Moving(self)
+        self.ownership = ownership = Ownership(self, cluster)
+        self.router, self.moving = Router(self, cluster, ownership.placement), Moving(self)
 
     @property
     def owner(self) -> Owner | None:

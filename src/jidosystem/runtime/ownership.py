@@ -91,15 +91,15 @@ def claimed(host_version: int, record: Record | None, me: Owner | None) -> bytes
 class Ownership:
     """The claims of one node."""
 
-    __slots__ = ("_claiming", "_held", "_new", "_node", "_placement", "_room", "_view", "_waiting", "cluster", "draining")
+    __slots__ = ("_claiming", "_held", "_new", "_node", "_room", "_view", "_waiting", "cluster", "draining", "placement")
 
     def __init__(self, node: Node, cluster: Cluster) -> None:
         self._node, self.cluster = node, cluster
+        self.placement = Placement()
         self._held: list[tuple[Activation, Any, Any]] = []
         self._waiting = False
         self._new: dict[Host, int] = {}  # so many new agents were claimed since one was found that was stored, or since the view changed
         self._view: View | None = None
-        self._placement = Placement()
         self._claiming = 0
         self._room: list[asyncio.Future[None]] = []  # who waits until fewer are being claimed
         self.draining = False  # takes no new agents, and gives away those that it has
@@ -206,7 +206,7 @@ class Ownership:
         if owner is not None and owner == self.cluster.owner:
             return
         try:
-            member = self._placement.place(address, self.cluster.view, max(host.type.version, head.version if head is not None else 0))
+            member = self.placement.place(address, self.cluster.view, max(host.type.version, head.version if head is not None else 0))
         except NoHost as nobody:
             if head is not None:
                 check_version(host.type, head, address)

@@ -76,12 +76,12 @@ class NamedType:
 class Router:
     """See the module. One a node of a cluster."""
 
-    __slots__ = ("_known", "_node", "cluster", "placement")
+    __slots__ = ("_known", "_node", "_placement", "cluster")
 
-    def __init__(self, node: Node, cluster: Cluster) -> None:
+    def __init__(self, node: Node, cluster: Cluster, placement: Placement) -> None:
         self._node, self.cluster = node, cluster
         self._known: OrderedDict[str, Owner] = OrderedDict()
-        self.placement = Placement()
+        self._placement = placement
 
     # -- where -----------------------------------------------------------------------------------------------
 
@@ -97,7 +97,7 @@ class Router:
             if member is not None and member.incarnation == owner.incarnation and not member.void:
                 return member
             del self._known[address]
-        return self.placement.place(address, view, version)
+        return self._placement.place(address, view, version)
 
     def is_hosted(self, type_name: str) -> bool:
         """Whether any node that lives hosts a type."""
@@ -120,7 +120,7 @@ class Router:
     def belongs_here(self, host: Host, key: str) -> bool:
         """Whether an agent that lives here would be placed here today; also if it could be nowhere else."""
         with suppress(JidoError):
-            return self._unless_here(self.placement.place(host.prefix + key, self.cluster.view, host.type.version)) is None
+            return self._unless_here(self._placement.place(host.prefix + key, self.cluster.view, host.type.version)) is None
         return True
 
     def _unless_here(self, member: Member) -> Member | None:
