@@ -13,6 +13,7 @@ import pytest
 from jidosystem import Agent, CircuitBreaker, Event, Lifecycle, Resilience, Retry, Transient, action, errors, on_event
 from jidosystem.core.errors import CallTimeout, InvalidArguments, OutcomeUnknown, TurnTimeout
 from jidosystem.testing import DueReminder, PendingCast, Stuck, TestPlatform, run
+from jidosystem.testing.loop import virtual_loop
 
 JANUARY = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -303,7 +304,7 @@ def test_looking_at_the_wall_clock_leaves_no_timers_behind() -> None:
         await platform.agent(Membership, "ann").join()
         for _ in range(20):
             await platform.advance(seconds=30)
-        timers = [handle for handle in asyncio.get_running_loop()._scheduled if "Reminders" in repr(handle) and not handle.cancelled()]
+        timers = [handle for _when, _number, handle in virtual_loop()._timers if "Reminders" in repr(handle) and not handle.cancelled()]
         assert len(timers) == 1
 
     on_platform("memory://", main)

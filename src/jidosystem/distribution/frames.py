@@ -6,6 +6,8 @@ what is wrong with it; nothing is guessed, nothing is done. Pure: bytes in, valu
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -238,7 +240,8 @@ def _is_new(kind: type[JidoError], name: str) -> bool:
     return name.isidentifier() and name not in ("fields", "_notes") and not name.startswith("__") and not hasattr(kind, name)
 
 
-def _kinds() -> dict[str, type[JidoError]]:
+@cache
+def _kinds() -> Mapping[str, type[JidoError]]:
     """Every error of ours by its code. What users derive from them travels as the one it derives from."""
     return {kind.code: kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, JidoError)}
 

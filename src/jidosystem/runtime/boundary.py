@@ -89,7 +89,7 @@ def _judge(hint: Any, above: frozenset[Any]) -> bool:
 class Signature:
     """The parameters and the result of one action: checks and copies what crosses."""
 
-    __slots__ = ("_decoders", "_defaults", "_hints", "_result", "_result_hint", "_where", "arities", "names", "signature")
+    __slots__ = ("_by_name", "_decoders", "_defaults", "_hints", "_required", "_result", "_result_hint", "_where", "arities", "names", "signature")
 
     def __init__(self, where: str, function: Callable[..., Any], hints: Mapping[str, Any]) -> None:
         parameters = list(inspect.signature(function).parameters.values())[1:]
@@ -101,6 +101,8 @@ class Signature:
         least = sum(p.default is p.empty for p in positional)
         self.arities: frozenset[int] = frozenset[int]() if keyword_required else frozenset(range(least, len(positional) + 1))
         """How many arguments by position suffice when nothing is given by name."""
+        self._by_name = all(p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) for p in parameters)
+        self._required: frozenset[str] = frozenset(self.names) - self._defaults.keys()
         self._where = where
         self._hints = {p.name: hints[p.name] for p in parameters}
         self._decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {}
@@ -113,14 +115,20 @@ class Signature:
 
     def check_arity(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """`InvalidArguments` if arguments don't match parameters."""
-        if kwargs or len(args) not in self.arities:
+        if len(args) not in self.arities if not kwargs else args or not self._all_by_name(kwargs):
             self._bind(args, kwargs)
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments by name, in the order of the parameters, without defaults; `InvalidArguments` if they don't match."""
         if not kwargs and len(args) in self.arities:
             return dict(zip(self.names, args, strict=False))
+        if not args and self._all_by_name(kwargs):
+            return {name: kwargs[name] for name in self.names if name in kwargs}
         return self._bind(args, kwargs)
+
+    def _all_by_name(self, kwargs: Mapping[str, Any]) -> bool:
+        """Whether these suffice, and none is unknown."""
+        return self._by_name and self._required <= kwargs.keys() <= self._hints.keys()
 
     def _bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         try:

@@ -10,23 +10,31 @@ from __future__ import annotations
 import asyncio
 import selectors
 import time
+from asyncio import Handle, TimerHandle
 from collections import Counter
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from heapq import heappop, heappush
+from contextvars import Context
+from heapq import heapify, heappop, heappush
 from itertools import count
-from typing import Any, TypeVar, TypeVarTuple, Unpack
+from typing import Any, TypeVar, TypeVarTuple, Unpack, cast
 
 from .stacks import waiting_point, where_it_waits
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-Ready = list[tuple[selectors.SelectorKey, int]]
+Timer = tuple[float, int, TimerHandle]
+"""When, which of those then, and what."""
 START_US = 1_000_000_000
 """What a new loop's clock shows: not zero, which some take for no time at all."""
 LOOK_EVERY = 512
 """After how many turns of the loop it is looked whether the test gets anywhere."""
+POLL_EVERY = 64
+"""After how many turns sockets are looked at although there are none: signals come by one of the loop's own."""
+RESOLUTION_S = 1e-6
+"""The clock's own; asyncio's nanosecond is lost beside the seconds of a year."""
+MANY_CANCELLED = 100
 NOWHERE = (object(), 0.0)
 """Where the test was at a look that never was: not even None, which is where it is while it runs."""
 
@@ -62,14 +70,21 @@ class OutsideWork:
 
 
 class _Selector(selectors.DefaultSelector):
-    """The place where a loop waits."""
+    """Knows how many sockets there are, without being asked by a call for each turn."""
 
-    def __init__(self, wait: Callable[[Callable[[float | None], Ready], float | None], Ready]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._wait = wait
+        self.sockets = 0
 
-    def select(self, timeout: float | None = None) -> Ready:
-        return self._wait(super().select, timeout)
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        key = super().register(fileobj, events, data)
+        self.sockets += 1
+        return key
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        key = super().unregister(fileobj)
+        self.sockets -= 1
+        return key
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -83,65 +98,142 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.outside = OutsideWork()
         self.explain: list[Callable[[], list[str]]] = []
         """Who can say more about what is going on, for the message of `Stuck`."""
+        self.put_aside: Callable[[Handle], bool] | None = None
+        """Asked of each callback before it is run: whether it isn't to be."""
         self._now_us = START_US
-        self._passing: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._now = START_US / 1e6
+        self._timers: list[Timer] = []
+        self._passing: list[Timer] = []
         self._numbers = count()
+        self._cancelled = 0
         self._idle: list[asyncio.Future[None]] = []
         self._moved: list[asyncio.Future[None]] = []
         self._main: asyncio.Future[Any] | None = None
         self._turns = 0
         self._last_look: tuple[object, float] = NOWHERE
         self._ready: Any
-        self._scheduled: Any
-        super().__init__(_Selector(self._wait))
-        self._clock_resolution = 1e-6  # the clock's own; asyncio's nanosecond is lost beside the seconds of a year
+        self._stopping: bool
+        self._debug: bool
+        self._closed: bool
+        self._check_closed: Callable[[], None]
+        self._process_events: Callable[[list[tuple[selectors.SelectorKey, int]]], None]
+        self._sockets = _Selector()
+        super().__init__(self._sockets)
+        self._own_sockets = self._sockets.sockets
+        self._poll = self._sockets.select
 
     # -- time ------------------------------------------------------------------------------------------------
 
     def time(self) -> float:
         """Seconds; only timers and what waits for them move it."""
-        return self._now_us / 1e6
+        return self._now
 
-    def call_later_in_passing(self, delay: float, callback: Callable[..., object], *args: Any) -> asyncio.TimerHandle:
+    def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> Handle:  # type: ignore[override]
+        """As asyncio's."""
+        if self._closed or self._debug:
+            return super().call_soon(callback, *args, context=context)
+        handle = Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_later(self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None) -> TimerHandle:  # type: ignore[override]
+        """As asyncio's."""
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def call_at(self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None) -> TimerHandle:  # type: ignore[override]
+        """As asyncio's; timers of one moment are run in the order in which they were set."""
+        self._check_closed()
+        handle = TimerHandle(when, callback, args, self, context)
+        cast("Any", handle)._scheduled = True  # it counts when it is cancelled
+        heappush(self._timers, (when, next(self._numbers), handle))
+        return handle
+
+    def call_later_in_passing(self, delay: float, callback: Callable[..., object], *args: Any) -> TimerHandle:
         """A timer that time doesn't stop for: it is run when something else has moved the clock beyond it."""
         when = self.time() + delay
-        handle = asyncio.TimerHandle(when, callback, args, self)
+        handle = TimerHandle(when, callback, args, self)
         heappush(self._passing, (when, next(self._numbers), handle))
         return handle
 
-    def _jump(self) -> None:
-        self._now_us = max(round(self._scheduled[0]._when * 1e6), self._now_us + 1)
-        now = self.time()
+    def run_next(self, handles: Iterable[Handle]) -> None:
+        """Have callbacks run that were put aside."""
+        self._ready.extend(handles)
+
+    def _timer_handle_cancelled(self, handle: Any) -> None:
+        if handle._scheduled:
+            self._cancelled += 1
+            if self._cancelled > MANY_CANCELLED and self._cancelled * 2 > len(self._timers):
+                self._timers[:] = [timer for timer in self._timers if not timer[2]._cancelled]
+                heapify(self._timers)
+                self._cancelled = 0
+
+    def _next_timer(self) -> float | None:
+        """When the next one is due that wasn't cancelled."""
+        timers = self._timers
+        while timers and timers[0][2]._cancelled:
+            heappop(timers)
+            self._cancelled -= 1
+        return timers[0][0] if timers else None
+
+    def _jump(self, when: float) -> None:
+        self._now_us = max(round(when * 1e6), self._now_us + 1)
+        self._now = now = self._now_us / 1e6
         while self._passing and self._passing[0][0] <= now:
             handle = heappop(self._passing)[2]
-            if not handle.cancelled():
+            if not handle._cancelled:
                 self._ready.append(handle)
-        self._wake(self._moved)
+        if self._moved:
+            self._wake(self._moved)
 
-    # -- waiting ---------------------------------------------------------------------------------------------
+    # -- turns -----------------------------------------------------------------------------------------------
 
-    def _wait(self, poll: Callable[[float | None], Ready], timeout: float | None) -> Ready:
-        self._turns += 1
-        if self._turns % LOOK_EVERY == 0:
+    def _run_once(self) -> None:
+        """A turn: what is ready is run, and if nothing is the clock jumps. In the place of asyncio's, which would ask the system each time."""
+        self._turns = turns = self._turns + 1
+        if turns % LOOK_EVERY == 0:
             self._look()
-        found = poll(0)
-        if (timeout is not None and timeout <= 0) or found or self._ready:
-            return found
-        if self.outside:
-            return self._wait_outside(poll)
-        if self._idle:
-            self._wake(self._idle)
-        elif self._scheduled:
-            self._jump()
-        else:
-            self._interrupt("nothing can happen any more: nothing runs, here or outside, and no timer is set")
-        return []
+        ready = self._ready
+        if turns % POLL_EVERY == 0 or self._sockets.sockets > self._own_sockets:
+            self._process_events(self._poll(0))
+        if not ready and not self._stopping:
+            self._wait()
+        timers, now = self._timers, self._now + RESOLUTION_S
+        while timers and timers[0][0] < now:
+            handle: Any = heappop(timers)[2]
+            handle._scheduled = False
+            if handle._cancelled:
+                self._cancelled -= 1
+            else:
+                ready.append(handle)
+        next_of, put_aside = ready.popleft, self.put_aside
+        for _ in range(len(ready)):
+            handle = next_of()
+            if handle._cancelled or (put_aside is not None and put_aside(handle)):
+                continue
+            try:
+                handle._context.run(handle._callback, *handle._args)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # as asyncio does it, which takes a call more for each
+                self.call_exception_handler({"message": f"Exception in callback {handle!r}", "exception": error, "handle": handle})
 
-    def _wait_outside(self, poll: Callable[[float | None], Ready]) -> Ready:
-        found = poll(self.patience_s)
-        if not found and not self._ready:
+    def _wait(self) -> None:
+        """Nothing is ready."""
+        if self.outside:
+            self._wait_outside()
+        elif self._idle:
+            self._wake(self._idle)
+        elif (when := self._next_timer()) is not None:
+            self._jump(when)
+        else:
+            self._process_events(self._poll(0))
+            if not self._ready:
+                self._interrupt("nothing can happen any more: nothing runs, here or outside, and no timer is set")
+
+    def _wait_outside(self) -> None:
+        self._process_events(self._poll(self.patience_s))
+        if not self._ready:
             self._interrupt(f"what is under way outside hasn't ended for {self.patience_s:g} s: {self.outside}")
-        return found
 
     def _wake(self, waiting: list[asyncio.Future[None]]) -> None:
         woken = waiting[:]
@@ -164,7 +256,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def next_time(self) -> float:
         """Where the clock will move next; where it is, if nothing is set."""
-        return max(self.time(), self._scheduled[0]._when) if self._scheduled else self.time()
+        when = self._next_timer()
+        return self._now if when is None else max(self._now, when)
 
     # -- being stuck -----------------------------------------------------------------------------------------
 

@@ -47,7 +47,8 @@ class MemoryWire(Wire):
         self._waiting.add(answer)
         self._start(served, payload, answer)
         try:
-            return await asyncio.wait_for(answer, timeout_s)
+            async with asyncio.timeout(timeout_s):
+                return await answer
         except TimeoutError:
             raise WireTimeout(f"no answer from {subject!r} within {timeout_s:g} s; whether it was handled is unknown", subject=subject) from None
         finally:
