@@ -31,6 +31,12 @@ RAGE_S = 60.0
 REST_S = 300.0
 BELLS_S = 10.0
 """The last bells ring within so long."""
+SEEN_S = 6.0
+"""So long after a fault is over something shows whether it was felt."""
+VOID_S = 15.0
+"""Likewise whether a node was declared dead, or began anew: its lease runs out meanwhile, unless the store is away."""
+LEAST_FELT = 0.5
+"""How many of a run's faults must have been felt."""
 EVERY_S = 2.0
 """Between two things that happen, on the average."""
 ODDS = NatsOdds(unknown=0.004, refused=0.004, read_fail=0.004, slow=0.01, slow_s=1.5)
@@ -40,21 +46,37 @@ Options = dict[str, Any]
 
 
 class Outcome(NamedTuple):
-    """What a run was: `digest` of its whole history, what was done to it, how many operations it had, how many takeovers."""
+    """What a run was: `digest` of its whole history, what was done to it, what of it was felt, how many operations succeeded, how many takeovers."""
 
     digest: str
     did: Count[str]
+    felt: Count[str]
     operations: int
     takeovers: int
 
 
+class Fault:
+    """One that was begun; `sign` counts what shows that it is felt."""
+
+    def __init__(self, kind: str, target: str, start: float, end: float, sign: Callable[[], int]) -> None:
+        self.kind, self.target, self.start, self.end, self._sign, self._before = kind, target, start, end, sign, sign()
+        self.seen: int | None = None
+
+    def look(self) -> None:
+        """Whether it was felt, before others come that are felt too."""
+        if self.seen is None:
+            self.seen = self._sign() - self._before
+
+
 class Storm:
-    """What happens; `did` counts it."""
+    """What happens; `did` counts it, and `felt` what of it was felt."""
 
     def __init__(self, there: TestCluster, seed: int, recording: Recording) -> None:
         self.there, self.recording = there, recording
         self.random = Random(f"storm {seed}")
         self.did: Count[str] = Count()
+        self.felt: Count[str] = Count()
+        self._faults: list[Fault] = []
         self._raging = True
         self._tasks: set[asyncio.Task[None]] = set()
         self._still: set[str] = set()  # who stands still, or is coming or leaving
@@ -88,11 +110,24 @@ class Storm:
         self.there.heal()
         await asyncio.gather(*self._tasks)
         self.there.heal()
+        for fault in self._faults:
+            fault.look()
+            self.felt[fault.kind] += bool(fault.seen)
+            effect = f"seen {fault.seen} times" if fault.seen else ""
+            self.recording.fault(fault.kind, fault.target, start=fault.start, end=fault.end, effect=effect)
 
-    def _fault(self, kind: str, seconds: float, target: str = "") -> None:
-        now = self.there.loop.time()
+    def _fault(self, kind: str, seconds: float, target: str, sign: Callable[[], int], seen_s: float = SEEN_S) -> None:
+        loop, now = self.there.loop, self.there.loop.time()
         self.did[kind] += 1
-        self.recording.fault(kind, target, start=now, end=now + seconds, effect="it was done")
+        self._faults.append(fault := Fault(kind, target, now, now + seconds, sign))
+        loop.call_at(fault.end + seen_s, fault.look)
+
+    def _end_of(self, kind: str, node: ClusterNode, seconds: float = 0.0) -> None:
+        """A fault that ends a node, as the others see it."""
+        self._fault(kind, seconds, node.process, lambda: self.there.invariants.void_below(node.name), VOID_S)
+
+    def _of_store(self, what: str, node: ClusterNode | None = None) -> Callable[[], int]:
+        return lambda: self.there.nats.felt[what, "" if node is None else node.process]
 
     def _some(self) -> ClusterNode | None:
         """A node that runs, while others do."""
@@ -108,7 +143,7 @@ class Storm:
     def kill(self) -> None:
         node = self._some()
         if node is not None:
-            self._fault("kill", 0, node.process)
+            self._end_of("kill", node)
             self.there.kill(node.name)
             self._own(self._come(node.name, self.random.uniform(0.5, 12)))
 
@@ -128,7 +163,8 @@ class Storm:
             if not isinstance(error, errors.StoreError | errors.NodeNameTaken | errors.ShuttingDown):
                 raise error or AssertionError("a node has ended by itself")
             self.there.ever.remove(node)
-            self.did[f"start failed: {type(error).__name__}"] += 1
+            self.felt["start failed"] += 1
+            self.did["start failed"] += 1
             await asyncio.sleep(1)
         self._still.discard(name)
 
@@ -136,7 +172,10 @@ class Storm:
         node = self._some()
         if node is not None:
             lasts_s = self.random.choice([0.4, 1.0, 2.6, 5.0, 15.0]) * self.random.uniform(0.7, 1.3)
-            self._fault("long pause" if lasts_s > 3 else "pause", lasts_s, node.process)
+            if lasts_s > 3:
+                self._end_of("long pause", node, lasts_s)
+            else:
+                self._fault("pause", lasts_s, node.process, lambda: self.there.nodes.missed[node.process])
             self._still.add(node.name)
             self.there.nodes.pause(node.process)
             self._own(self._resume(node, lasts_s))
@@ -149,7 +188,7 @@ class Storm:
     def leave(self) -> None:
         node = self._some()
         if node is not None:
-            self._fault("leave", 0, node.process)
+            self._end_of("leave", node)
             self._own(self._leave(node.name))
 
     async def _leave(self, name: str) -> None:
@@ -164,8 +203,9 @@ class Storm:
         if one is not None and other is not None and one is not other:
             both = self.random.random() < 0.5
             lasts_s = self.random.uniform(0.5, 10)
-            self._fault("partition" if both else "one-way cut", lasts_s, f"{one.process} to {other.process}")
             ends = [(one.process, other.process)] + [(other.process, one.process)] * both
+            target = f"{one.process} to {other.process}"
+            self._fault("partition" if both else "one-way cut", lasts_s, target, lambda: sum(self.there.nodes.missed[way] for way in ends))
             self.there.nodes.cut.update(ends)
             self.there.loop.call_later(lasts_s, self.there.nodes.cut.difference_update, ends)
 
@@ -175,29 +215,30 @@ class Storm:
         node = self._some()
         if node is not None:
             lasts_s = self.random.uniform(0.5, 12)
-            self._fault("cut off from the store", lasts_s, node.process)
+            self._fault("cut off from the store", lasts_s, node.process, self._of_store("cut", node))
             self.there.cut_off(node.name, lasts_s)
 
     def old_leader(self) -> None:
         node = self._some()
         if node is not None:
             lasts_s = self.random.uniform(1, 25)
-            self._fault("old leader", lasts_s, node.process)
+            self._fault("old leader", lasts_s, node.process, self._of_store("cut_with_old_leader", node))
             self.there.cut_off(node.name, lasts_s, old_leader=True)
 
     def no_leader(self) -> None:
-        self._fault("no leader", self.there.nats.lose_leader())
+        sign = self._of_store("lose_leader")
+        self._fault("no leader", self.there.nats.lose_leader(), "", sign)
 
     def silence(self) -> None:
         node = self._some()
         if node is not None:
-            self._fault("silence", 19.5, node.process)
+            self._fault("silence", 19.5, node.process, self._of_store("silence", node))
             self.there.nats.silence(node.process)
 
     def disk(self) -> None:
         lasts_s = self.random.uniform(0.5, 5)
         how = self.random.choice(["slow", "failing", "full"])
-        self._fault(f"disk {how}", lasts_s)
+        self._fault(f"disk {how}", lasts_s, "", self._of_store("disk"))
         if how == "slow":
             self.there.nats.slow_disk(lasts_s, 2.0)
         else:
@@ -223,8 +264,9 @@ async def run(seed: int, make: Callable[..., TestCluster] = TestCluster, *, rage
         except BaseException:
             clients.cancel()
             raise
-        history, did = recording.history(), storm.did
-        return Outcome(digest(history, there), did, sum(one.outcome == "ok" for one in history.operations), there.invariants.takeovers)
+        history = recording.history()
+        operations = sum(one.outcome == "ok" for one in history.operations)
+        return Outcome(digest(history, there), storm.did, storm.felt, operations, there.invariants.takeovers)
 
 
 def digest(history: History, there: TestCluster) -> str:
@@ -290,6 +332,9 @@ def judge(history: History, seen: Seen) -> None:
     exercised = check_exercised(history, operations=60, faults={})
     if not exercised:
         wrong.append(str(exercised))
+    felt = sum(bool(fault.effect) for fault in history.faults)
+    if felt < max(1, LEAST_FELT * len(history.faults)):
+        wrong.append(f"of {len(history.faults)} faults {felt} were felt")
     assert not wrong, "\n".join(wrong)
 
 

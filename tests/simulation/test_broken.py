@@ -33,7 +33,7 @@ class BlindOwnership(Ownership):
         record = await self._node.records.read(address)
         owner, me = owner_of(record), self.cluster.owner
         if owner is None:
-            self._check_place(host, address, owner)
+            self._check_place(host, address, owner, record)
         elif decide(owner, me, self.cluster.view) is not Claim.TAKE:
             return await super()._claim(host, address)
         await asyncio.sleep(SLOW_S)

@@ -20,12 +20,12 @@ seen: Counter[str] = Counter()
 async def test_in_a_storm_nothing_is_lost_and_nothing_is_done_twice(jido_seed: int) -> None:
     with hushed():
         outcome = await run(jido_seed)
-    seen.update(outcome.did)
+    seen.update(outcome.felt)
     seen["takeover"] += outcome.takeovers
 
 
-def test_the_storms_did_what_they_are_for() -> None:
-    """A storm that breaks nothing shows nothing. After the tests above, in one process."""
+def test_what_the_storms_did_was_felt() -> None:
+    """A storm that nobody feels shows nothing. After the tests above, in one process."""
     if not seen:
         pytest.skip("no storm has run in this process")
     assert {what for what, count in seen.items() if count} >= {

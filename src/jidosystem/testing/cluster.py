@@ -20,6 +20,8 @@ from ..core.log import LogApart
 from ..core.records import Records
 from ..core.wire import Wire
 from ..runtime.agent import Agent
+from ..runtime.joined import Joined
+from ..runtime.node import Node
 from ..runtime.status import Status
 from .crash import bury
 from .faults import Faults, WireFaults
@@ -73,6 +75,9 @@ class ClusterNode(Platform):
     async def _open_wire(self) -> Wire | None:
         self.wire = NodeWire(FaultyWire(self._cluster.wire, self.faults), self._cluster.nodes, self.process)
         return self.wire
+
+    async def _close_node(self, node: Node, config: Config, joined: Joined | None) -> None:
+        await super()._close_node(node, config, None if self.dead else joined)  # a dead one hands nothing over
 
     async def live(self) -> None:
         """From its start until it is told to leave."""

@@ -41,6 +41,10 @@ class Invariants:
         self._void: dict[str, int] = {}  # node -> below this revision every incarnation is void
         nats.on_commit.append(self._wrote)
 
+    def void_below(self, node: str) -> int:
+        """Below this revision every incarnation of a node is void: it grows when the node is declared dead, leaves, or begins anew."""
+        return self._void.get(node, 0)
+
     def check(self, nodes: Iterable[Served]) -> None:
         """Raise what didn't hold so far, and what doesn't now."""
         served: dict[str, str] = {}

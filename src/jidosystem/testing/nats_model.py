@@ -14,7 +14,7 @@ Decisions only, drawn from a seed or said exactly: when what was sent arrives, w
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from contextvars import Context
 from dataclasses import dataclass, field
@@ -90,7 +90,8 @@ class Link:
 
 class SimulatedNats:
     """One store that behaves as NATS does, for all nodes of one loop of virtual time, which get to it by `SimulatedRecords` and `SimulatedLog`.
-    The same seed and the same questions in the same order give the same run. `journal` says what was done to whom, in words.
+    The same seed and the same questions in the same order give the same run. `journal` says what was done to whom, in words; `felt` counts, by the
+    method that began it and the node (or ""), what a trouble has done to somebody.
 
     `timeout_s` is how long an adapter waits before it says that it doesn't know. `store` is what is really there, for a test to look at;
     `on_commit` is called at once with each commit that is applied: whose it is, and the record that it made.
@@ -101,6 +102,7 @@ class SimulatedNats:
         self.timeout_s = timeout_s
         self.store = MemoryRecords(clock=clock)
         self.journal: deque[str] = deque(maxlen=MAX_JOURNAL)
+        self.felt: Counter[tuple[str, str]] = Counter()
         self.on_commit: list[Callable[[str, Record], object]] = []
         self._random = Random(f"nats {seed}")
         self._links: dict[str, Link] = {}
@@ -189,11 +191,20 @@ class SimulatedNats:
 
     def reaches(self, link: Link) -> bool:
         """Whether what is acknowledged now gets to the node."""
-        return _now() >= link.cut_until and not self.is_leaderless()
+        if self.is_leaderless():
+            self.felt["lose_leader", ""] += 1
+            return False
+        if _now() < link.cut_until:
+            self.felt["cut", link.node] += 1
+            return False
+        return True
 
     def disk(self) -> str:
         """What is wrong with the disk now."""
-        return self._disk if _now() < self._disk_until else ""
+        if _now() >= self._disk_until:
+            return ""
+        self.felt["disk", ""] += 1
+        return self._disk
 
     def draws(self, odds: float) -> bool:
         """Whether something of these odds happens. Nothing is drawn where nothing can."""
@@ -221,6 +232,7 @@ class SimulatedNats:
     async def heard(self, link: Link) -> None:
         """Wait until a node's watches hear again."""
         while _now() < link.silent_until:
+            self.felt["silence", link.node] += 1
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             link.heard.append(future)
             await future

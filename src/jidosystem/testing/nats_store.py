@@ -39,11 +39,14 @@ class _Way:
         elif nats.draws(nats.odds.refused):
             self._refuse(future, StoreUnavailable("refused for the moment; nothing was written"), what)
         else:
-            at(loop.time() + nats.timeout_s, self._give_up, future, what)
+            deadline_s = loop.time() + nats.timeout_s
             if nats.draws(nats.odds.unknown):
-                self._later(go, future, what)
+                self._later(go, future, what, deadline_s)
             else:
-                at(nats.arrival_s(link, writes=True), self._arrive, go, future, what)
+                arrival_s = nats.arrival_s(link, writes=True)
+                if arrival_s + nats.odds.latency_s >= deadline_s:
+                    at(deadline_s, self._give_up, future, what)
+                at(arrival_s, self._arrive, go, future, what, deadline_s)
         return future
 
     def _refuse(self, future: Future[Any], error: StoreError, what: str) -> None:
@@ -55,34 +58,39 @@ class _Way:
             self.nats.note(f"{what}: unknown")
             future.set_exception(CommitUnknown(f"{what} wasn't acknowledged within {self.nats.timeout_s:g} s and may have happened"))
 
-    def _later(self, go: Callable[[], Future[T]], future: Future[T], what: str) -> None:
+    def _later(self, go: Callable[[], Future[T]], future: Future[T], what: str, deadline_s: float) -> None:
         """It isn't acknowledged; perhaps it is applied when nobody expects it any more."""
+        at(deadline_s, self._give_up, future, what)
+        self._some_time(go, what)
+
+    def _some_time(self, go: Callable[[], Future[T]], what: str) -> None:
         when = self.nats.late_s(self.link)
         if when is not None:
-            at(when, self._arrive_late, go, future, what)
+            at(when, self._arrive_late, go, what)
 
-    def _arrive_late(self, go: Callable[[], Future[T]], future: Future[T], what: str) -> None:
+    def _arrive_late(self, go: Callable[[], Future[T]], what: str) -> None:
         if self.nats.is_leaderless():
-            self._later(go, future, what)
+            self._some_time(go, what)
             return
         error = go().exception()
         self.nats.note(f"{what}: arrives late, {'applied' if error is None else type(error).__name__}")
 
-    def _arrive(self, go: Callable[[], Future[T]], future: Future[T], what: str) -> None:
+    def _arrive(self, go: Callable[[], Future[T]], future: Future[T], what: str, deadline_s: float) -> None:
         nats, disk = self.nats, self.nats.disk()
         if not nats.reaches(self.link):
-            self._later(go, future, what)
+            self._later(go, future, what, deadline_s)
         elif disk in ("full", "failing"):
             full = StoreFull("the disk is full; nothing was written") if disk == "full" else StoreUnavailable("the disk fails; nothing was written")
             self._refuse(future, full, what)
         else:
             done = go()
-            at(asyncio.get_running_loop().time() + nats.odds.latency_s / 2, self._acknowledge, done, future, what)
+            at(asyncio.get_running_loop().time() + nats.odds.latency_s / 2, self._acknowledge, done, future, what, deadline_s)
 
-    def _acknowledge(self, done: Future[T], future: Future[T], what: str) -> None:
+    def _acknowledge(self, done: Future[T], future: Future[T], what: str, deadline_s: float) -> None:
         """If it doesn't get back, the sender gives up, and doesn't know."""
         if not self.nats.reaches(self.link):
             self.nats.note(f"{what}: {'applied' if done.exception() is None else 'decided'}, and the answer is lost")
+            at(deadline_s, self._give_up, future, what)
         elif (error := done.exception()) is not None:
             _settle(future, error)
         elif not future.done():
@@ -103,26 +111,37 @@ class _Way:
         return await future
 
     def _ask(self, what: str, future: Future[Any], told: Callable[[MemoryRecords], object]) -> None:
-        nats, loop = self.nats, asyncio.get_running_loop()
-        what = f"{self.link.node}: a read of {what}"
+        nats, now = self.nats, asyncio.get_running_loop().time()
         if self.closed or self.link.closed:
             future.set_exception(StoreUnavailable("the store is closed; nothing was written"))
-        elif loop.time() >= self.link.stale_until and nats.is_leaderless() and nats.draws(nats.odds.at_once):
-            self._refuse(future, StoreUnavailable("no leader; nothing can be read"), what)
+        elif now >= self.link.stale_until and nats.is_leaderless() and nats.draws(nats.odds.at_once):
+            self._refuse(future, StoreUnavailable("no leader; nothing can be read"), self._reading(what))
         elif nats.draws(nats.odds.read_fail):
-            self._refuse(future, StoreUnavailable("nothing can be read for the moment"), what)
+            self._refuse(future, StoreUnavailable("nothing can be read for the moment"), self._reading(what))
         else:
-            at(loop.time() + nats.timeout_s, _settle, future, StoreUnavailable(f"{what} wasn't answered within {nats.timeout_s:g} s"))
-            at(nats.arrival_s(self.link, writes=False) + nats.odds.latency_s / 2, self._answer, future, told, what)
+            arrival_s, deadline_s = nats.arrival_s(self.link, writes=False) + nats.odds.latency_s / 2, now + nats.timeout_s
+            if arrival_s >= deadline_s:
+                at(deadline_s, self._unanswered, future, what)
+            at(arrival_s, self._answer, future, told, what, deadline_s)
 
-    def _answer(self, future: Future[Any], told: Callable[[MemoryRecords], object], what: str) -> None:
+    def _answer(self, future: Future[Any], told: Callable[[MemoryRecords], object], what: str, deadline_s: float) -> None:
         if future.done():
             return
         if asyncio.get_running_loop().time() < self.link.stale_until and self.link.old is not None:
-            self.nats.note(f"{what}: answered by the old leader")
+            self.nats.note(f"{self._reading(what)}: answered by the old leader")
+            self.nats.felt["cut_with_old_leader", self.link.node] += 1
             told(self.link.old)
         elif self.nats.reaches(self.link):
             told(self.nats.store)
+        else:
+            at(deadline_s, self._unanswered, future, what)
+
+    def _unanswered(self, future: Future[Any], what: str) -> None:
+        if not future.done():
+            future.set_exception(StoreUnavailable(f"{self._reading(what)} wasn't answered within {self.nats.timeout_s:g} s"))
+
+    def _reading(self, what: str) -> str:
+        return f"{self.link.node}: a read of {what}"
 
     async def pages(self, what: str, pages: Callable[[MemoryRecords], AsyncIterator[T]]) -> AsyncIterator[T]:
         """The pages of a longer read: all of them from one store, late perhaps, never a part."""

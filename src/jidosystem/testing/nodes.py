@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from asyncio import Task
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextvars import Context, ContextVar
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
+from ..core.eager import start_eagerly
 from ..core.wire import Serve, Served, Wire
 from .faults import Faults
 from .loop import VirtualLoop
@@ -28,33 +29,18 @@ _SENDER: ContextVar[str] = ContextVar("sender", default="")
 """Who has sent what is on its way."""
 
 
-class _Ready(deque[Any]):
-    """What the loop runs next, in place of its own queue; `aside` is what nodes that stand still would run."""
-
-    def __init__(self, handles: deque[Any], loop: VirtualLoop) -> None:
-        super().__init__(handles)
-        self.aside: dict[str, list[Any]] = {}
-        self._nothing = asyncio.Handle(lambda: None, (), loop)
-        self._nothing.cancel()  # which the loop passes over
-
-    def popleft(self) -> Any:
-        handle = super().popleft()
-        aside = self.aside
-        if aside and (of_node := aside.get(handle._context.get(NODE))) is not None:
-            of_node.append(handle)
-            return self._nothing
-        return handle
-
-
 class Nodes:
     """The nodes of a loop, by name. `cut` holds pairs (from, to) between which no message arrives, neither a request nor an answer;
-    `between` what becomes of those from one to the other that do. Leave with `end`.
+    `between` what becomes of those from one to the other that do; `missed` counts those that were cut off, and what nodes that stood still would have
+    run. Leave with `end`.
     """
 
     def __init__(self, loop: VirtualLoop) -> None:
         self._loop = loop
-        self._ready = loop._ready = _Ready(loop._ready, loop)
+        self._aside: dict[str, list[asyncio.Handle]] = {}
+        """Of each node that stands still: what it would run."""
         self._killed: set[str] = set()
+        self.missed: Counter[tuple[str, str] | str] = Counter()
         self.cut: set[tuple[str, str]] = set()
         self.between: dict[tuple[str, str], Faults] = {}
 
@@ -66,7 +52,8 @@ class Nodes:
 
     def pause(self, name: str) -> None:
         """Let a node stand still, as SIGSTOP does."""
-        self._ready.aside.setdefault(name, [])
+        self._aside.setdefault(name, [])
+        self._loop.put_aside = self._put_aside
 
     def kill(self, name: str) -> None:
         """Nothing of a node runs any more, until the end of the test, where its tasks are cancelled. Let its wire and its store `die` too. A new
@@ -78,17 +65,35 @@ class Nodes:
     def resume(self, name: str) -> None:
         """Let a node that was paused go on. One that was killed doesn't."""
         if name not in self._killed:
-            self._ready.extend(self._ready.aside.pop(name, ()))
+            self._loop.run_next(self._aside.pop(name, ()))
+            if not self._aside:
+                self._loop.put_aside = None
+
+    def is_cut(self, sender: str, receiver: str) -> bool:
+        """Whether a message doesn't arrive, which is counted."""
+        if (sender, receiver) not in self.cut:
+            return False
+        self.missed[sender, receiver] += 1
+        return True
 
     def paused(self, name: str) -> bool:
         """Whether it stands still."""
-        return name in self._ready.aside
+        return name in self._aside
 
     def end(self) -> None:
         """Let all go on, so that their tasks can be cancelled."""
         self._killed.clear()
-        for name in list(self._ready.aside):
+        for name in list(self._aside):
             self.resume(name)
+
+    def _put_aside(self, handle: Any) -> bool:
+        name = handle._context.get(NODE)
+        of_node = self._aside.get(name)
+        if of_node is None:
+            return False
+        of_node.append(handle)
+        self.missed[name] += 1
+        return True
 
 
 def on_its_way(what: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -114,10 +119,10 @@ class NodeWire(Wire):
         """See `Wire.send`."""
         await self._on_its_way(self.inner.send(subject, payload))
 
-    def _on_its_way(self, sending: Coroutine[Any, Any, T]) -> Task[T]:
+    def _on_its_way(self, sending: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
         context = Context()
         context.run(_SENDER.set, self.name)
-        return asyncio.get_running_loop().create_task(sending, context=context)
+        return context.run(start_eagerly, sending, asyncio.get_running_loop())
 
     async def serve(self, subject: str, handler: Serve, *, group: str = "") -> Served:
         """See `Wire.serve`."""
@@ -127,12 +132,12 @@ class NodeWire(Wire):
             lost, answer_lost, delay_s, times = self._fate(sender, subject)
             if delay_s:
                 await asyncio.sleep(delay_s)
-            if lost or (sender, self.name) in self._nodes.cut:
+            if lost or self._nodes.is_cut(sender, self.name):
                 raise ConnectionError("cut off")  # which answers nothing
             for _ in range(times - 1):
                 await self._nodes.start(self.name, _call(handler, payload))
             answer = await self._nodes.start(self.name, _call(handler, payload))
-            if answer_lost or (self.name, sender) in self._nodes.cut:
+            if answer_lost or self._nodes.is_cut(self.name, sender):
                 raise ConnectionError("the answer is lost")
             return answer
 
