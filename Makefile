@@ -62,8 +62,9 @@ torture: $(VENV)/.pins-dev ## the long runs: kills at hundreds of random instant
 torture-cluster: $(VENV)/.pins-dev ## nodes and servers at random under load for SECONDS (300); the counts go to benchmarks/faults.jsonl
 	CLUSTER_SECONDS=$(or $(SECONDS),300) $(BIN)/python -m pytest -m torture --timeout=0 tests/cluster $(ARGS)
 
-simulate: $(VENV)/.pins-dev ## storms over simulated clusters, a seed each (SEEDS=2000; FIRST=0; ARGS='--seed 7': one again)
-	$(BIN)/python -m tests.simulation.run --seeds $(or $(SEEDS),2000) --first $(or $(FIRST),0) $(ARGS)
+simulate: $(VENV)/.pins-dev ## storms over simulated clusters, a seed each (SEEDS=2000; FIRST=0; WITHIN=480: seconds; ARGS='--seed 7': one again)
+	$(BIN)/python -m tests.simulation.run --seeds $(or $(SEEDS),2000) --first $(or $(FIRST),0) $(if $(WITHIN),--within $(WITHIN)) $(ARGS)
+	$(if $(ARGS),,$(BIN)/python -m tests.simulation.run --adapters --seeds $(or $(SEEDS),2000) --first $(or $(FIRST),0) $(if $(WITHIN),--within 60))
 
 pins: ## new pins: the newest of everything, tried out by `make check` afterwards
 	.ci/pins $(INTERPRETER)

@@ -1,4 +1,6 @@
-"""Many seeds, in as many processes as there are cores: `python -m tests.simulation.run --seeds 2000 [--first 0]`; `--seed 7`: one again."""
+"""Many seeds, in as many processes as there are cores: `python -m tests.simulation.run --seeds 2000 [--first 0]`; `--seed 7`: one again;
+`--adapters`: storms over the adapters of records and log alone.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +9,19 @@ import logging
 import multiprocessing
 import os
 import sys
+import threading
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
+from typing import NamedTuple
 
 import structlog
 
 from jidosystem import testing
-from tests.simulation.storm import Outcome, run
+from tests.simulation import adapters, storm
 
 PATIENCE_S = 60.0
 SHOWN = 5
@@ -35,19 +40,42 @@ def hushed() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def one(seed: int) -> tuple[int, Outcome | None, str]:
-    """A seed: what it was, or what was wrong."""
+class Told(NamedTuple):
+    """A seed: how many of its operations succeeded, what was done, what of that was felt; `wrong`: what was, or ""."""
+
+    seed: int
+    wrong: str
+    operations: int
+    did: Counter[str]
+    felt: Counter[str]
+    takeovers: int
+
+
+def of_platforms(seed: int) -> Told:
+    """A storm over whole platforms."""
+    outcome = testing.run(storm.run(seed), patience_s=PATIENCE_S)
+    return Told(seed, "", outcome.operations, outcome.did, outcome.felt, outcome.takeovers)
+
+
+def of_adapters(seed: int) -> Told:
+    """A storm over the adapters of records and log alone."""
+    outcome = testing.run(adapters.run(seed), patience_s=PATIENCE_S)
+    return Told(seed, "", sum(one.outcome == "ok" for one in outcome.history.operations), outcome.did, outcome.felt, 0)
+
+
+def judged(run: Callable[[int], Told], seed: int) -> Told:
+    """A seed, whatever becomes of it."""
     with hushed():
         try:
-            return seed, testing.run(run(seed), patience_s=PATIENCE_S), ""
+            return run(seed)
         except Exception:  # whatever it is, the seed has found it
-            return seed, None, traceback.format_exc()
+            return Told(seed, traceback.format_exc(), 0, Counter(), Counter(), 0)
 
 
 def digests(seeds: Iterable[int]) -> list[str]:
     """What each of some seeds was, in a word."""
     with hushed():
-        return [testing.run(run(seed), patience_s=PATIENCE_S).digest for seed in seeds]
+        return [testing.run(storm.run(seed), patience_s=PATIENCE_S).digest for seed in seeds]
 
 
 def main() -> int:
@@ -57,34 +85,50 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seed", type=int, help="one of them again")
     parser.add_argument("--processes", type=int, default=os.cpu_count())
+    parser.add_argument("--within", type=float, default=float("inf"), help="seconds after which no more seeds are begun")
+    parser.add_argument("--adapters", action="store_true", help="only the adapters of records and log, with servers whose leaders come and go")
     asked = parser.parse_args()
+    run = of_adapters if asked.adapters else of_platforms
     if asked.seed is not None:
-        _seed, outcome, wrong = one(asked.seed)
-        print(outcome or wrong)
-        return 1 if wrong else 0
-    return many(range(asked.first, asked.first + asked.seeds), asked.processes)
+        told = judged(run, asked.seed)
+        print(told.wrong or told)
+        return 1 if told.wrong else 0
+    return many(run, range(asked.first, asked.first + asked.seeds), asked.processes, asked.within)
 
 
-def many(seeds: range, processes: int) -> int:
+def many(run: Callable[[int], Told], seeds: range, processes: int, within_s: float) -> int:
     """Judge many seeds; the exit status."""
     began = time.monotonic()
     did: Counter[str] = Counter()
+    felt: Counter[str] = Counter()
     failed: list[int] = []
-    operations = takeovers = 0
+    done = operations = takeovers = 0
+    slots = threading.Semaphore(2 * processes)
     with multiprocessing.Pool(processes) as pool:
-        for seed, outcome, wrong in pool.imap_unordered(one, seeds):
-            if outcome is None:
-                failed.append(seed)
+        for told in pool.imap_unordered(partial(judged, run), _until(began + within_s, seeds, slots)):
+            slots.release()
+            done += 1
+            did, felt = did + told.did, felt + told.felt
+            operations, takeovers = operations + told.operations, takeovers + told.takeovers
+            if told.wrong:
+                failed.append(told.seed)
                 if len(failed) <= SHOWN:
-                    print(f"seed {seed} fails (again: python -m tests.simulation.run --seed {seed}):\n{wrong}", flush=True)
-            else:
-                did.update(outcome.did)
-                operations, takeovers = operations + outcome.operations, takeovers + outcome.takeovers
+                    print(f"seed {told.seed} fails (`--seed {told.seed}`: it alone):\n{told.wrong}", flush=True)
     took_s = time.monotonic() - began
-    print(f"{len(seeds)} seeds in {took_s:.0f} s ({len(seeds) / took_s:.1f} a second), {operations} operations, {takeovers} takeovers")
-    print(", ".join(f"{what}: {count}" for what, count in sorted(did.items())))
+    print(f"{done} seeds of {len(seeds)} in {took_s:.0f} s ({done / took_s:.1f} a second): {operations} operations, ", end="")
+    print(f"{felt.total()} faults felt of {did.total()}, {takeovers} takeovers")
+    print(", ".join(f"{what}: {felt[what]} of {count}" for what, count in sorted(did.items())))
     print(f"failed: {sorted(failed) or 'none'}")
-    return 1 if failed else 0
+    return 1 if failed or not done else 0
+
+
+def _until(end_s: float, seeds: Iterable[int], slots: threading.Semaphore) -> Iterator[int]:
+    """The seeds, until time is up: each when one before it is done, for a pool takes all that it can have."""
+    for seed in seeds:
+        slots.acquire()
+        if time.monotonic() >= end_s:
+            return
+        yield seed
 
 
 if __name__ == "__main__":

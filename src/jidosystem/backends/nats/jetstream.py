@@ -32,7 +32,9 @@ INCOMPLETE_BATCH = 10176
 NO_MESSAGE = 10037
 NO_STREAM = 10059
 NO_CONSUMER = 10014
-NOT_NOW = {10005, 10008, 10009, 10013, 10023, 10074, INCOMPLETE_BATCH}  # no leader, peers missing, resources short for the moment
+NOT_LEADER = -1
+"""No code of the server's, which gives none: the stream's Raft group has another leader, and this server is about to hear of it."""
+NOT_NOW = {10005, 10008, 10009, 10013, 10023, 10074, INCOMPLETE_BATCH, NOT_LEADER}  # no leader, peers missing, resources short for the moment
 FULL = {10047, 10077, 10122, 10123, 10028}
 
 
@@ -260,6 +262,6 @@ def _stored(message: _Message) -> Stored:
 def acknowledged(data: bytes) -> Ack:
     """What an answer to a write says; `Refused` if it was refused."""
     ack = _pub_ack(data)
-    if ack.error is not None:
-        raise Refused(ack.error.err_code, ack.error.description)
+    if (error := ack.error) is not None:
+        raise Refused(NOT_LEADER if not error.err_code and error.description.startswith("raft: ") else error.err_code, error.description)
     return Ack(ack.seq, ack.duplicate)
