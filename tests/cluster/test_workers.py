@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,8 @@ def nodes(run: subprocess.Popen[str], count: int) -> dict[str, int]:
     return {line["name"]: line["pid"] for line in said}
 
 
-def until(what: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
+def until(what: Callable[[], bool], patience_s: float = PATIENCE_S) -> None:
+    deadline = time.monotonic() + patience_s
     while not what():
         assert time.monotonic() < deadline, "it didn't happen"
         time.sleep(0.05)
@@ -140,3 +141,67 @@ def test_a_program_that_never_stands_ends_the_run(tmp_path: Path, environment: d
     assert ended.returncode == 1
     assert "RuntimeError: no" in ended.stderr
     assert "none of the nodes stays" in ended.stderr
+
+
+POISON = """
+import os
+from pathlib import Path
+
+from jidosystem import Agent, action
+
+
+class Poison(Agent):
+    @action
+    async def drink(self) -> None:
+        with Path("drunk").open("a") as file:
+            file.write("x")
+        os._exit(3)
+
+    @action
+    async def spare(self) -> int:
+        return 1
+
+
+class Feeder(Agent):
+    fed: int = 0
+
+    @action
+    async def feed(self) -> None:
+        self.cast(self.agent(Poison, "p").drink)
+        self.fed += 1
+
+    @action
+    async def count(self) -> int:
+        self.fed += 1
+        return self.fed
+"""
+
+
+@pytest.mark.timeout(400)
+def test_an_action_that_ends_its_process_is_stopped_after_a_few_nodes_and_the_others_go_on(tmp_path: Path, environment: dict[str, str]) -> None:
+    (tmp_path / "poison.py").write_text(POISON)
+
+    def jido(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [*JIDO, *words, "--json"]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+
+    def done(*words: str) -> bool:
+        return jido(*words, "--node", "poison-1").returncode == 0
+
+    def asked(*words: str) -> str:
+        """What a node that is there says."""
+        answers = [jido(*words, "--node", f"poison-{number}") for number in (1, 2, 3)]
+        return "".join(answer.stdout + answer.stderr for answer in answers)
+
+    with subprocess.Popen([*JIDO, "run", "poison.py", "--workers", "3"], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL) as run:
+        try:
+            until(partial(done, "call", "Feeder/f", "feed"))
+            until(lambda: "Poison/p" in asked("cluster", "alerts"), 3 * PATIENCE_S)
+            assert "agent-failed" in asked("call", "Poison/p", "spare")
+            assert len((tmp_path / "drunk").read_text()) == 3
+            for key in range(10):
+                until(partial(done, "call", f"Feeder/{key}", "count"))
+            assert len((tmp_path / "drunk").read_text()) == 3
+        finally:
+            run.send_signal(signal.SIGINT)
+            run.wait(PATIENCE_S)

@@ -80,15 +80,23 @@ class Family:
         address = held.address
         told = describe(cause)
         error = failed(address, told)
-        self._node.log.error("an agent has failed", agent=address, cause=told)
+        self._announce(address, told)
         try:
             await self.write_status(host, key, FAILED, told)
         except (StoreError, RecordUnreadable) as store_error:
             self._node.log.error("a failed agent couldn't be marked as failed", agent=address, error=describe(store_error))
-        self._node.alerts.begin("agent_failed", address, str(error))
         host.refuse(held, error)
         self._node.owed.send(host, key)
         await self._tell_parent(address, told)
+
+    def _announce(self, address: str, cause: str) -> None:
+        self._node.log.error("an agent has failed", agent=address, cause=cause)
+        self._node.alerts.begin("agent_failed", address, str(failed(address, cause)))
+
+    def gave_up(self, address: str, cause: str) -> None:
+        """An agent was marked as failed by its claim, since it has taken its nodes along."""
+        self._announce(address, cause)
+        self._node.own(self._tell_parent(address, cause))
 
     async def write_status(self, host: Host, key: str, status: int, cause: str) -> None:
         """Write an agent's status into its record, whatever its state is; the activation must be gone. `Conflict`: others keep writing it."""
@@ -261,7 +269,7 @@ class Family:
 def failed(address: str, cause: str) -> AgentFailed:
     """What calls get from an agent that has failed for good, and its parent."""
     return AgentFailed(
-        f"{address} has failed: it crashed more often than its supervision allows, the last time by {cause}."
+        f"{address} has failed: {cause}; it crashed more often than its supervision allows."
         " Mend the cause, then `await platform.agents.restart(ref)`",
         agent=address,
         cause=cause,

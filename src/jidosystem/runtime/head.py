@@ -41,6 +41,22 @@ class Owner(NamedTuple):
     incarnation: int
 
 
+class Trial(NamedTuple):
+    """What a claim says of an agent that was claimed from a node that died; see `trials.py`.
+
+    Attributes:
+        deaths: nodes in a row that died while it was on trial
+        at_s: when it was claimed, seconds since the epoch
+        nodes: the names of those nodes
+        on: something is done of which the node may die
+    """
+
+    deaths: int
+    at_s: float
+    nodes: tuple[str, ...]
+    on: bool
+
+
 class Head(msgspec.Struct, frozen=True, array_like=True):
     """See the module. `state` is None for an agent that has never committed one (claimed, paused or failed before its first turn); `owner`
     None: nobody's, or its store belongs to one process.
@@ -52,6 +68,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     state: bytes | None
     marks: Marks | None = None
     owner: Owner | None = None
+    trial: Trial | None = None
 
 
 encode_array = msgspec.msgpack.Encoder().encode
@@ -59,10 +76,12 @@ encode_array = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Head).decode
 
 
-def encode_head(version: int, turns: int, state: bytes | None, marks: Marks | None, owner: Owner | None) -> bytes:
+def encode_head(version: int, turns: int, state: bytes | None, marks: Marks | None, owner: Owner | None, trial: Trial | None = None) -> bytes:
     """The head as it is stored."""
     if owner is None:
         return encode_array((FORMAT, version, turns, state, marks))
+    if trial is not None:
+        return encode_array((FORMAT, version, turns, state, marks, owner, trial))
     return encode_array((FORMAT, version, turns, state, marks, owner))
 
 

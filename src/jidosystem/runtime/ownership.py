@@ -17,9 +17,10 @@ from ..core.errors import CommitUnknown, Conflict, JidoError, Moved, NoHost, Sto
 from ..core.records import Committed, Record, Told
 from ..distribution.frames import Frame
 from ..distribution.members import Member, View
-from .head import Head, Marks, Owner, decode_head, encode_head
+from .head import Head, Marks, Owner, Trial, decode_head, encode_head
 from .loading import check_version, effects_after
 from .status import Status
+from .trials import MAX_DEATHS, Trials, failed_head
 
 if TYPE_CHECKING:
     from .activation import Activation
@@ -78,20 +79,20 @@ def decide(owner: Owner | None, me: Owner, view: View) -> Claim:
     return Claim.LEAVE if member is not None and member.incarnation == owner.incarnation else Claim.ASK
 
 
-def claimed(host_version: int, record: Record | None, me: Owner | None) -> bytes:
+def claimed(host_version: int, record: Record | None, me: Owner | None, trial: Trial | None = None) -> bytes:
     """The head of a claim: what stood there under a new owner; a head without state where nothing did."""
     if record is None:
         return encode_head(host_version, 0, None, None, me)
     if record.head is None:
         return encode_head(host_version, 0, None, Marks(effects=effects_after(record.revision)), me)
     head = decode_head(record.head, record.agent)
-    return encode_head(head.version, head.turns, head.state, head.marks, me)
+    return encode_head(head.version, head.turns, head.state, head.marks, me, trial)
 
 
 class Ownership:
     """The claims of one node."""
 
-    __slots__ = ("_claiming", "_held", "_new", "_node", "_room", "_view", "_waiting", "cluster", "draining", "placement")
+    __slots__ = ("_claiming", "_held", "_new", "_node", "_room", "_trials", "_view", "_waiting", "cluster", "draining", "placement")
 
     def __init__(self, node: Node, cluster: Cluster) -> None:
         self._node, self.cluster = node, cluster
@@ -100,6 +101,7 @@ class Ownership:
         self._waiting = False
         self._new: dict[Host, int] = {}  # so many new agents were claimed since one was found that was stored, or since the view changed
         self._view: View | None = None
+        self._trials = Trials(node)
         self._claiming = 0
         self._room: list[asyncio.Future[None]] = []  # who waits until fewer are being claimed
         self.draining = False  # takes no new agents, and gives away those that it has
@@ -167,30 +169,61 @@ class Ownership:
             await waiter
 
     async def _claim(self, host: Host, address: str) -> Record:
-        records = self._node.records
-        for _ in range(ATTEMPTS):
-            record = await records.read(address)
-            me = self.cluster.owner
-            if not self.cluster.may_serve():
-                await self.cluster.wait_serving()
-                continue
-            owner = owner_of(record)
-            claim = decide(owner, me, self.cluster.view)
-            if owner is not None and claim is Claim.ASK:
-                claim = Claim.TAKE if await self.cluster.find_out(owner) else Claim.LEAVE
-            if owner is not None and claim is Claim.LEAVE:
-                raise _lives_on(owner, address)
-            self._check_place(host, address, owner, record)
-            head = claimed(host.type.version, record, None if self.draining else me)
-            try:
-                committed = await records.commit(address, 0 if record is None else record.revision, head)
-            except (Conflict, CommitUnknown):
-                continue  # somebody else was here, or it was we: the record tells
-            self._new[host] = 0 if record is not None else self._new.get(host, 0) + 1
-            if self.draining:  # it was this node's, or a void one's, and is nobody's now
-                continue
-            return Record(address, committed.revision, head)
+        alone = False  # it has waited for its turn, since its last node died with it
+        try:
+            for _ in range(ATTEMPTS):
+                record = await self._node.records.read(address)
+                if not self.cluster.may_serve():
+                    await self.cluster.wait_serving()
+                    continue
+                trial = self._on_trial(host, address, record, await self._may_take(host, address, record))
+                if trial is not None and 0 < trial.deaths < MAX_DEATHS and trial.on and not alone:
+                    await self._trials.wait_turn()
+                    alone = True
+                    continue
+                if (claim := await self._take(host, address, record, trial)) is not None:
+                    if trial is not None and trial.on and trial.deaths < MAX_DEATHS:
+                        self._trials.begun(host, address[len(host.prefix) :], claim.revision, alone=alone)
+                        alone = False
+                    return claim
+        finally:
+            if alone:
+                self._trials.not_begun()
         raise StoreUnavailable(f"{address} couldn't be claimed: others write its record all the time", agent=address)
+
+    async def _may_take(self, host: Host, address: str, record: Record | None) -> Owner | None:
+        """Whose an agent is that this node may claim; `Moved` if it may not."""
+        owner = owner_of(record)
+        claim = decide(owner, self.cluster.owner, self.cluster.view)
+        if owner is not None and claim is Claim.ASK:
+            claim = Claim.TAKE if await self.cluster.find_out(owner) else Claim.LEAVE
+        if owner is not None and claim is Claim.LEAVE:
+            raise _lives_on(owner, address)
+        self._check_place(host, address, owner, record)
+        return owner
+
+    def _on_trial(self, host: Host, address: str, record: Record | None, owner: Owner | None) -> Trial | None:
+        if owner is None or record is None or record.head is None or self.draining:
+            return None
+        return self._trials.judge(host, address[len(host.prefix) :], decode_head(record.head, address), owner, self.cluster.owner)
+
+    async def _take(self, host: Host, address: str, record: Record | None, trial: Trial | None) -> Record | None:
+        """Write a claim; None: look again."""
+        me, failed = self.cluster.owner, ""
+        if trial is not None and trial.deaths >= MAX_DEATHS and record is not None and record.head is not None:
+            head, failed = failed_head(decode_head(record.head, address), me, trial)
+        else:
+            head = claimed(host.type.version, record, None if self.draining else me, trial)
+        try:
+            committed = await self._node.records.commit(address, 0 if record is None else record.revision, head)
+        except (Conflict, CommitUnknown):
+            return None  # somebody else was here, or it was we: the record tells
+        self._new[host] = 0 if record is not None else self._new.get(host, 0) + 1
+        if self.draining:  # it was this node's, or a void one's, and is nobody's now
+            return None
+        if failed:
+            self._node.family.gave_up(address, failed)
+        return Record(address, committed.revision, head)
 
     def refuse_others(self, address: str, record: Record | None) -> None:
         """Raise `Moved` for an agent that isn't in memory here, and whose record says that another living node has it."""
