@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from jidosystem import Agent, Event, OutcomeUnknown, action, migrate_state, on_event, on_terminate
-from jidosystem.core.errors import NoHost
+from jidosystem.core.errors import CallTimeout, NoHost
 from jidosystem.runtime.ownership import NEW_IN_A_ROW
 from jidosystem.runtime.recovery import WAKES_AT_ONCE
 from jidosystem.runtime.status import Status
@@ -510,3 +510,16 @@ async def test_residents_of_a_node_that_is_gone_are_claimed_some_at_a_time(store
             await there.loop.moved()
         assert most <= WAKES_AT_ONCE
         assert most > 0 or store is STORES["memory"], "where a claim takes no time none is seen"
+
+
+async def test_an_agent_whose_caller_gave_up_while_the_lease_was_over_is_idle_when_it_is_renewed(store: Start) -> None:
+    async with cluster("a", agents=[Counter], store=store) as there:
+        node = there.now["a"]
+        await there.at(node, node.agent(Counter, "x").add())
+        there.cut_off("a", 6.0)
+        await there.until(lambda: not node.serves())
+        with pytest.raises(CallTimeout):
+            await there.at(node, node.call(node.agent(Counter, "x").add, timeout=1.0))
+        await there.until(node.serves)
+        await there.at_rest(5.0)
+        assert await there.at(node, node.agent(Counter, "x").get()) == 1

@@ -329,7 +329,7 @@ class Ownership:
             activation.answer_when_durable(turn, value)
         for host in tuple(self._node.hosts.values()):
             for activation in tuple(host.live.values()):
-                if activation.queue:
+                if activation.queue is not None:  # also if nobody waits in it any more
                     activation.proceed()
 
     def lose(self) -> None:
