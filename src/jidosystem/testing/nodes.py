@@ -50,6 +50,14 @@ class Nodes:
         context.run(NODE.set, name)
         return self._loop.create_task(work, context=context)
 
+    def begin(self, name: str, work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
+        """Likewise, and its first step now, if the node doesn't stand still: what came over a wire has waited a turn already."""
+        if name in self._aside:
+            return self.start(name, work)
+        context = contextvars.copy_context()
+        context.run(NODE.set, name)
+        return context.run(start_eagerly, work, self._loop)
+
     def pause(self, name: str) -> None:
         """Let a node stand still, as SIGSTOP does."""
         self._aside.setdefault(name, [])
@@ -122,7 +130,7 @@ class NodeWire(Wire):
     def _on_its_way(self, sending: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
         context = Context()
         context.run(_SENDER.set, self.name)
-        return context.run(start_eagerly, sending, asyncio.get_running_loop())
+        return self._nodes._loop.create_task(sending, context=context)
 
     async def serve(self, subject: str, handler: Serve, *, group: str = "") -> Served:
         """See `Wire.serve`."""
@@ -135,8 +143,8 @@ class NodeWire(Wire):
             if lost or self._nodes.is_cut(sender, self.name):
                 raise ConnectionError("cut off")  # which answers nothing
             for _ in range(times - 1):
-                await self._nodes.start(self.name, _call(handler, payload))
-            answer = await self._nodes.start(self.name, _call(handler, payload))
+                await self._nodes.begin(self.name, _call(handler, payload))
+            answer = await self._nodes.begin(self.name, _call(handler, payload))
             if answer_lost or self._nodes.is_cut(self.name, sender):
                 raise ConnectionError("the answer is lost")
             return answer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from itertools import count
+from typing import Any
 
 from ...core.errors import NodeUnreachable, OutcomeUnknown, TooLarge, WireTimeout
 from ...core.wire import Serve, Wire
@@ -16,7 +17,7 @@ class _Served:
 
     def __init__(self, wire: MemoryWire, subject: str, group: str, handler: Serve) -> None:
         self._wire, self.subject, self.group, self.handler = wire, subject, group, handler
-        self.answering: set[asyncio.Task[bytes | None]] = set()
+        self.answering: set[asyncio.Task[Any]] = set()
 
     async def close(self) -> None:
         """Take no further requests; those being served are finished first."""
@@ -91,17 +92,18 @@ class MemoryWire(Wire):
         return servers[turn % len(servers)]
 
     def _start(self, served: _Served, payload: bytes, answer: asyncio.Future[bytes] | None) -> None:
-        task = asyncio.get_running_loop().create_task(_handle(served.handler, bytes(payload)))
+        task = asyncio.get_running_loop().create_task(_handle(served, bytes(payload), answer))
         served.answering.add(task)
 
-        def ended(done: asyncio.Task[bytes | None]) -> None:
-            served.answering.discard(done)
-            if done.cancelled() or done.exception() is not None or answer is None or answer.done():
-                return  # a handler that raises answers nothing
-            answer.set_result(done.result() or b"")
 
-        task.add_done_callback(ended)
-
-
-async def _handle(handler: Serve, payload: bytes) -> bytes | None:
-    return await handler(payload)
+async def _handle(served: _Served, payload: bytes, answer: asyncio.Future[bytes] | None) -> None:
+    try:
+        told = await served.handler(payload)
+        if answer is not None and not answer.done():
+            answer.set_result(told or b"")
+    except Exception:  # a handler that raises answers nothing
+        return
+    finally:
+        task = asyncio.current_task()
+        assert task is not None
+        served.answering.discard(task)
