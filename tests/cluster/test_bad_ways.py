@@ -91,7 +91,7 @@ async def around(servers: NatsCluster, folder: Path, seed: int) -> AsyncIterator
 async def subject_of(settings: NatsSettings, node: str) -> str:
     """Where a node is reached, as its lease says."""
     connection = await Connection.open(settings)
-    records = await open_records(connection, RecordsSettings())
+    records = await open_records(connection, RecordsSettings(name="leases"))
     try:
         record = await records.read(f"jido.node/{node}")
         assert record is not None and record.head is not None

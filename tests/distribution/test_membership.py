@@ -82,7 +82,7 @@ async def test_deaths_and_joins_are_seen_without_a_word_on_the_wire() -> None:
         there.now["b"].kill()
         await there.until(lambda: all_void(there, "b"), DETECTED_S + TIMES.renew_s)
         await there.add("d").join()
-        await there.until(lambda: there.now["a"].state_of("d") != "unknown", TIMES.renew_s + 0.1)
+        await there.until(lambda: there.now["a"].state_of("d") != "unknown", TIMES.list_s + TIMES.renew_s + 0.1)
 
 
 async def test_a_node_that_leaves_is_out_at_once() -> None:
@@ -206,7 +206,7 @@ async def test_who_leaves_before_it_has_joined_doesnt_join(after_s: float) -> No
         assert await b.run(b.membership.leave())
         with pytest.raises(ShuttingDown):
             await joining
-        await there.pass_time(DETECTED_S)
+        await there.pass_time(TIMES.list_s + DETECTED_S)
         assert all_void(there, "b") and not b.serves
 
 
@@ -407,7 +407,7 @@ async def test_a_damaged_lease_disturbs_nobody_and_runs_out() -> None:
         await there.records.commit("jido.node/broken", 0, seal(b"nonsense"))
         await there.pass_time(2)
         assert nobody_declared_dead(there)
-        await there.until(lambda: there.now["a"].membership.view.is_void("broken", 0), TIMES.lease_s)
+        await there.until(lambda: there.now["a"].membership.view.is_void("broken", 0), TIMES.list_s + TIMES.lease_s)
         assert all(node.serves for node in there.living())
 
 

@@ -26,6 +26,7 @@ _LATER = {"postgresql": "the PostgreSQL adapter", "postgres": "the PostgreSQL ad
 _FORMS = '"memory://", "sqlite:///relative.db", "sqlite:////absolute.db" or "nats://host:4222"'
 _OF_NATS = {"token": "token", "credentials": "credentials_path", "ca": "tls_ca_path", "cert": "tls_cert_path", "key": "tls_key_path"}
 _NUMBERS_OF_NATS = ("replicas", "partitions")
+LEASES_BYTES = 16 * 1024**2
 
 
 def check_url(url: str) -> tuple[str, str]:
@@ -103,7 +104,7 @@ class NatsParts(Parts):
         options = {name: value for name, value in self._options.items() if name not in _NUMBERS_OF_NATS}
         self._log = log
         self._settings = NatsSettings(**options, cluster=config.platform.cluster_name)
-        return await self._records("records", clock)
+        return await self._records("records", clock, partitions=self._options.get("partitions"))
 
     async def open_log(self) -> LogApart | None:
         """The one log of the cluster."""
@@ -118,8 +119,8 @@ class NatsParts(Parts):
         return await NatsWire.open(self._settings, told=self._told)
 
     async def open_leases(self, clock: Clock) -> Records | None:
-        """On a connection of their own."""
-        return await self._records("leases", clock)
+        """On a connection and in a stream of their own."""
+        return await self._records("leases", clock, partitions=1, max_bytes=LEASES_BYTES)
 
     async def weaknesses(self) -> list[str]:
         """What the servers tell of how they are set up."""
@@ -130,7 +131,7 @@ class NatsParts(Parts):
         except NodeUnreachable as error:
             return [f"how the NATS servers are set up can't be asked just now: {error.args[0]}"]
 
-    async def _records(self, name: str, clock: Clock) -> Records:
+    async def _records(self, name: str, clock: Clock, **how: Any) -> Records:
         from ..backends.nats.connection import Connection
         from ..backends.nats.partitions import RecordsSettings
         from ..backends.nats.records import open_records
@@ -138,7 +139,7 @@ class NatsParts(Parts):
         connection = await Connection.open(self._settings, name=f"jido {self._settings.cluster} {name}", told=self._told)
         self._stack.push_async_callback(connection.close)
         self._connections.append(connection)
-        settings = RecordsSettings(partitions=self._options.get("partitions"), replicas=self._options.get("replicas"))
+        settings = RecordsSettings(name=name, replicas=self._options.get("replicas"), **how)
         return await open_records(connection, settings, clock=clock)
 
     def _told(self, notice: Notice) -> None:

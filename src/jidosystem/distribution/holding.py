@@ -20,6 +20,8 @@ from .leases import Fact, Lease, LeaseTimes, Owner, granted
 from .watching import Steady, Watched
 
 Now = Callable[[], float]
+LEAST_WAIT_S = 0.001
+"""A timer may be early by what its clock can't tell apart: whoever then waited for the rest would go round without end."""
 
 
 class Bell:
@@ -34,7 +36,7 @@ class Bell:
 
     async def wait(self, seconds: float) -> None:
         """Wait so long, or until it rings."""
-        timer = asyncio.get_running_loop().call_later(max(0.0, seconds), self._rung.set)
+        timer = asyncio.get_running_loop().call_later(max(LEAST_WAIT_S, seconds), self._rung.set)
         try:
             await self._rung.wait()
         finally:

@@ -36,6 +36,7 @@ class LeaseTimes:
         margin_s: so much before T the owner stops; also the longest stop of its event loop that it doesn't take for a pause
         retry_s: before a renewal that failed is tried again
         answer_s: so long is waited for an answer of the store, which counts as failed then
+        list_s: between two lists of all leases, for nodes that say nothing over the wire; those that are known are looked at each `renew_s`
         suspect_s: a node of which nothing was heard for so long is suspected, no more
     """
 
@@ -44,6 +45,7 @@ class LeaseTimes:
     margin_s: float = 0.5
     retry_s: float = 0.25
     answer_s: float = 1.0
+    list_s: float = 5.0
     suspect_s: float = 2.0
 
     def __post_init__(self) -> None:

@@ -1,5 +1,8 @@
 """A node and the leases of the others: it reads them each second, declares dead what may be declared dead, and keeps the view.
 
+Those that are known are read by their names, which costs a store least; a list is for those that aren't, and is made rarely, since every node
+tells over the wire that it lives.
+
 What follows from what was read is decided by `watching.py`; here are the store and the waiting. Nothing hangs on messages between nodes: they
 say that it is time to look.
 """
@@ -20,7 +23,7 @@ from .members import MAX_VOID, Member, View, member_of
 from .watching import Heard, Steady, Watched
 
 MAX_LOOKS = 1_000
-"""Names that wait to be looked at because somebody spoke of them; the scan finds the others."""
+"""Names that wait to be looked at because somebody spoke of them; the list finds the others."""
 
 
 @dataclass(slots=True)
@@ -51,7 +54,7 @@ class Observer:
         self._void: dict[str, tuple[int, Member | None]] = {}  # by name: the tombstone's revision, and whom it ended
         self._to_look_at: dict[str, None] = {}
         self._bell = Bell()
-        self._scan_at = now()
+        self._look_at = self._list_at = now()
 
     # -- what it is told -------------------------------------------------------------------------------------
 
@@ -134,42 +137,49 @@ class Observer:
         return other.watched.void_at(self._times, max(self._reads.since(now), self._writes.since(now)))
 
     def _next(self) -> float:
-        return min([self._scan_at, *(self._due(other) for other in self._others.values() if not other.asked)], default=inf)
+        return min([self._look_at, *(self._due(other) for other in self._others.values() if not other.asked)], default=inf)
 
     async def _look(self) -> None:
-        if self._now() >= self._scan_at:
-            self._scan_at = self._now() + self._times.renew_s
-            await self._scan()
+        now = self._now()
+        if now >= self._list_at and await self._list():
+            self._list_at = now + self._times.list_s
+        if now >= self._look_at:
+            self._look_at = now + self._times.renew_s
+            self._to_look_at.update(dict.fromkeys(self._others))
         names = list(self._to_look_at)
         self._to_look_at.clear()
-        for name in names:
-            try:
-                await self.read(name, vacate=name in self._others)
-            except RecordUnreadable:
-                continue  # the scan lists it, with its revision
-            except StoreError:
-                return
+        await asyncio.gather(*map(self._look_up, names))
 
-    async def _scan(self) -> None:
+    async def _look_up(self, name: str) -> None:
+        try:
+            await self.read(name, vacate=name in self._others)
+        except StoreError:
+            return  # what follows from that is noted; one that can't be read is in the list, with its revision
+
+    async def _list(self) -> bool:
+        """Whether the store answered."""
         try:
             found = await self._leases.scan()
         except StoreError:
             self.failed()
-            return
+            return False
         now = self._now()
         self._reads = self._reads.answered(now)
         for name, fact in found.items():
             self._take(name, fact, now)
         for name in self._others.keys() - found.keys():  # void, or missing in the list
             self._to_look_at[name] = None
+        self.publish()
         self.scanned.set()
+        return True
 
     async def read(self, name: str, *, vacate: bool) -> Fact:
         """Read one lease and take in what it says. Absence says nothing; `vacate`: put a vacant lease there, which runs out as any other."""
         try:
             fact = await self._leases.read(name)
         except RecordUnreadable:
-            raise  # an answer it is
+            self._reads = self._reads.answered(self._now())  # an answer it is
+            raise
         except StoreError:
             self.failed()
             raise

@@ -196,7 +196,8 @@ class Joined:
         self._node.log.info("the cluster has changed", what=type(what).__name__, node=what.name, incarnation=what.incarnation)
         self._occurrences.happened(what)
         self._alert(what)
-        self._node.recovery.review()
+        if not isinstance(what, NodeSuspect | NodeRecovered):  # each agent is this node's or another's as before: no node suspects itself
+            self._node.recovery.review()
         if self._node.moving is not None and isinstance(what, NodeUp | NodeDraining | NodeUndrained) and not self._node.closing:
             self._node.moving.balance()
 

@@ -5,7 +5,7 @@ Fails closed: a record that can't be read stops its agent with an error that nam
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -125,10 +125,7 @@ async def _load_marks(activation: Activation, marks: Marks) -> None:
                     )
         if marks.pending:
             extra.outbox = Outbox(activation)
-            for row in await records.read_rows(address, "pending"):
-                casts = effects_of(row)
-                extra.outbox.expect(len(casts))
-                extra.outbox.release(row.name, casts)  # before what the first turn sends
+            extra.outbox.take_up(in_order(await records.read_rows(address, "pending")))  # before what the first turn sends
     except (msgspec.MsgspecError, ValueError) as error:
         raise RecordUnreadable(f"a row of {address} can't be read: {error}; nothing was changed", agent=address) from error
 
@@ -136,6 +133,11 @@ async def _load_marks(activation: Activation, marks: Marks) -> None:
 def effects_of(row: StoredRow) -> Sequence[Effect]:
     """The effects of a `pending` row."""
     return _emitted.decode(row.value) if is_emit_row(row.name) else _casts.decode(row.value)
+
+
+def in_order(rows: Iterable[StoredRow]) -> list[tuple[str, Sequence[Effect]]]:
+    """`pending` rows and their effects, in the order in which turns caused them; the name of a row, which may be used again, says nothing of that."""
+    return sorted(((row.name, effects_of(row)) for row in rows), key=lambda row: [effect.number for effect in row[1]])
 
 
 async def stored_rows(records: Records, address: str) -> tuple[tuple[Reminder, ...], tuple[str, ...], int]:

@@ -21,7 +21,7 @@ from ..core.records import Row
 from ..core.traces import for_log
 from ..core.troubles import is_passing
 from .deliveries import deliver_effect
-from .effects import CastEffect, EmitEffect
+from .effects import CastEffect, EmitEffect, is_emit_row
 from .head import Batch
 from .turn import Origin
 
@@ -70,6 +70,12 @@ class Outbox:
             if len(lane) == 1:
                 self._soon(cast.to)
 
+    def take_up(self, rows: Sequence[tuple[str, Sequence[Effect]]]) -> None:
+        """Release what stands in the store, in its order."""
+        self.expect(sum(len(effects) for _row, effects in rows))
+        for row, effects in rows:
+            self.release(row, effects)
+
     def close(self) -> None:
         """The activation ends: nothing more is sent from here; the rows remain."""
         self._closed = True
@@ -94,6 +100,18 @@ class Outbox:
     def rows(self) -> list[Row]:
         """What is still to be taken of earlier commits, as it is to be stored: a deletion would remove it with everything else."""
         return [Row("pending", name, encode(list(left.values()))) for name, left in self._rows.items() if left]
+
+    def free_row(self, *, of_events: bool) -> str | None:
+        """A row of which everything was taken, to be written again by the commit that is being made; None: there is none. Writing it again is one
+        change of the store, removing it and making another are two.
+        """
+        for row in self._acked:
+            if not self._rows[row] and is_emit_row(row) is of_events:
+                self._acked.discard(row)
+                del self._rows[row]
+                self._activation.need_extra().marks.pending -= 1
+                return row
+        return None
 
     def note(self, batch: Batch) -> None:
         """Write into a commit what was taken since the last one."""

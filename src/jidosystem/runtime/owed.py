@@ -7,6 +7,7 @@ written beside the status "failed". If the agent is restarted meanwhile it sends
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,7 +17,7 @@ from ..core.records import Row, StoredRow
 from .activation import Activation
 from .head import FAILED, decode_head, encode_head
 from .host import Host
-from .loading import effects_of
+from .loading import in_order
 from .outbox import Outbox
 
 if TYPE_CHECKING:
@@ -58,25 +59,23 @@ class Owed:
 
         async def note() -> None:
             nonlocal more
-            more = await self._note(address, {row.name for row in rows})
+            more = await self._note(address, {row.name: row.value for row in rows})
 
         await self._node.recovery.read_until_told(read)
         if not rows:
             return False
         outbox = Outbox(Activation(host, key))
         try:
-            owed = [(row.name, effects_of(row)) for row in rows]
-            outbox.expect(sum(len(casts) for _name, casts in owed))
-            for name, casts in owed:
-                outbox.release(name, casts)
+            outbox.take_up(in_order(rows))
             await outbox.drain(None)
         finally:
             outbox.close()
         await self._node.recovery.read_until_told(note)
         return more
 
-    async def _note(self, address: str, taken: set[str]) -> bool:
-        """Remove rows whose effects were taken, unless the agent is failed no longer and sees to them itself; whether it owes others."""
+    async def _note(self, address: str, taken: Mapping[str, bytes]) -> bool:
+        """Remove rows whose effects were taken (one with other effects under the same name is another), unless the agent is failed no longer and
+        sees to them itself; whether it owes others."""
         records = self._node.records
         while True:
             record = await records.read(address)
@@ -85,11 +84,12 @@ class Owed:
             head = decode_head(record.head, address)
             if head.marks is None or head.marks.status != FAILED:
                 return False
-            present = {row.name for row in await records.read_rows(address, "pending")}
-            head.marks.pending = len(present - taken)
+            present = await records.read_rows(address, "pending")
+            gone = [row.name for row in present if taken.get(row.name) == row.value]
+            head.marks.pending = len(present) - len(gone)
             blob = encode_head(head.version, head.turns, head.state, head.marks, head.owner)
             try:
-                await records.commit(address, record.revision, blob, [Row("pending", name, None) for name in present & taken])
+                await records.commit(address, record.revision, blob, [Row("pending", name, None) for name in gone])
             except Conflict:
                 continue
-            return bool(present - taken)
+            return len(gone) < len(present)

@@ -13,7 +13,7 @@ from ..core.errors import IdempotencyFull, OutboxFull, TooLarge
 from ..core.events import Event, encode_event
 from ..core.records import Row
 from .definition import DELETE
-from .effects import CastEffect, Effects, EmitEffect, Reminder, emit_row
+from .effects import CastEffect, Effects, EmitEffect, Reminder, emit_row, is_emit_row
 from .head import Batch
 from .outbox import Effect, Outbox
 from .turn import DueOrigin, Origin, SensorOrigin, Turn
@@ -132,11 +132,12 @@ def _stage_casts(activation: Activation, extra: Extra, casts: list[CastEffect], 
 
 def _stage_pending(activation: Activation, extra: Extra, effects: Sequence[Effect], row: str, batch: Batch) -> None:
     blob = encode(effects)
+    if extra.outbox is None:
+        extra.outbox = Outbox(activation)
+    row = extra.outbox.free_row(of_events=is_emit_row(row)) or row
     batch.stage().rows["pending", row] = Row("pending", row, blob)
     batch.size_bytes += len(blob)
     extra.marks.pending += 1
-    if extra.outbox is None:
-        extra.outbox = Outbox(activation)
     extra.outbox.expect(len(effects))
     batch.stage().after.append(partial(extra.outbox.release, row, effects))
 

@@ -45,6 +45,10 @@ SMALL = 8
 """Fewer commits without rows fly apart: a batch is dearer than so many messages."""
 LEAST_ATTEMPT_S = 0.1
 AT_ONCE = 3
+PATIENT_AFTER, MOST_DOUBLINGS = 2, 3
+"""An election swallows attempts for some seconds; who hears nothing for longer asks a server that has too much to do, and waits twice as long
+each time.
+"""
 PAUSE_S = (0.02, 0.25)
 _SEQUENCE = re.compile(r"wrong last sequence: (\d+)")
 
@@ -190,9 +194,11 @@ class Committer:
         """Send until it is known what happened, or time is up."""
         deadline_s = min(commit.deadline_s for commit in commits)
         why: Exception | None = None
+        silent = 0  # attempts without an answer
         for attempt in count(1):
             try:
-                timeout_s = min(self._settings.attempt_timeout_s, max(deadline_s - self._loop.time(), LEAST_ATTEMPT_S))
+                patience_s = self._settings.attempt_timeout_s * (1 << min(max(silent - PATIENT_AFTER, 0), MOST_DOUBLINGS))
+                timeout_s = min(patience_s, max(deadline_s - self._loop.time(), LEAST_ATTEMPT_S))
                 sequence = await self._send([piece for commit in commits for piece in commit.all()], timeout_s)
             except Refused as refused:
                 why = refused
@@ -210,6 +216,7 @@ class Committer:
                 why = error
             except OutcomeUnknown as error:
                 why = error
+                silent += 1
                 _doubt(commits)
             except TooLarge as error:  # a server that takes less than the one that they were cut for
                 if len(commits) > 1:

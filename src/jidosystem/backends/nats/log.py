@@ -20,7 +20,7 @@ from nats.nuid import NUID
 from ...core.errors import NodeUnreachable, RecordUnreadable, StoreUnavailable, StreamConflict
 from ...core.events import Event, decode_event
 from ...core.log import LogApart
-from .appending import HEADER_BYTES, PARTS, Append, Appender, Names
+from .appending import HEADER_BYTES, KNOWN_STREAMS, PARTS, Append, Appender, Names
 from .client import Headers
 from .connection import Connection, Notice, Subscription
 from .jetstream import MAX_BATCH, JetStream
@@ -81,6 +81,8 @@ class NatsLog(LogApart):
         self._looking: asyncio.Task[None] | None = None
         self._hinted: Subscription | None = None
         self._fetching: dict[tuple[str, int], asyncio.Future[list[Raw]]] = {}
+        self._marks: dict[str, tuple[int, int]] = {}
+        """Of emitters that this node appended for last, as far as it knows: their last numbers, and where these stand."""
         self._me = NUID().next().decode()
         self._closed = False
 
@@ -113,18 +115,29 @@ class NatsLog(LogApart):
         subject = self._names.marks + token(emitter)
         while True:
             self._check_open()
-            last = await self._jetstream.last_of(self._names.stream, subject)
-            if last is not None and int(last.payload) >= number:
+            last, sequence = self._marks.pop(subject, (0, 0))
+            if last != number - 1 or not last:  # an emitter that has skipped numbers has emitted elsewhere, or something else
+                last, sequence = await self._mark_of(subject)
+            if last >= number:
                 return
             room_bytes = self._connection.max_payload_bytes - HEADER_BYTES
             append = Append(events, None, self._names, token, room_bytes, self.max_event_bytes)
-            append.mark(emitter, subject, number, 0 if last is None else last.sequence)
+            append.mark(emitter, subject, number, sequence)
             self._appender.put(append)
             try:
-                await append.future
+                positions = await append.future
             except StreamConflict:  # the same, by an earlier attempt or another node; or what was read was old
                 continue
+            if positions:
+                self._marks[subject] = number, positions[-1] + 1  # the mark stands behind its events
+            if len(self._marks) > KNOWN_STREAMS:
+                del self._marks[next(iter(self._marks))]
             return
+
+    async def _mark_of(self, subject: str) -> tuple[int, int]:
+        """An emitter's last number, and the sequence of the message that says so."""
+        found = await self._jetstream.last_of(self._names.stream, subject)
+        return (0, 0) if found is None else (int(found.payload), found.sequence)
 
     async def read(self, after: int = 0, *, stream: str | None = None) -> AsyncIterator[Sequence[Event]]:
         end, pause_s, limit = await self.last(stream), LAG_S[0], FIRST_PAGE

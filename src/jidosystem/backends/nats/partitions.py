@@ -27,16 +27,19 @@ class RecordsSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How the records of a new cluster lie; of one that exists it is known.
 
     Attributes:
-        partitions: streams over which agents are spread, fixed for ever; None: as it is, or 4 where nothing is
+        name: `records`, or `leases`: those of nodes lie apart, so that nothing else keeps them waiting
+        partitions: streams over which agents are spread, fixed for ever; None: as it is; where nothing is 4, or 1 without replicas, since a server
+            that holds a stream alone stages each batch in files: fewer and larger ones cost it less
         replicas: servers that hold each record, 1, 3 or 5; None: three in a cluster of servers, otherwise one
         max_bytes: of all records together, as they lie in the streams that are made; past it commits fail with `StoreFull`
         commit_timeout_s: how long a commit is tried; then it fails
-        attempt_timeout_s: how long one attempt's answer is waited for; then it is sent again
+        attempt_timeout_s: how long one attempt's answer is waited for; then it is sent again, after a while with more and more patience
         max_waiting_bytes: of a partition's commits that aren't decided; what comes then is refused with `StoreUnavailable`
         read_timeout_s: how long a read is tried
         watch_period_s: how often a watched record is read although nothing said that it changed
     """
 
+    name: str = "records"
     partitions: int | None = None
     replicas: int | None = None
     max_bytes: int = 16 * 1024**3
@@ -61,11 +64,11 @@ async def open_partitions(jetstream: JetStream, settings: RecordsSettings) -> Su
     """Make the streams if they aren't there, check them if they are. `InvalidConfig`: they are there with another number of partitions than
     this node was told; `StoreVersion`: they are no streams of ours, or a newer release made them."""
     cluster = jetstream.connection.settings.cluster
-    first = Subjects(cluster, 1).stream(0)
+    first = Subjects(cluster, 1, settings.name).stream(0)
     described = await _describe(jetstream, first)
     if described is None:
-        wanted = settings.partitions or DEFAULT_PARTITIONS
-        described = await _made(jetstream, Subjects(cluster, wanted), 0, settings)
+        wanted = settings.partitions or (DEFAULT_PARTITIONS if _replicas(jetstream, settings) > 1 else 1)
+        described = await _made(jetstream, Subjects(cluster, wanted, settings.name), 0, settings)
     partitions = _partitions_of(described, first)
     if settings.partitions not in (None, partitions):
         raise InvalidConfig(
@@ -74,7 +77,7 @@ async def open_partitions(jetstream: JetStream, settings: RecordsSettings) -> Su
             value=settings.partitions,
             allowed=str(partitions),
         )
-    subjects = Subjects(cluster, partitions)
+    subjects = Subjects(cluster, partitions, settings.name)
     _check(described, subjects, 0)
     _check_replicas(described, subjects.stream(0), settings)
     for number in range(1, partitions):
@@ -100,7 +103,7 @@ async def _made(jetstream: JetStream, subjects: Subjects, number: int, settings:
     stream = subjects.stream(number)
     config = {
         **_fixed(subjects, number),
-        "num_replicas": settings.replicas or jetstream.replicas,
+        "num_replicas": _replicas(jetstream, settings),
         "max_bytes": max(settings.max_bytes // subjects.partitions, 1024**2),
         "metadata": {PARTITIONS_KEY: str(subjects.partitions), FORMAT_KEY: str(FORMAT)},
     }
@@ -111,6 +114,10 @@ async def _made(jetstream: JetStream, subjects: Subjects, number: int, settings:
         if described is None:
             raise refusal(refused, f"creating stream {stream}") from refused
         return described
+
+
+def _replicas(jetstream: JetStream, settings: RecordsSettings) -> int:
+    return settings.replicas or jetstream.replicas
 
 
 def _fixed(subjects: Subjects, number: int) -> dict[str, Any]:

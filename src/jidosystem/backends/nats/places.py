@@ -5,7 +5,8 @@
     <cluster>.s<partition>.<type>.<key>.p.<of>.<number>        a part of one that is larger than a message
     <cluster>.s<partition>.mark                                what a listing waits for
 
-The number of tokens says which it is. Where a token is a digest (`subjects.py`), what the text was stands in the message.
+Leases of nodes lie in a stream of their own, `<cluster>.l0.…`. The number of tokens says which it is. Where a token is a digest
+(`subjects.py`), what the text was stands in the message.
 """
 
 from __future__ import annotations
@@ -41,30 +42,34 @@ def partition_of(agent: str, partitions: int) -> int:
     return crc32(agent.encode()) % partitions
 
 
-class Subjects:
-    """All subjects of one cluster's records."""
+LETTERS = {"records": "s", "leases": "l"}
 
-    def __init__(self, cluster: str, partitions: int) -> None:
+
+class Subjects:
+    """All subjects of one cluster's records, or of its leases."""
+
+    def __init__(self, cluster: str, partitions: int, name: str = "records") -> None:
         self.cluster, self.partitions = cluster, partitions
+        self._streams, self._first = f"{cluster}-{name}", f"{cluster}.{LETTERS[name]}"
         self.place = lru_cache(maxsize=100_000)(self._place)
 
     def _place(self, agent: str) -> Place:
         type_name, slash, key = agent.partition("/")
         partition = partition_of(agent, self.partitions)
-        root = f"{self.cluster}.s{partition}.{token(type_name)}.{token(key) if slash else NO_KEY}"
+        root = f"{self._first}{partition}.{token(type_name)}.{token(key) if slash else NO_KEY}"
         return Place(partition, root, f"{root}.h")
 
     def stream(self, partition: int) -> str:
         """Name of a partition's stream."""
-        return f"{self.cluster}-records-{partition}"
+        return f"{self._streams}-{partition}"
 
     def everything(self, partition: int) -> str:
         """What the stream of a partition takes."""
-        return f"{self.cluster}.s{partition}.>"
+        return f"{self._first}{partition}.>"
 
     def mark(self, partition: int) -> str:
         """What a listing waits for."""
-        return f"{self.cluster}.s{partition}.mark"
+        return f"{self._first}{partition}.mark"
 
     def row(self, agent: str, kind: str, name: str) -> str:
         """Subject of a row."""
@@ -80,19 +85,19 @@ class Subjects:
 
     def sweeps(self, partition: int) -> str:
         """Pattern of those of all agents."""
-        return f"{self.cluster}.s{partition}.*.*.{SWEEP}.*"
+        return f"{self._first}{partition}.*.*.{SWEEP}.*"
 
     def rows(self, partition: int, kind: str | None = None) -> str:
         """Pattern of the rows of all agents, of one kind or of all."""
-        return f"{self.cluster}.s{partition}.*.*.{'*' if kind is None else token(kind)}.*"
+        return f"{self._first}{partition}.*.*.{'*' if kind is None else token(kind)}.*"
 
     def heads(self, partition: int, type_name: str) -> str:
         """Pattern of the heads of one type."""
-        return f"{self.cluster}.s{partition}.{token(type_name)}.*.h"
+        return f"{self._first}{partition}.{token(type_name)}.*.h"
 
     def parts(self, partition: int) -> str:
         """Pattern of all parts."""
-        return f"{self.cluster}.s{partition}.*.*.p.*.*"
+        return f"{self._first}{partition}.*.*.p.*.*"
 
     def agent_in(self, subject: str) -> str:
         """The address of the agent whose subject it is, for those that can't be read; parts of it that only the message knows stay as they are."""

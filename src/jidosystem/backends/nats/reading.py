@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
 
 from ...core.clock import Clock
 from ...core.errors import StoreUnavailable
@@ -18,10 +19,13 @@ from .jetstream import JetStream, Stored
 from .places import Subjects, part
 from .stored import BELOW, Kept, StoredHead, expired, head_of, joined, row_of, unreadable
 
-IN_FLIGHT = 256
+IN_FLIGHT = 16
+"""Reads of a connection at once. The servers answer all reads and listings in one queue, and for whoever stands in it behind thousands, a lease say,
+that is seconds."""
 TORN = 20
 """So often a value is read again that changed while its parts were read."""
 PAUSE_S = 0.05
+T = TypeVar("T")
 
 
 class Reading:
@@ -106,12 +110,21 @@ class Reading:
         return joined([None if one is None else one.payload for one in found], stored.digest, what)
 
     async def all_of(self, partition: int, subjects: Sequence[str]) -> list[Stored]:
-        """The last messages of many subjects, as far as there are any."""
-        found = await asyncio.gather(*(self.last_of(partition, subject) for subject in subjects))
-        return [one for one in found if one is not None]
+        """The last messages of many subjects, as far as there are any; whoever reads one meanwhile doesn't wait for all of these."""
+        found: list[Stored] = []
+        left = iter(subjects)
 
-    async def names(self, partition: int, pattern: str, at_least: int = 0) -> list[str]:
-        """The subjects that match a pattern, as the leader knows them, in a state no older than a sequence."""
+        async def read() -> None:
+            for subject in left:
+                one = await self.last_of(partition, subject)
+                found.extend(() if one is None else (one,))
+
+        await gathered([read() for _ in range(min(IN_FLIGHT // 2, len(subjects)))])
+        return found
+
+    async def names(self, partition: int, pattern: str, at_least: int = 0, *, most: int = 0) -> list[str]:
+        """The subjects that match a pattern, as the leader knows them, in a state no older than a sequence; if there are more than `most` (0: however
+        many), some of them, and more than so many."""
         at_least = max(at_least, self.floor[partition])
         deadline_s = asyncio.get_running_loop().time() + self._jetstream.timeout_s
         names: list[str] = []
@@ -120,7 +133,7 @@ class Reading:
             told = await self._jetstream.api(f"STREAM.INFO.{self._subjects.stream(partition)}", body)
             if int(told["state"]["last_seq"]) >= at_least:
                 names += told["state"].get("subjects") or {}
-                if len(names) >= int(told.get("total") or 0):
+                if len(names) >= int(told.get("total") or 0) or 0 < most < len(names):
                     return names
             elif asyncio.get_running_loop().time() > deadline_s:
                 raise StoreUnavailable(f"the NATS servers show an old state of partition {partition}, before sequence {at_least}")
@@ -136,3 +149,15 @@ class Reading:
     def is_live(self, headers: Mapping[str, str]) -> bool:
         """Whether a row's time hasn't come."""
         return not expired(headers, self._clock.time_s())
+
+
+async def gathered(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """All of them side by side; if one fails, the others are ended first."""
+    tasks = [asyncio.ensure_future(one) for one in coroutines]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)

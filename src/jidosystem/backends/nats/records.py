@@ -21,10 +21,10 @@ from ...core.records import Committed, Record, Records, Row, Settled, StoredRow
 from .committing import Committer
 from .connection import Connection
 from .jetstream import JetStream, Stored
-from .listing import Listing, gathered
+from .listing import Listing
 from .partitions import RecordsSettings, open_partitions
 from .places import SWEEP, Subjects, is_head, is_part, name_in, root_of
-from .reading import Reading
+from .reading import Reading, gathered
 from .removal import Removal
 from .stored import BELOW, GONE, NONCE_BYTES, head_of, row_of
 from .subjects import text_of
@@ -58,7 +58,7 @@ class NatsRecords(Records):
         connection = jetstream.connection
         self._cutter = Cutter(subjects, lambda: connection.max_payload_bytes - ROOM_BYTES)
         self._reading = Reading(jetstream, subjects, clock)
-        self._listing = Listing(jetstream, subjects)
+        self._listing = Listing(jetstream, subjects, self._reading)
         self._removal = Removal(jetstream, subjects, self._reading, self._listing, self._cutter)
         self._watching = Watching(connection, lambda agent: subjects.place(agent).head, self._read, settings.watch_period_s)
         self._committers = [
@@ -176,7 +176,11 @@ class NatsRecords(Records):
             yield rows[first : first + PAGE]
 
     async def _scan(self, partition: int, kind: str, start: str, end: str | None) -> list[StoredRow]:
-        found = await self._listing.newest(partition, [self._subjects.rows(partition, kind), self._subjects.sweeps(partition)])
+        def may_be(subject: str) -> bool:
+            name = name_in(subject)
+            return f".{SWEEP}." in subject or name is None or _between(name, start, end)
+
+        found = await self._listing.newest(partition, [self._subjects.rows(partition, kind), self._subjects.sweeps(partition)], wanted=may_be)
         below = {root_of(subject): int(found.pop(subject).headers[BELOW]) for subject in [*found] if f".{SWEEP}." in subject}
         rows = []
         async for one in _in_turns(found.values()):
@@ -252,7 +256,7 @@ class NatsRecords(Records):
         self._check_open()
         problems: list[str] = []
         for number in range(self.partitions):
-            async for one in _in_turns((await self._listing.newest(number, [self._subjects.everything(number)])).values()):
+            async for one in _in_turns((await self._listing.everything(number)).values()):
                 problems += await self._checked(number, one)
         return problems
 

@@ -14,12 +14,12 @@ from itertools import islice
 
 from ...core.errors import CommitUnknown, StoreError
 from .jetstream import IN_FLIGHT, WRONG_SEQUENCE, Entry, JetStream, Refused, Stored, refusal
-from .listing import Listing, gathered
+from .listing import Listing
 from .places import Subjects, is_head, is_part, part, root_of
-from .reading import Reading
+from .reading import Reading, gathered
 from .schedule import Schedule
 from .stored import BELOW, EXPIRES, GONE, head_of, row_of
-from .submission import MARKER_S, REMOVED, Commit, Cutter, Piece
+from .submission import Commit, Cutter, Piece, marker_s, removal
 
 IN_ONE_DELETION = 900
 """Rows that a deletion removes in its own batch."""
@@ -43,7 +43,7 @@ class Removal:
         going = [subject for subject in there if subject not in given and subject not in (commit.place.head, sweep)]
         going.sort(key=lambda subject: (is_part(subject), ".key." in subject))  # what is found without its agent goes first
         room = IN_ONE_DELETION - len(given)
-        commit.before += [Piece(subject, b"", REMOVED) for subject in going[:room]]
+        commit.before += [removal(subject) for subject in going[:room]]
         commit.left = going[room:]
         if commit.left:
             commit.before.append(self._cutter.sweep(commit.agent, commit.expected + 1))
@@ -87,8 +87,10 @@ class Removal:
         schedule = self._schedules[partition]
         if schedule.is_incomplete(now_s):
             schedule.begin_anew()
-        rows, position = await self._listing.since(partition, [self._subjects.rows(partition)], schedule.position, headers_only=True)
-        for subject, row in rows.items():
+        written, position = await self._listing.since(partition, schedule.position)
+        for subject, row in written.items():
+            if is_head(subject) or is_part(subject):
+                continue
             if BELOW in row.headers:
                 names = await self._reading.names(partition, f"{root_of(subject)}.>")
                 await self._sweep(partition, names, int(row.headers[BELOW]), subject)
@@ -147,4 +149,4 @@ def _parts_of(one: Stored) -> list[str]:
 
 
 def _removal(subject: str, sequence: int) -> Entry:
-    return Entry(subject, b"", {GONE: "1", "Nats-TTL": f"{MARKER_S}s", "Nats-Expected-Last-Subject-Sequence": str(sequence)})
+    return Entry(subject, b"", {GONE: "1", "Nats-TTL": f"{marker_s()}s", "Nats-Expected-Last-Subject-Sequence": str(sequence)})

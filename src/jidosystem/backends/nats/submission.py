@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -11,9 +12,10 @@ from .places import Place, Subjects, part
 from .stored import BELOW, EXPIRES, GONE, PARTS, Kept, StoredHead, cut, digest_of, sealed
 
 MAX_REMEMBERED = 10_000
-MARKER_S = 5
-"""How long the server keeps the message in the place of a removed row."""
-REMOVED = f"{GONE}: 1\r\nNats-TTL: {MARKER_S}s\r\n"
+MARKER_S = (5, 20)
+"""How long the server keeps the message in the place of a removed row. It forgets each with a sync of its own, while all others wait: those that were
+removed together aren't to go together.
+"""
 
 
 class Piece(NamedTuple):
@@ -32,6 +34,16 @@ class Piece(NamedTuple):
     headers: str = ""
     expected: int | None = None
     row: Row | None = None
+
+
+def marker_s() -> int:
+    """How long it keeps the next one."""
+    return random.randint(*MARKER_S)
+
+
+def removal(subject: str) -> Piece:
+    """The message in the place of one that goes."""
+    return Piece(subject, b"", f"{GONE}: 1\r\nNats-TTL: {marker_s()}s\r\n")
 
 
 class Commit:
@@ -125,7 +137,7 @@ class Cutter:
         """The messages of a row; `new`: it must not be there."""
         subject = self._subjects.row(agent, row.kind, row.name)
         if row.value is None:
-            return [Piece(subject, b"", REMOVED), *self._left(subject, 0)]
+            return [removal(subject), *self._left(subject, 0)]
         headers = "" if row.expires_s is None else f"{EXPIRES}: {row.expires_s!r}\r\n"
         expected, told = (0, row) if new else (None, None)
         payload = sealed(Kept(agent, row.kind, row.name, row.value, row.expires_s))
@@ -149,4 +161,4 @@ class Cutter:
         """Removals of the parts that are more than there will be."""
         if not self._parts:
             return []
-        return [Piece(part(subject, number), b"", REMOVED) for number in range(parts, self._parts.pop(subject, 0))]
+        return [removal(part(subject, number)) for number in range(parts, self._parts.pop(subject, 0))]
