@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _LATER = {"postgresql": "the PostgreSQL adapter", "postgres": "the PostgreSQL adapter"}
 _FORMS = '"memory://", "sqlite:///relative.db", "sqlite:////absolute.db" or "nats://host:4222"'
 _OF_NATS = {"token": "token", "credentials": "credentials_path", "ca": "tls_ca_path", "cert": "tls_cert_path", "key": "tls_key_path"}
-_NUMBERS_OF_NATS = ("replicas", "partitions")
+_NUMBERS_OF_NATS = ("replicas", "partitions", "records_bytes", "log_bytes")
 LEASES_BYTES = 16 * 1024**2
 
 
@@ -104,13 +104,14 @@ class NatsParts(Parts):
         options = {name: value for name, value in self._options.items() if name not in _NUMBERS_OF_NATS}
         self._log = log
         self._settings = NatsSettings(**options, cluster=config.platform.cluster_name)
-        return await self._records("records", clock, partitions=self._options.get("partitions"))
+        return await self._records("records", clock, **self._given(partitions="partitions", max_bytes="records_bytes"))
 
     async def open_log(self) -> LogApart | None:
         """The one log of the cluster."""
         from ..backends.nats.log import LogSettings, NatsLog
 
-        return await NatsLog.open(self._settings, LogSettings(replicas=self._options.get("replicas")), told=self._told)
+        settings = LogSettings(**self._given(replicas="replicas", max_bytes="log_bytes"))
+        return await NatsLog.open(self._settings, settings, told=self._told)
 
     async def open_wire(self) -> Wire | None:
         """Core NATS."""
@@ -139,8 +140,12 @@ class NatsParts(Parts):
         connection = await Connection.open(self._settings, name=f"jido {self._settings.cluster} {name}", told=self._told)
         self._stack.push_async_callback(connection.close)
         self._connections.append(connection)
-        settings = RecordsSettings(name=name, replicas=self._options.get("replicas"), **how)
+        settings = RecordsSettings(name=name, **self._given(replicas="replicas"), **how)
         return await open_records(connection, settings, clock=clock)
+
+    def _given(self, **names: str) -> dict[str, Any]:
+        """What the URL says of settings, each under its name there."""
+        return {setting: self._options[name] for setting, name in names.items() if name in self._options}
 
     def _told(self, notice: Notice) -> None:
         self._log.warning(notice.text, nats=notice.kind)

@@ -112,6 +112,11 @@ def refusal(refused: Refused, doing: str) -> StoreError:
     return StoreUnavailable(f"{doing}: the NATS servers refuse: {refused}")
 
 
+def creating(config: Mapping[str, Any]) -> str:
+    """What is tried when a stream is made."""
+    return f"creating stream {config['name']}, which reserves {config.get('max_bytes', 0):,} bytes (`records_bytes`, `log_bytes` in the URL)"
+
+
 class JetStream:
     """The requests, over one connection."""
 
@@ -143,7 +148,7 @@ class JetStream:
             try:
                 return await self.api(f"STREAM.CREATE.{name}", dict(config))
             except Refused as error:  # two that start at once ask for the same and both get it; another one got something else
-                raise refusal(error, f"creating stream {name}") from error
+                raise refusal(error, creating(config)) from error
         there = found["config"]
         other = {key: there.get(key) for key, wanted in config.items() if key != "max_bytes" and (there.get(key) or None) != (wanted or None)}
         if other:

@@ -38,13 +38,13 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How the log of a new cluster lies.
 
     Attributes:
-        max_bytes: of all events; past it appends fail with `StoreFull`
+        max_bytes: of all events; past it appends fail with `StoreFull`. Every server that holds them reserves so much
         replicas: servers that hold it, 1, 3 or 5; None: three in a cluster of servers, otherwise one
         append_timeout_s: how long an append is tried
         read_timeout_s: how long a page is tried
     """
 
-    max_bytes: int = 16 * 1024**3
+    max_bytes: int = 4 * 1024**3
     replicas: int | None = None
     append_timeout_s: float = 30.0
     read_timeout_s: float = 15.0

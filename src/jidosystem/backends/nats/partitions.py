@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from ...core.errors import InvalidConfig, StoreUnavailable, StoreVersion
-from .jetstream import NO_STREAM, JetStream, Refused, refusal
+from .jetstream import NO_STREAM, JetStream, Refused, creating, refusal
 from .places import Subjects
 
 FORMAT = 1
@@ -31,7 +31,8 @@ class RecordsSettings(msgspec.Struct, frozen=True, kw_only=True):
         partitions: streams over which agents are spread, fixed for ever; None: as it is; where nothing is 4, or 1 without replicas, since a server
             that holds a stream alone stages each batch in files: fewer and larger ones cost it less
         replicas: servers that hold each record, 1, 3 or 5; None: three in a cluster of servers, otherwise one
-        max_bytes: of all records together, as they lie in the streams that are made; past it commits fail with `StoreFull`
+        max_bytes: of all records together, as they lie in the streams that are made; past it commits fail with `StoreFull`.
+            Every server that holds them reserves so much
         commit_timeout_s: how long a commit is tried; then it fails
         attempt_timeout_s: how long one attempt's answer is waited for; then it is sent again, after a while with more and more patience
         max_waiting_bytes: of a partition's commits that aren't decided; what comes then is refused with `StoreUnavailable`
@@ -42,7 +43,7 @@ class RecordsSettings(msgspec.Struct, frozen=True, kw_only=True):
     name: str = "records"
     partitions: int | None = None
     replicas: int | None = None
-    max_bytes: int = 16 * 1024**3
+    max_bytes: int = 4 * 1024**3
     commit_timeout_s: float = 30.0
     attempt_timeout_s: float = 2.0
     max_waiting_bytes: int = 256 * 1024**2
@@ -112,7 +113,7 @@ async def _made(jetstream: JetStream, subjects: Subjects, number: int, settings:
     except Refused as refused:
         described = await _describe(jetstream, stream)
         if described is None:
-            raise refusal(refused, f"creating stream {stream}") from refused
+            raise refusal(refused, creating(config)) from refused
         return described
 
 
