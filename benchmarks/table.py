@@ -232,12 +232,23 @@ def rows(python: tuple[int, int]) -> tuple[Row, ...]:
             "cluster-join", "one more node, to a durable call", "s", _ours("cluster", "start", "one more", loops=ONE_LOOP),
             (), (), (Bar(2, lower=True),), (Bar(0.7, lower=True),), lower=True,
         ),
+        _failing("cluster-kill", "SIGKILL of a node, to the first answer of each of its agents, p50", "kill_node", 3.5, None),
+        _failing("cluster-kill-p99", "the same, p99", "kill_node", 5, 4, "p99"),
+        _failing("cluster-kill-residents", "SIGKILL of a node with 10,000 resident agents, all back", "kill_residents", 8, 5),
+        _failing("cluster-kill-leader", "SIGKILL of the NATS server that leads the records, longest stall", "kill_leader", 11, None),
+        _failing("cluster-roll", "rolling restart of three nodes under load, longest stall", "roll", 1, 0.3),
         _command("cli-help", "jido --help", "help_time", 250),
         _command("cli-call", "jido call", "call_time", 350),
         _command("cli-ps", "jido ps on 100,000 agents", "ps_time", 500),
         _command("cli-dev", "jido dev, back after a save", "reload_time", 1_000),
         Row("flights", "flights, whole year, durable, 1,000 callers", "/s", _ours("flights", "year"), (), (), (Bar(3_000),), (Bar(6_000),)),
     )  # fmt: skip
+
+
+def _failing(name: str, title: str, function: str, must: float, aim: float | None, figure: str = "") -> Row:
+    """A row of what fails; seconds."""
+    ours, aims = _ours("failing", function, figure, loops=ONE_LOOP), () if aim is None else (Bar(aim, lower=True),)
+    return Row(name, title, "s", ours, (), (), (Bar(must, lower=True),), aims, lower=True)
 
 
 def _on_nats(

@@ -27,6 +27,8 @@ _FORMS = '"memory://", "sqlite:///relative.db", "sqlite:////absolute.db" or "nat
 _OF_NATS = {"token": "token", "credentials": "credentials_path", "ca": "tls_ca_path", "cert": "tls_cert_path", "key": "tls_key_path"}
 _NUMBERS_OF_NATS = ("replicas", "partitions", "records_bytes", "log_bytes")
 LEASES_BYTES = 16 * 1024**2
+LEASE_ATTEMPT_S = 1.0
+"""A renewal that an election has swallowed is sent again: those that follow it wait for what becomes of it."""
 
 
 def check_url(url: str) -> tuple[str, str]:
@@ -121,7 +123,7 @@ class NatsParts(Parts):
 
     async def open_leases(self, clock: Clock) -> Records | None:
         """On a connection and in a stream of their own."""
-        return await self._records("leases", clock, partitions=1, max_bytes=LEASES_BYTES)
+        return await self._records("leases", clock, partitions=1, max_bytes=LEASES_BYTES, attempt_timeout_s=LEASE_ATTEMPT_S)
 
     async def weaknesses(self) -> list[str]:
         """What the servers tell of how they are set up."""

@@ -45,7 +45,7 @@ SMALL = 8
 """Fewer commits without rows fly apart: a batch is dearer than so many messages."""
 LEAST_ATTEMPT_S = 0.1
 AT_ONCE = 3
-PATIENT_AFTER, MOST_DOUBLINGS = 2, 3
+PATIENT_AFTER, MOST_DOUBLINGS = 4, 2
 """An election swallows attempts for some seconds; who hears nothing for longer asks a server that has too much to do, and waits twice as long
 each time.
 """
