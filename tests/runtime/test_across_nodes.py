@@ -10,6 +10,8 @@ import pytest
 
 from jidosystem import Agent, Platform, action
 from jidosystem.api.http.gateway import gateway
+from jidosystem.runtime.recovery import LOOK_EVERY_S
+from jidosystem.testing import NatsOdds, TestCluster
 from tests.runtime.cluster import Cluster, ClusterNode, cluster
 
 pytestmark = pytest.mark.jido
@@ -77,6 +79,34 @@ async def test_a_node_that_is_cut_off_is_suspected_and_heard_of_again_in_order()
         since = (await told(there, a))[3:]
         assert since in ([("suspect", "b"), ("recovered", "b")], [])
         assert {node.serves() for node in there.now.values()} == {True}
+
+
+class Payer(Agent):
+    opened: bool = False
+
+    @action
+    async def open(self) -> None:
+        self.opened = True
+
+    @action
+    async def pay(self, to: str) -> None:
+        self.cast(self.agent(Counter, to).add, 5)
+
+
+async def test_what_a_dead_node_had_sent_is_done_although_it_is_stored_when_the_others_have_looked() -> None:
+    async with TestCluster(["a", "b"], agents=[Counter, Payer], odds=NatsOdds(late=1.0)) as there:
+        a, b = there.now["a"], there.now["b"]
+        key = next(key for key in KEYS if a.belongs_here(Payer, key))
+        await there.at(a, a.agent(Payer, key).open())
+        there.cut_off("a", 20)
+        paying = there.at(a, a.agent(Payer, key).pay("k"))
+        await there.pass_time(0.1)
+        there.kill("a")
+        await there.pass_time(10)
+        assert await there.at(b, b.agent(Counter, "k").add(0)) == 0, "the others have looked"
+        await there.pass_time(20 + 2 * LOOK_EVERY_S)
+        assert await there.at(b, b.agent(Counter, "k").add(0)) == 5
+        assert not paying.done(), "and nobody has called its agent"
 
 
 async def test_a_planned_end_is_told_apart_from_a_crash() -> None:

@@ -1,6 +1,7 @@
 """What waits in the store is taken up although nobody calls: unreleased effects, due reminders, agents that are always there.
 
-At the start of a node, and for a type that comes to be hosted later from then on. What waits for a type that nobody hosts
+At the start of a node, whenever its cluster has changed, and from time to time, for what a dead node has sent may be stored when nobody
+looks any more; for a type that comes to be hosted later from then on. What waits for a type that nobody hosts
 is named once in the log and stays. A store that fails is asked again, without end.
 """
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 WAKES_AT_ONCE = 200
 """While a node of a cluster claims so many agents it wakes no other that nobody has called."""
+LOOK_EVERY_S = 30.0
+"""How long something that was stored late, and is owed, waits at most until a node of a cluster finds it."""
 
 
 class Recovery:
@@ -68,6 +71,17 @@ class Recovery:
         await self.read_until_told(self._node.reminders.start)
         for host in tuple(self._node.hosts.values()):
             await self.read_until_told(partial(self._wake_residents, host))
+        if self._node.ownership is not None:
+            self._node.later(LOOK_EVERY_S, self._look_soon)
+
+    def _look_soon(self) -> None:
+        self._node.own(self._look())
+
+    async def _look(self) -> None:
+        """What a node had sent before it died is stored whenever NATS comes to it, perhaps after the others have looked: its agent is nobody's."""
+        await self.read_until_told(self._wake_pending)
+        await self.read_until_told(self._node.reminders.rescan)
+        self._node.later(LOOK_EVERY_S, self._look_soon)
 
     async def recover_type(self, host: Host) -> None:
         """A type was registered after the start: what waits for it in the store."""
