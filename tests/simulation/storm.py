@@ -248,12 +248,12 @@ class Storm:
 # -- a run -------------------------------------------------------------------------------------------------------
 
 
-async def run(seed: int, make: Callable[..., TestCluster] = TestCluster, *, rage_s: float = RAGE_S) -> Outcome:
-    """One seed, judged: `AssertionError` says what was wrong."""
+async def run(seed: int, make: Callable[..., TestCluster] = TestCluster, *, rage_s: float = RAGE_S, begin: Callable[..., Storm] = Storm) -> Outcome:
+    """One seed, judged: `AssertionError` says what was wrong. `make` and `begin`: another cluster, another storm."""
     names = "abcde"[: Random(f"size {seed}").randint(3, 5)]
     recording = Recording()
     async with make(names, agents=AGENTS, seed=seed, odds=ODDS, wire=WIRE, config=CONFIG, checking=False) as there:
-        storm, clients = Storm(there, seed, recording), Clients(there, seed, recording)
+        storm, clients = begin(there, seed, recording), Clients(there, seed, recording)
         try:
             await storm.rage(rage_s)
             await storm.calm()

@@ -118,6 +118,7 @@ class NodeWire(Wire):
         self._nodes = nodes
         self._served: list[Served] = []
         self._closing: list[Task[None]] = []
+        self._dead = False
 
     async def request(self, subject: str, payload: bytes, *, timeout_s: float, together: bool = False) -> bytes:
         """See `Wire.request`."""
@@ -128,6 +129,9 @@ class NodeWire(Wire):
         await self._on_its_way(self.inner.send(subject, payload))
 
     def _on_its_way(self, sending: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
+        if self._dead:  # what its code comes to within the step in which it died
+            sending.close()
+            return asyncio.get_running_loop().create_future()
         context = Context()
         context.run(_SENDER.set, self.name)
         return self._nodes._loop.create_task(sending, context=context)
@@ -158,7 +162,8 @@ class NodeWire(Wire):
         return faults.of_message(subject) if faults is not None else (False, False, 0.0, 1)
 
     def die(self) -> None:
-        """Serve nothing any more, as when the process is gone and its connections with it."""
+        """Serve and send nothing any more, as when the process is gone and its connections with it."""
+        self._dead = True
         self._closing += [self._nodes.start("", _close(served)) for served in self._served]
         self._served.clear()
 
