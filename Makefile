@@ -59,8 +59,8 @@ bench: $(VENV)/.pins-dev ## each workload beside its physical limit and its peer
 torture: $(VENV)/.pins-dev ## the long runs: kills at hundreds of random instants
 	$(BIN)/python -m pytest -m torture --timeout=0 $(ARGS)
 
-torture-cluster: $(VENV)/.pins-dev ## nodes and servers at random under load for SECONDS (300); the counts go to benchmarks/faults.jsonl
-	CLUSTER_SECONDS=$(or $(SECONDS),300) $(BIN)/python -m pytest -m torture --timeout=0 tests/cluster $(ARGS)
+torture-cluster: $(VENV)/.pins-dev ## nodes, servers, disks and ways between them at random under load for SECONDS (300); the counts go to benchmarks/faults.jsonl
+	CLUSTER_SECONDS=$(or $(SECONDS),300) $(BIN)/python -m pytest -m torture --timeout=0 -s tests/cluster/test_torture.py $(ARGS)
 
 simulate: $(VENV)/.pins-dev ## storms over simulated clusters, a seed each (SEEDS=2000; FIRST=0; WITHIN=480: seconds; ARGS='--seed 7': one again)
 	$(BIN)/python -m tests.simulation.run --seeds $(or $(SEEDS),2000) --first $(or $(FIRST),0) $(if $(WITHIN),--within $(WITHIN)) $(ARGS)

@@ -59,14 +59,18 @@ class Line:
             self.close()
             self._to = node.port
             async with asyncio.timeout(2.0):
-                there = node.socket()
-                try:
-                    await asyncio.get_running_loop().sock_connect(there, ("127.0.0.1", node.port))
-                except BaseException:  # nobody has it yet who would close it
-                    there.close()
-                    raise
-                self._reader, self._writer = await asyncio.open_connection(sock=there)
+                self._reader, self._writer = await _connection(node)
         return self._reader, self._writer
+
+
+async def _connection(node: NodeProcess) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    there = node.socket()
+    try:
+        await asyncio.get_running_loop().sock_connect(there, ("127.0.0.1", node.port))
+        return await asyncio.open_connection(sock=there)
+    except BaseException:
+        there.close()
+        raise
 
 
 async def _answer(reader: asyncio.StreamReader) -> tuple[int, Any]:

@@ -1,4 +1,4 @@
-"""Disks under NATS servers: ext4 on loop devices that lose their power, and small file systems that fill up.
+"""Disks under NATS servers: ext4 on loop devices, which lose their power and fill up. It takes Linux and root.
 
 Power is lost as the kernel lets it be lost: from one moment on nothing reaches the device any more, not even the journal, so that an image of it
 holds what was synced and what the kernel had happened to write. All of this blocks, for milliseconds.
@@ -10,17 +10,13 @@ import fcntl
 import os
 import struct
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
-
-import pytest
 
 from jidosystem.backends.nats.server import NatsCluster
 
 DISK_BYTES = 512 * 1024**2
-SMALL_BYTES = 128 * 1024**2
 EXT4_IOC_SHUTDOWN = 0x8004587D
 NOTHING_MORE = 2  # not even what the journal holds in memory
 
@@ -44,6 +40,18 @@ class Disk:
         finally:
             os.close(folder)
 
+    def fill(self) -> None:
+        """No byte is left; what was freed meanwhile is taken too."""
+        with suppress(OSError), self._filler.open("ab", buffering=0) as file:
+            os.posix_fallocate(file.fileno(), 0, self._filler.stat().st_size + _free_bytes(self.folder))
+        with suppress(OSError), self._filler.open("ab", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+
+    def empty(self) -> None:
+        """There is room again."""
+        self._filler.unlink()
+
     def come_back(self) -> None:
         """A copy of the image as it is takes the disk's place. Nobody may use the disk any more."""
         copy = self._image.with_suffix(".copy")
@@ -55,48 +63,29 @@ class Disk:
     def remove(self) -> None:
         _run("umount", "-l", self.folder)
 
+    @property
+    def _filler(self) -> Path:
+        return self.folder / "filler"
+
     def _mount(self) -> None:
         _run("mount", "-o", "loop", self._image, self.folder)
 
 
-class SmallDisk:
-    """A file system in memory with little room, which somebody else's file can take."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True)
-        _run("mount", "-t", "tmpfs", "-o", f"size={SMALL_BYTES}", "tmpfs", folder)
-
-    def fill(self) -> None:
-        """No byte is left; whatever was freed meanwhile is taken too."""
-        with suppress(OSError), (self.folder / "filler").open("ab", buffering=0) as file:
-            while True:
-                file.write(bytes(64 * 1024))
-
-    def empty(self) -> None:
-        """What isn't the servers' is gone."""
-        (self.folder / "filler").unlink()
-
-    def remove(self) -> None:
-        _run("umount", "-l", self.folder)
-
-
-D = TypeVar("D", Disk, SmallDisk)
-
-
 @contextmanager
-def disks_under(servers: NatsCluster, make: Callable[[Path], D]) -> Iterator[list[D]]:
-    """A disk of its own under each server, which was made and isn't started yet. Skips where nothing can be mounted."""
+def disks_under(servers: NatsCluster) -> Iterator[list[Disk]]:
+    """A disk of its own under each server, which was made and isn't started yet. `OSError` where nothing can be mounted."""
     with ExitStack() as stack:
-        disks: list[D] = []
+        disks: list[Disk] = []
         for server in servers.servers:
-            try:
-                disks.append(make(server.directory / "store"))
-            except OSError as error:
-                pytest.skip(f"no file system can be mounted here (it takes Linux, root and loop devices): {error}")
+            disks.append(Disk(server.directory / "store"))
             stack.callback(disks[-1].remove)
         stack.callback(servers.stop)
         yield disks
+
+
+def _free_bytes(folder: Path) -> int:
+    told = os.statvfs(folder)
+    return told.f_bfree * told.f_frsize
 
 
 def _run(*words: str | Path) -> None:

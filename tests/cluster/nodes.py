@@ -81,6 +81,7 @@ class NodeProcess:
         async with asyncio.timeout(START_S):
             line = await process.stdout.readline()
         if not line:
+            await process.wait()
             raise AssertionError(f"{self.name} doesn't start:\n{self.log()[-3000:]}")
         self.pid, self.port = process.pid, int(json.loads(line)["url"].rpartition(":")[2])
         self.token = json.loads((self._folder / "jidosystem" / f"{self.name}.json").read_text())["token"]
@@ -94,13 +95,23 @@ class NodeProcess:
             self._process.kill()
         await self._process.wait()
 
+    async def ended(self) -> None:
+        """Wait until its process has ended by itself."""
+        assert self._process is not None
+        await self._process.wait()
+        self.taking = False
+
     def pause(self) -> None:
         """SIGSTOP."""
-        os.kill(self.pid, signal.SIGSTOP)
+        self._signal(signal.SIGSTOP)
 
     def resume(self) -> None:
         """SIGCONT."""
-        os.kill(self.pid, signal.SIGCONT)
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
 
     async def stop(self) -> int:
         """SIGTERM, as an orderly end; the exit code."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from jidosystem.backends.nats.server import NatsCluster, NatsServer
 
+RECORDS = "jido-records-0"
 ELECTION_S = 30.0
 LOOK_S = 0.1
 
@@ -29,6 +31,13 @@ def _leads(server: NatsServer, stream: str) -> bool:
             if detail["name"] == stream:
                 return bool(detail.get("cluster", {}).get("leader") == server.peer.name)
     return False
+
+
+async def start(servers: Sequence[NatsServer]) -> None:
+    """Start some and wait until they serve. Not in a thread: the kernel ends servers together with the thread that started them."""
+    for server in servers:
+        server.start()
+    await asyncio.gather(*(asyncio.to_thread(server.wait_ready, 60.0) for server in servers))
 
 
 async def await_leader(servers: NatsCluster, stream: str, *, other_than: NatsServer | None = None) -> NatsServer:

@@ -16,12 +16,15 @@ from jidosystem.backends.nats.server import NatsCluster
 from tests.faults.shims import built
 
 from .asking import agent_on, ask_once
-from .nodes import NodeProcess, node_cluster
-from .test_nodes_that_fail import LOST, moved_from
+from .nodes import NodeCluster, NodeProcess, node_cluster
+from .test_nodes_that_fail import LOST
 from .test_servers_that_fail import answered
-from .traffic import PATIENCE_S, traffic
+from .traffic import PATIENCE_S, Traffic, traffic
 
 HOUR_S = 3600
+JUMPS = ((HOUR_S, 0), (-HOUR_S, 0), (0, 60), (0, 2 * HOUR_S))
+"""Of the clock on the wall, and of the one since boot, which jumps when a machine was suspended."""
+CLOCK = Path(__file__).with_name("clock.c")
 OLD = Path(__file__).with_name("old.py")
 pytestmark = pytest.mark.timeout(180)
 
@@ -31,21 +34,48 @@ async def burden_on(node: NodeProcess) -> str:
     return "/v1/agents/" + await agent_on(node, "Burden", "hoard", {"size": 0})
 
 
+async def block_loop(cluster: NodeCluster, load: Traffic, name: str, seconds: float) -> None:
+    """As if the node stood still, but that its other threads and its connections live."""
+    node, said = cluster.nodes[name], len(cluster.said(LOST))
+    path, began = await burden_on(node), load.recording.now()
+    told = await ask_once(node, f"{path}/block", {"seconds": seconds})
+    async with asyncio.timeout(PATIENCE_S):
+        while len(cluster.said(LOST)) == said:
+            await asyncio.sleep(0.1)
+    load.recording.fault("blocked loop", name, start=began, effect=f"it was declared dead; {told.value}")
+
+
+async def exhaust_memory(node: NodeProcess, load: Traffic) -> None:
+    """For a while there is none; then the node is killed, as the kernel does sooner or later."""
+    path, began = await burden_on(node), load.recording.now()
+    resource.prlimit(node.pid, resource.RLIMIT_AS, (address_space_of(node) + 64 * 1024**2,) * 2)
+    refused = [size for size in (8 * 1024**2, 1024**2, 64 * 1024) if await is_full(node, path, size)]
+    await answered(load, 50)
+    await node.kill()
+    await node.start()
+    load.recording.fault("no memory", node.name, start=began, effect=f"no room for {refused[0]} bytes" if refused else "")
+
+
+def give_clock(node: NodeProcess, library: Path, folder: Path) -> None:
+    """From its next start on it has a clock of its own."""
+    file = folder / f"{node.name}.clock"
+    file.write_bytes(struct.pack("qq", 0, 0))
+    node.environment |= {"LD_PRELOAD": str(library), "CLOCK_FILE": str(file)}
+
+
+async def jump(node: NodeProcess, load: Traffic, wall_s: int, boot_s: int) -> None:
+    """Its clock on the wall is so many seconds off, and so many have passed since it was booted."""
+    began = load.recording.now()
+    with Path(node.environment["CLOCK_FILE"]).open("r+b") as file:
+        file.write(struct.pack("qq", wall_s, boot_s))
+    await answered(load, 20)
+    load.recording.fault("clock jump", node.name, start=began, effect=f"wall {wall_s:+d} s, boot {boot_s:+d} s")
+
+
 async def test_a_node_whose_event_loop_is_blocked_is_as_one_that_stands_still(one_server: NatsCluster, tmp_path: Path, seed: int) -> None:
     async with node_cluster(one_server, tmp_path, "n1", "n2", "n3") as cluster, traffic(cluster, seed=seed, clients=12) as load:
-        node, other = cluster.nodes["n1"], cluster.nodes["n2"]
-        path = await burden_on(node)
-        await answered(load, 100)
-        keys = await load.owned_by(node, other)
-        began = load.recording.now()
-        blocked = asyncio.create_task(ask_once(node, f"{path}/block", {"seconds": 10.0}))
-        effect = await moved_from(node, keys, load, other)
-        assert not blocked.done()
-        assert (await blocked).outcome != "ok", "its node had lost it"
-        async with asyncio.timeout(PATIENCE_S):
-            while not cluster.said(LOST):
-                await asyncio.sleep(0.1)
-        load.recording.fault("blocked loop", "n1", start=began, effect=effect)
+        await answered(load, 50)
+        await block_loop(cluster, load, "n1", 10.0)
         await asyncio.sleep(2.0)
     assert "Burden" in "".join(cluster.said("block")), "the watchdog names who it was"
     load.judge()
@@ -53,15 +83,8 @@ async def test_a_node_whose_event_loop_is_blocked_is_as_one_that_stands_still(on
 
 async def test_a_node_without_memory_tells_nothing_wrong_and_is_replaced(one_server: NatsCluster, tmp_path: Path, seed: int) -> None:
     async with node_cluster(one_server, tmp_path, "n1", "n2", "n3") as cluster, traffic(cluster, seed=seed) as load:
-        node, began = cluster.nodes["n1"], load.recording.now()
-        path = await burden_on(node)
         await answered(load, 50)
-        resource.prlimit(node.pid, resource.RLIMIT_AS, (address_space_of(node) + 64 * 1024**2,) * 2)
-        refused = [size for size in (8 * 1024**2, 1024**2, 64 * 1024) if await is_full(node, path, size)]
-        await answered(load, 100)
-        await node.kill()  # as the kernel does sooner or later
-        await node.start()
-        load.recording.fault("no memory", "n1", start=began, effect=f"no room for {refused[0]} bytes" if refused else "")
+        await exhaust_memory(cluster.nodes["n1"], load)
         await asyncio.sleep(1.0)
     load.judge()
 
@@ -80,22 +103,15 @@ async def is_full(node: NodeProcess, path: str, size: int) -> bool:
 
 
 async def test_clocks_that_jump_change_no_answer_and_void_no_lease(one_server: NatsCluster, tmp_path: Path, seed: int) -> None:
-    jumps = tmp_path / "jumps"
-    jumps.write_bytes(struct.pack("qq", 0, 0))
-    library = built(Path(__file__).with_name("clock.c"), tmp_path)
+    library = built(CLOCK, tmp_path)
     async with node_cluster(one_server, tmp_path) as cluster:
         for name in ("n1", "n2", "n3"):
-            cluster.add(name)
-        cluster.nodes["n1"].environment |= {"LD_PRELOAD": str(library), "CLOCK_FILE": str(jumps)}
+            give_clock(cluster.add(name), library, tmp_path)
         await cluster.start()
         async with traffic(cluster, seed=seed) as load:
-            for wall_s, boot_s in ((HOUR_S, 0), (-HOUR_S, 0), (0, 60), (0, 2 * HOUR_S)):
-                await answered(load, 50)
-                began = load.recording.now()
-                with jumps.open("r+b") as file:
-                    file.write(struct.pack("qq", wall_s, boot_s))
-                await answered(load, 50)
-                load.recording.fault("clock jump", "n1", start=began, effect=f"wall {wall_s:+d} s, boot {boot_s:+d} s")
+            for wall_s, boot_s in JUMPS:
+                await answered(load, 20)
+                await jump(cluster.nodes["n1"], load, wall_s, boot_s)
     assert not cluster.said(LOST)
     load.judge()
 

@@ -84,16 +84,21 @@ async def test_all_nodes_are_killed_at_once(one_server: NatsCluster, tmp_path: P
     load.judge()
 
 
+async def restart(node: NodeProcess, load: Traffic) -> None:
+    """In order."""
+    began = load.recording.now()
+    node.taking = False  # whoever spreads the calls is told first
+    await asyncio.sleep(0.2)
+    assert await node.stop() == 0, node.log()
+    await node.start()
+    load.recording.fault("restart", node.name, start=began, effect="another process")
+
+
 async def test_all_nodes_are_restarted_one_after_another_and_no_call_fails(one_server: NatsCluster, tmp_path: Path, seed: int) -> None:
     async with node_cluster(one_server, tmp_path, "n1", "n2", "n3") as cluster, traffic(cluster, seed=seed) as load:
         for node in cluster.nodes.values():
             await asyncio.sleep(1.0)
-            began = load.recording.now()
-            node.taking = False  # whoever spreads the calls is told first
-            await asyncio.sleep(0.2)
-            assert await node.stop() == 0, node.log()
-            await node.start()
-            load.recording.fault("restart", node.name, start=began, effect="another process")
+            await restart(node, load)
         await asyncio.sleep(3.0)  # agents go back to whom they belong
     assert not load.failed
     assert not load.unknown

@@ -3,52 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 pytest.importorskip("nats", reason="the extra `cluster` isn't installed")
 
-from .namespaces import ApartServers, Network, network_of, ways
-from .nodes import NodeCluster, node_cluster
-from .servers import await_leader
-from .test_servers_that_fail import RECORDS, answered, start
+from .namespaces import ways
+from .servers import RECORDS, await_leader
+from .site import SERVERS, Site, site_or_skip
+from .test_servers_that_fail import answered
 from .traffic import Traffic, traffic
 
-SERVERS, NODES = ("s1", "s2", "s3"), ("n1", "n2", "n3")
+NODES = ("n1", "n2", "n3")
 pytestmark = pytest.mark.timeout(300)
-
-
-class Site(NamedTuple):
-    network: Network
-    servers: ApartServers
-    cluster: NodeCluster
-    load: Traffic
-
-
-@asynccontextmanager
-async def site(folder: Path, seed: int) -> AsyncIterator[Site]:
-    """Three servers and three nodes, under traffic."""
-    with network_of(SERVERS + NODES, seed) as network:
-        servers = ApartServers(folder, network)
-        try:
-            servers._make()
-            await start(servers.servers)
-            async with node_cluster(servers, folder) as cluster:
-                for name in NODES:
-                    node = cluster.add(name)
-                    node.namespace = network.namespace(name)
-                    node.command = network.command(name, *node.command)
-                await cluster.start()
-                async with traffic(cluster, seed=seed) as load:
-                    await answered(load, 50)
-                    yield Site(network, servers, cluster, load)
-        finally:
-            servers.stop()
-
 
 Cut = Callable[[str, list[str]], set[tuple[str, str]]]
 CUTS: dict[str, Cut] = {
@@ -69,34 +38,50 @@ CUTS: dict[str, Cut] = {
 IN_CI = {"the leader has the nodes and no server", "a bridge", "a node is not heard"}
 
 
-@pytest.mark.parametrize("how", [pytest.param(how, marks=() if how in IN_CI else pytest.mark.torture) for how in CUTS])
-async def test_whoever_is_cut_off_from_whom_no_answer_is_wrong(how: str, tmp_path: Path, seed: int) -> None:
-    async with site(tmp_path, seed) as there:
-        await cut(there, how, 8.0)
-        await answered(there.load, 50)
-    there.load.judge()
-
-
-async def cut(there: Site, how: str, seconds: float) -> None:
+async def cut(there: Site, load: Traffic, how: str, seconds: float) -> None:
     """For a while; and then everybody reaches everybody."""
-    leader, began = (await await_leader(there.servers, RECORDS)).peer.name, there.load.recording.now()
+    assert there.network is not None
+    leader, began = (await await_leader(there.servers, RECORDS)).peer.name, load.recording.now()
     before = there.network.let(cut=CUTS[how](leader, [name for name in SERVERS if name != leader]))
     await asyncio.sleep(seconds)
-    after = there.network.let()
-    dropped = after.get("cut", 0) - before.get("cut", 0)
-    there.load.recording.fault("cut", how, start=began, effect=f"{dropped} packets dropped" if dropped else "")
+    dropped = there.network.let().get("cut", 0) - before.get("cut", 0)
+    load.recording.fault("cut", how, start=began, effect=f"{dropped} packets dropped" if dropped else "")
+
+
+async def lose_packets(there: Site, load: Traffic, loss: float, seconds: float) -> None:
+    """Some of them, and each takes its own time, so that they overtake each other."""
+    assert there.network is not None
+    before, began = there.network.let(loss=loss, delay_s=(0.0, 0.005)), load.recording.now()
+    await asyncio.sleep(seconds)
+    lost = there.network.let().get("lost", 0) - before.get("lost", 0)
+    load.recording.fault("loss", "all", start=began, effect=f"{lost} packets lost" if lost else "")
+
+
+async def reset(there: Site, load: Traffic, machine: str) -> None:
+    """All connections of a machine."""
+    assert there.network is not None
+    began = load.recording.now()
+    count = await asyncio.to_thread(there.network.reset, machine)
+    await answered(load, 1)
+    load.recording.fault("reset", machine, start=began, effect=f"{count} connections" if count else "")
+
+
+@pytest.mark.parametrize("how", [pytest.param(how, marks=() if how in IN_CI else pytest.mark.torture) for how in CUTS])
+async def test_whoever_is_cut_off_from_whom_no_answer_is_wrong(how: str, tmp_path: Path, seed: int) -> None:
+    async with site_or_skip(tmp_path, seed, *NODES, apart=True) as there, traffic(there.cluster, seed=seed) as load:
+        await answered(load, 50)
+        await cut(there, load, how, 8.0)
+        await answered(load, 50)
+    load.judge()
 
 
 async def test_lost_packets_and_resets_cost_nothing_but_time(tmp_path: Path, seed: int) -> None:
-    async with site(tmp_path, seed) as there:
-        began = there.load.recording.now()
-        there.network.let(loss=0.03, delay_s=(0.0, 0.005))
-        resets = 0
-        for machine in (*NODES, "s1"):
-            await asyncio.sleep(1.5)
-            resets += there.network.reset(machine)
-        await answered(there.load, 50)
-        lost = there.network.let().get("lost", 0)
-        there.load.recording.fault("loss", "all", start=began, effect=f"{lost} packets lost" if lost else "")
-        there.load.recording.fault("reset", "all", start=began, effect=f"{resets} connections" if resets else "")
-    there.load.judge()
+    async with site_or_skip(tmp_path, seed, *NODES, apart=True) as there, traffic(there.cluster, seed=seed) as load:
+        await answered(load, 50)
+        lossy = asyncio.create_task(lose_packets(there, load, 0.03, 6.0))
+        for machine in (*NODES, SERVERS[0]):
+            await asyncio.sleep(1.0)
+            await reset(there, load, machine)
+        await lossy
+        await answered(load, 50)
+    load.judge()

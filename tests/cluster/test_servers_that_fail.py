@@ -9,14 +9,13 @@ import pytest
 
 pytest.importorskip("nats", reason="the extra `cluster` isn't installed")
 
-from jidosystem.backends.nats.server import NatsCluster, NatsServer
+from jidosystem.backends.nats.server import NatsCluster
 
 from .nodes import NodeCluster, node_cluster
-from .servers import await_leader
+from .servers import RECORDS, await_leader, start
 from .test_nodes_that_fail import LOST
 from .traffic import PATIENCE_S, Traffic, traffic
 
-RECORDS = "jido-records-0"
 pytestmark = pytest.mark.timeout(240)
 
 
@@ -32,20 +31,24 @@ def check_nobody_was_declared_dead(cluster: NodeCluster) -> None:
     assert not cluster.said(LOST)
 
 
+async def lose_leader(servers: NatsCluster, load: Traffic, how: str) -> None:
+    """Until another one leads, and calls are answered again."""
+    leader, began = await await_leader(servers, RECORDS), load.recording.now()
+    await asyncio.to_thread(leader.kill if how == "killed" else leader.pause)
+    other = await await_leader(servers, RECORDS, other_than=leader)
+    load.recording.fault(f"leader {how}", leader.peer.name, start=began, effect=f"{other.peer.name} leads")
+    await answered(load)
+    if how == "killed":
+        await start([leader])
+    else:
+        leader.resume()
+
+
 @pytest.mark.parametrize("how", ["killed", "paused"])
 async def test_the_server_that_leads_the_records_fails(how: str, three_servers: NatsCluster, tmp_path: Path, seed: int) -> None:
     async with node_cluster(three_servers, tmp_path, "n1", "n2", "n3") as cluster, traffic(cluster, seed=seed) as load:
         await asyncio.sleep(1.0)
-        leader = await await_leader(three_servers, RECORDS)
-        began = load.recording.now()
-        await asyncio.to_thread(leader.kill if how == "killed" else leader.pause)
-        other = await await_leader(three_servers, RECORDS, other_than=leader)
-        load.recording.fault(how, leader.peer.name, start=began, effect=f"{other.peer.name} leads")
-        await answered(load)
-        if how == "killed":
-            await start([leader])
-        else:
-            leader.resume()
+        await lose_leader(three_servers, load, how)
         await answered(load, 100)
     check_nobody_was_declared_dead(cluster)
     load.judge()
@@ -68,10 +71,3 @@ async def test_most_or_all_of_the_servers_are_killed_and_come_back(count: int, t
         await answered(load, 100)
     check_nobody_was_declared_dead(cluster)
     load.judge()
-
-
-async def start(servers: list[NatsServer]) -> None:
-    """Not in a thread: the kernel ends servers together with the thread that started them."""
-    for server in servers:
-        server.start()
-    await asyncio.gather(*(asyncio.to_thread(server.wait_ready, 60.0) for server in servers))

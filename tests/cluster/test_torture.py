@@ -1,105 +1,172 @@
-"""`make torture-cluster`: four nodes and three servers, hurt at random for minutes; what was found goes to `benchmarks/faults.jsonl`."""
+"""`make torture-cluster`: four nodes and three servers, hurt at random for hours; what was found goes to `benchmarks/faults.jsonl`.
+
+One installation, and one run after another on it: each has agents of its own, and is judged when it is over. Where network namespaces, loop
+devices or a compiler are missing, the faults that need them are left out.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from random import Random
-from typing import Any
 
-import msgspec
 import pytest
 
 pytest.importorskip("nats", reason="the extra `cluster` isn't installed")
 
-from jidosystem.backends.nats.server import NatsCluster
+from tests.faults.points import POINTS
+from tests.faults.shims import built
 
-from .nodes import NodeCluster, node_cluster
-from .servers import await_leader
-from .test_nodes_that_fail import stand_still
-from .test_servers_that_fail import RECORDS, answered, start
+from .nodes import NodeProcess
+from .report import note, told, total
+from .servers import start
+from .site import SERVERS, Site, site
+from .test_crash_points import crash, make_mortal
+from .test_disk_full import fill_the_leader
+from .test_nodes_in_trouble import CLOCK, HOUR_S, block_loop, exhaust_memory, give_clock, jump
+from .test_nodes_that_fail import restart, stand_still
+from .test_partitions import CUTS, cut, lose_packets, reset
+from .test_power import lose_power
+from .test_servers_that_fail import answered, lose_leader
 from .traffic import Traffic, traffic
 
-FAULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "faults.jsonl"
 NAMES = ("n1", "n2", "n3", "n4")
+RUN_S = 120.0
+LEAST_A_SECOND = 1.0
+Hurt = Callable[[], Awaitable[object]]
 
 
 class Torturer:
     """Does one thing after another, and mends it."""
 
-    def __init__(self, servers: NatsCluster, cluster: NodeCluster, load: Traffic, random: Random) -> None:
-        self._servers, self._cluster, self._load, self._random = servers, cluster, load, random
+    def __init__(self, there: Site, load: Traffic, random: Random) -> None:
+        self._there, self._load, self._random = there, load, random
+        self._nodes = [*there.cluster.nodes.values()]
+
+    def kinds(self) -> list[Hurt]:
+        """All that can be done here, what is done more often several times."""
+        kinds: list[Hurt] = [self.kill, self.kill, self.pause, self.restart, self.leader, self.leader, self.kill_servers, self.block, self.memory]
+        kinds += [self.crash] * 6
+        if self._there.network is not None:
+            kinds += [self.cut] * 4 + [self.reset] * 3 + [self.loss]
+        if self._there.disks:
+            kinds += [self.power, self.disk]
+        if "CLOCK_FILE" in self._nodes[0].environment:
+            kinds += [self.clock] * 2
+        return kinds
 
     async def hurt(self) -> None:
         """One fault, felt and over."""
-        kinds: list[Callable[[], Awaitable[None]]] = [self.kill, self.kill, self.pause, self.restart, self.kill_leader, self.kill_servers]
-        await self._random.choice(kinds)()
+        await self._random.choice(self.kinds())()
+        await asyncio.gather(*(node.start() for node in self._nodes if not node.running))
         await answered(self._load, 50)
 
     async def kill(self) -> None:
-        recording = self._load.recording
-        victims = self._random.sample([*self._cluster.nodes.values()], self._random.choice([1, 1, 2]))
-        began = recording.now()
+        victims, began = self._random.sample(self._nodes, self._random.choice([1, 1, 2, 4])), self._load.recording.now()
         await asyncio.gather(*(node.kill() for node in victims))
         await asyncio.sleep(self._random.uniform(0, 5))
         await asyncio.gather(*(node.start() for node in victims))
-        recording.fault("kill", " ".join(node.name for node in victims), start=began, effect="other processes")
+        self._load.recording.fault("kill", " ".join(node.name for node in victims), start=began, effect="other processes")
 
     async def pause(self) -> None:
-        await stand_still(self._cluster, self._load, self._random.choice(NAMES), self._random.uniform(5.5, 12))
+        await stand_still(self._there.cluster, self._load, self._some().name, self._random.choice([6.0, 8.0, 12.0, 30.0]))
 
     async def restart(self) -> None:
-        node, began = self._cluster.nodes[self._random.choice(NAMES)], self._load.recording.now()
-        node.taking = False
-        await asyncio.sleep(0.2)
-        assert await node.stop() == 0, node.log()
-        await node.start()
-        self._load.recording.fault("restart", node.name, start=began, effect="another process")
+        await restart(self._some(), self._load)
 
-    async def kill_leader(self) -> None:
-        leader, began = await await_leader(self._servers, RECORDS), self._load.recording.now()
-        await asyncio.to_thread(leader.kill)
-        other = await await_leader(self._servers, RECORDS, other_than=leader)
-        await answered(self._load)
-        await start([leader])
-        self._load.recording.fault("kill of the leader", leader.peer.name, start=began, effect=f"{other.peer.name} leads")
+    async def crash(self) -> None:
+        await crash(self._some(), self._load, self._random.choice([*POINTS]), self._random.choice([0, 0, 1, 5]))
+
+    async def block(self) -> None:
+        await block_loop(self._there.cluster, self._load, self._some().name, 10.0)
+
+    async def memory(self) -> None:
+        await exhaust_memory(self._some(), self._load)
+
+    async def clock(self) -> None:
+        await jump(self._some(), self._load, self._random.choice([-HOUR_S, 0, HOUR_S]), self._random.choice([0, 0, 60]))
+
+    async def leader(self) -> None:
+        await lose_leader(self._there.servers, self._load, self._random.choice(["killed", "paused"]))
 
     async def kill_servers(self) -> None:
-        victims, began = self._random.sample(self._servers.servers, self._random.choice([2, 3])), self._load.recording.now()
+        victims, began = self._random.sample(self._there.servers.servers, self._random.choice([2, 3])), self._load.recording.now()
         await asyncio.gather(*(asyncio.to_thread(server.kill) for server in victims))
         await asyncio.sleep(self._random.uniform(1, 6))
         await start(victims)
-        self._load.recording.fault("kill of servers", f"{len(victims)} of 3", start=began, effect="other processes")
+        self._load.recording.fault("servers killed", f"{len(victims)} of 3", start=began, effect="other processes")
+
+    async def cut(self) -> None:
+        await cut(self._there, self._load, self._random.choice([*CUTS]), self._random.uniform(2, 12))
+
+    async def reset(self) -> None:
+        await reset(self._there, self._load, self._random.choice([*NAMES, *SERVERS]))
+
+    async def loss(self) -> None:
+        await lose_packets(self._there, self._load, self._random.uniform(0.01, 0.1), self._random.uniform(2, 8))
+
+    async def power(self) -> None:
+        await lose_power(self._there, self._load)
+
+    async def disk(self) -> None:
+        await fill_the_leader(self._there, self._load)
+
+    def _some(self) -> NodeProcess:
+        return self._random.choice(self._nodes)
+
+
+@asynccontextmanager
+async def installation(folder: Path, seed: int) -> AsyncIterator[Site]:
+    """With machines and disks of their own, if this one gives that."""
+    async with AsyncExitStack() as stack:
+        try:
+            there = await stack.enter_async_context(site(folder, seed, *NAMES, apart=True, disks=True))
+        except OSError as error:
+            print(f"no machines and disks of their own here, so no cuts, no resets, no power cuts: {error}")
+            there = await stack.enter_async_context(site(folder, seed, *NAMES))
+        try:
+            library = built(CLOCK, folder)
+        except pytest.skip.Exception as error:
+            print(f"no clocks that jump here: {error}")
+        else:
+            for node in there.cluster.nodes.values():
+                give_clock(node, library, folder)
+        for node in there.cluster.nodes.values():
+            make_mortal(node, folder)
+        await there.cluster.start()
+        yield there
 
 
 @pytest.mark.torture
 @pytest.mark.timeout(0)
-async def test_whatever_is_done_to_nodes_and_servers_no_answer_is_wrong(three_servers: NatsCluster, tmp_path: Path, seed: int) -> None:
-    length_s = float(os.environ.get("CLUSTER_SECONDS", "300"))
-    async with node_cluster(three_servers, tmp_path, *NAMES) as cluster, traffic(cluster, seed=seed, clients=16, keys=40) as load:
-        torturer, until = Torturer(three_servers, cluster, load, Random(seed)), time.monotonic() + length_s
+async def test_whatever_is_done_to_nodes_and_servers_no_answer_is_wrong(tmp_path: Path, seed: int) -> None:
+    until, run = time.monotonic() + float(os.environ.get("CLUSTER_SECONDS", "300")), 0
+    async with installation(tmp_path, seed) as there:
         while time.monotonic() < until:
-            await torturer.hurt()
-            await asyncio.sleep(1.0)
-    verdicts = load.verdicts(operations=int(length_s))
-    note(seed, length_s, load, verdicts)
-    load.judge(operations=int(length_s))
+            run += 1
+            await one_run(there, seed, run, min(RUN_S, until - time.monotonic()))
+    print(total())
 
 
-def note(seed: int, length_s: float, load: Traffic, verdicts: list[Any]) -> None:
-    """Append what this run did and found."""
-    history = load.recording.history()
-    counts: dict[str, int] = {}
-    for fault in history.faults:
-        counts[fault.kind] = counts.get(fault.kind, 0) + 1
-    line = {
-        "at": datetime.now(UTC).isoformat(timespec="seconds"), "seed": seed, "seconds": length_s, "operations": len(history),
-        "faults": counts, "unknown": len(load.unknown), "failed": len(load.failed), "longest_wait_s": round(load.held_s, 2),
-        "verdict": "nothing wrong" if all(verdicts) else [str(verdict) for verdict in verdicts if not verdict],
-    }  # fmt: skip
-    with FAULTS.open("ab") as file:
-        file.write(msgspec.json.encode(line) + b"\n")
+async def one_run(there: Site, seed: int, run: int, seconds: float) -> None:
+    """Agents that are new, hurt for a while, and judged."""
+    random, began = Random(f"{seed} {run}"), time.monotonic()
+    load: Traffic | None = None
+    try:
+        async with traffic(there.cluster, seed=seed, clients=16, keys=40, pause_s=0.0, prefix=f"r{run}.") as load:
+            torturer = Torturer(there, load, random)
+            while time.monotonic() - began < seconds:
+                await torturer.hurt()
+                await asyncio.sleep(random.uniform(0.2, 2.0))
+    except BaseException as error:
+        if load is not None:
+            await asyncio.to_thread(note, seed, run, time.monotonic() - began, load, [], f"broken off: {error!r}")
+        raise
+    least = int(seconds * LEAST_A_SECOND)
+    line = await asyncio.to_thread(lambda: note(seed, run, time.monotonic() - began, load, load.verdicts(operations=least)))
+    print(told(line), flush=True)
+    load.judge(operations=least)

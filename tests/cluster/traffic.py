@@ -18,7 +18,7 @@ from jidosystem.testing.histories import History, Recording
 from .asking import Line, Told, owner_of
 from .nodes import NodeCluster, NodeProcess
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 """How long something is asked again before the run has failed."""
 AGAIN_S = 0.05
 LEAST = 200
@@ -36,10 +36,10 @@ class Traffic:
         took_s: by what it was, the longest that something else took which a run measures
     """
 
-    def __init__(self, cluster: NodeCluster, seed: int, keys: int = 12) -> None:
+    def __init__(self, cluster: NodeCluster, seed: int, keys: int = 12, prefix: str = "k") -> None:
         self.cluster, self.seed = cluster, seed
         self.recording = Recording()
-        self.keys = [f"k{number}" for number in range(keys)]
+        self.keys = [f"{prefix}{number}" for number in range(keys)]
         self.failed: list[str] = []
         self.unknown: list[str] = []
         self.changed = 0
@@ -172,10 +172,10 @@ class Traffic:
 
 @asynccontextmanager
 async def traffic(
-    cluster: NodeCluster, *, seed: int, clients: int = 8, keys: int = 12, pause_s: float = 0.03, least: int = LEAST
+    cluster: NodeCluster, *, seed: int, clients: int = 8, keys: int = 12, pause_s: float = 0.03, least: int = LEAST, prefix: str = "k"
 ) -> AsyncIterator[Traffic]:
     """Traffic under which a test hurts the cluster; at the end everything is read once more."""
-    there = Traffic(cluster, seed, keys)
+    there = Traffic(cluster, seed, keys, prefix)
     async with asyncio.TaskGroup() as group:
         for number in range(clients):
             group.create_task(there.client(f"c{number}", pause_s))
