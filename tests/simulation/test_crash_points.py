@@ -70,7 +70,9 @@ class Crashes(Storm):
         self._hit.set()
 
     def _die(self, node: ClusterNode, point: str) -> None:
-        self._fault(point, 0, node.process)
+        now = self.there.loop.time()
+        self.did[point] += 1
+        self.recording.fault(point, node.process, start=now, end=now, effect="it died there")
         self.there.kill(node.name)
         node.ready.set()  # whoever waits for one that was only coming waits for the next
         on_its_way(self._own, self._come(node.name, self.random.uniform(0.5, 8)))  # not on behalf of the dead
