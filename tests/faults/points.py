@@ -13,7 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
+from jidosystem.runtime import ownership
+
 When = Literal["before", "after"]
+MANY = 1_000_000
 
 
 class Point(NamedTuple):
@@ -77,8 +80,9 @@ POINTS: dict[str, Point] = {
 
 @contextmanager
 def armed(reached: Callable[[str], object]) -> Iterator[None]:
-    """`reached` is told whenever code gets to a point; what it does there is done there."""
-    bound: list[tuple[Any, str, Any]] = []
+    """`reached` is told whenever code gets to a point; what it does there is done there. No agent is held to be what a node died of."""
+    bound: list[tuple[Any, str, Any]] = [(ownership, "MAX_DEATHS", ownership.MAX_DEATHS)]
+    ownership.MAX_DEATHS = MANY  # type: ignore[misc]
     by_function: dict[str, dict[When, str]] = {}
     for name, point in POINTS.items():
         by_function.setdefault(point.function, {})[point.when] = name
