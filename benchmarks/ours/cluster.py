@@ -11,6 +11,8 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from itertools import count
+from pathlib import Path
+from tempfile import mkdtemp
 from time import perf_counter
 from typing import Any
 
@@ -43,12 +45,12 @@ class Ledger(Agent):
 
 @contextmanager
 def servers(run: Run, how_many: int = 3) -> Iterator[Any]:
-    """Servers that serve."""
+    """Servers that serve, with nothing in them: a node whose name an earlier round has used waits until that one's lease has run out."""
     try:
         from jidosystem.backends.nats.server import nats_servers
     except ModuleNotFoundError as missing:
         raise Absent(f"the extra `cluster`: {missing}") from missing
-    with nats_servers(run.scratch / "nats", how_many) as cluster:
+    with nats_servers(Path(mkdtemp(dir=run.scratch)), how_many) as cluster:
         yield cluster
 
 
