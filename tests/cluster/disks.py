@@ -68,7 +68,7 @@ class Disk:
         return self.folder / "filler"
 
     def _mount(self) -> None:
-        _run("mount", "-o", "loop", self._image, self.folder)
+        _run("mount", "-o", "loop,commit=300", self._image, self.folder)  # the kernel writes little that nobody asked for
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def _enter(namespace: int) -> None:
 
 
 class Network:
-    """Machines, and what becomes of what they send each other. All changes hold until the next one.
+    """Machines, and what becomes of what they send each other.
 
     Attributes:
         names: of the machines
@@ -56,6 +56,8 @@ class Network:
         self.names = tuple(names)
         self._seed = seed
         self._process: subprocess.Popen[str] | None = None
+        self._cut: list[tuple[str, str]] = []
+        self._loss, self._delay_s = 0.0, (0.0, 0.0)
 
     def namespace(self, name: str) -> str:
         return f"jido{os.getpid()}-{name}"
@@ -80,10 +82,17 @@ class Network:
         for name in self.names:
             subprocess.run(["ip", "netns", "del", self.namespace(name)], check=False, capture_output=True)
 
-    def let(self, *, cut: Iterable[tuple[str, str]] = (), loss: float = 0.0, delay_s: tuple[float, float] = (0.0, 0.0)) -> dict[str, int]:
-        """From now on: what goes from whom to whom is dropped, how likely a packet is lost, how long each is on its way. What happened so far."""
+    def let(
+        self, *, cut: Iterable[tuple[str, str]] | None = None, loss: float | None = None, delay_s: tuple[float, float] | None = None
+    ) -> dict[str, int]:
+        """From now on: what goes from whom to whom is dropped, how likely a packet is lost, how long each is on its way; what isn't named stays. What
+        happened so far.
+        """
+        self._cut = self._cut if cut is None else list(cut)
+        self._loss = self._loss if loss is None else loss
+        self._delay_s = self._delay_s if delay_s is None else delay_s
         assert self._process is not None and self._process.stdin is not None and self._process.stdout is not None
-        print(json.dumps({"cut": list(cut), "loss": loss, "delay_s": delay_s}), file=self._process.stdin, flush=True)
+        print(json.dumps({"cut": self._cut, "loss": self._loss, "delay_s": self._delay_s}), file=self._process.stdin, flush=True)
         told = self._process.stdout.readline()
         if not told:
             raise OSError("there is no network: the switch has ended")

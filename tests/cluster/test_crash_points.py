@@ -20,7 +20,7 @@ from .nodes import NodeProcess, node_cluster
 from .traffic import Traffic, traffic
 
 ROOT = Path(__file__).resolve().parents[2]
-REACHED_S = 10.0
+REACHED_S = 6.0
 IN_CI = ("commit, sent", "commit, durable and nobody told", "outbox, an event appended", "claim, written")
 
 

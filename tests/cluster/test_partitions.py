@@ -44,7 +44,7 @@ async def cut(there: Site, load: Traffic, how: str, seconds: float) -> None:
     leader, began = (await await_leader(there.servers, RECORDS)).peer.name, load.recording.now()
     before = there.network.let(cut=CUTS[how](leader, [name for name in SERVERS if name != leader]))
     await asyncio.sleep(seconds)
-    dropped = there.network.let().get("cut", 0) - before.get("cut", 0)
+    dropped = there.network.let(cut=()).get("cut", 0) - before.get("cut", 0)
     load.recording.fault("cut", how, start=began, effect=f"{dropped} packets dropped" if dropped else "")
 
 
@@ -53,7 +53,7 @@ async def lose_packets(there: Site, load: Traffic, loss: float, seconds: float) 
     assert there.network is not None
     before, began = there.network.let(loss=loss, delay_s=(0.0, 0.005)), load.recording.now()
     await asyncio.sleep(seconds)
-    lost = there.network.let().get("lost", 0) - before.get("lost", 0)
+    lost = there.network.let(loss=0.0, delay_s=(0.0, 0.0)).get("lost", 0) - before.get("lost", 0)
     load.recording.fault("loss", "all", start=began, effect=f"{lost} packets lost" if lost else "")
 
 

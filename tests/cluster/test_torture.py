@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from random import Random
@@ -37,6 +37,8 @@ from .traffic import Traffic, traffic
 NAMES = ("n1", "n2", "n3", "n4")
 RUN_S = 120.0
 LEAST_A_SECOND = 1.0
+SEEN_S = 10.0
+"""So long a node that stood still is watched for letting go of its agents."""
 Hurt = Callable[[], Awaitable[object]]
 
 
@@ -47,42 +49,48 @@ class Torturer:
         self._there, self._load, self._random = there, load, random
         self._nodes = [*there.cluster.nodes.values()]
 
-    def kinds(self) -> list[Hurt]:
-        """All that can be done here, what is done more often several times."""
+    def heavy(self) -> list[Hurt]:
+        """What takes its time, one after another; what is done more often several times."""
         kinds: list[Hurt] = [self.kill, self.kill, self.pause, self.restart, self.leader, self.leader, self.kill_servers, self.block, self.memory]
-        kinds += [self.crash] * 6
-        if self._there.network is not None:
-            kinds += [self.cut] * 4 + [self.reset] * 3 + [self.loss]
-        if self._there.disks:
-            kinds += [self.power, self.disk]
-        if "CLOCK_FILE" in self._nodes[0].environment:
-            kinds += [self.clock] * 2
-        return kinds
+        kinds += [self.crash] * 8
+        kinds += [self.cut] * 4 if self._there.network is not None else []
+        return kinds + ([self.power, self.disk] if self._there.disks else [])
+
+    def light(self) -> list[Hurt]:
+        """What can go on beside it."""
+        kinds: list[Hurt] = [self.clock] if "CLOCK_FILE" in self._nodes[0].environment else []
+        return kinds + ([self.reset, self.reset, self.loss] if self._there.network is not None else [])
 
     async def hurt(self) -> None:
-        """One fault, felt and over."""
-        await self._random.choice(self.kinds())()
+        """One fault, or some at once, felt and over."""
+        light = self._random.sample(self.light(), min(self._random.choice([0, 1, 1, 2]), len(self.light())))
+        await asyncio.gather(self._random.choice(self.heavy())(), *(some() for some in light))
         await asyncio.gather(*(node.start() for node in self._nodes if not node.running))
-        await answered(self._load, 50)
+        await answered(self._load, 20)
 
     async def kill(self) -> None:
-        victims, began = self._random.sample(self._nodes, self._random.choice([1, 1, 2, 4])), self._load.recording.now()
+        await self._kill(self._random.sample(self._nodes, self._random.choice([1, 1, 2, 4])))
+
+    async def _kill(self, victims: Sequence[NodeProcess]) -> None:
+        began = self._load.recording.now()
         await asyncio.gather(*(node.kill() for node in victims))
         await asyncio.sleep(self._random.uniform(0, 5))
         await asyncio.gather(*(node.start() for node in victims))
         self._load.recording.fault("kill", " ".join(node.name for node in victims), start=began, effect="other processes")
 
     async def pause(self) -> None:
-        await stand_still(self._there.cluster, self._load, self._some().name, self._random.choice([6.0, 8.0, 12.0, 30.0]))
+        await stand_still(self._there.cluster, self._load, self._some().name, self._random.choice([6.0, 6.0, 8.0, 12.0, 30.0]), within_s=SEEN_S)
 
     async def restart(self) -> None:
         await restart(self._some(), self._load)
 
     async def crash(self) -> None:
-        await crash(self._some(), self._load, self._random.choice([*POINTS]), self._random.choice([0, 0, 1, 5]))
+        node = self._some()
+        if not await crash(node, self._load, self._random.choice([*POINTS]), self._random.choice([0, 0, 1, 5])):
+            await self._kill([node])  # somewhere else, then
 
     async def block(self) -> None:
-        await block_loop(self._there.cluster, self._load, self._some().name, 10.0)
+        await block_loop(self._there.cluster, self._load, self._some().name, 10.0, within_s=SEEN_S)
 
     async def memory(self) -> None:
         await exhaust_memory(self._some(), self._load)
@@ -161,7 +169,7 @@ async def one_run(there: Site, seed: int, run: int, seconds: float) -> None:
             torturer = Torturer(there, load, random)
             while time.monotonic() - began < seconds:
                 await torturer.hurt()
-                await asyncio.sleep(random.uniform(0.2, 2.0))
+                await asyncio.sleep(random.uniform(0.1, 1.0))
     except BaseException as error:
         if load is not None:
             await asyncio.to_thread(note, seed, run, time.monotonic() - began, load, [], f"broken off: {error!r}")

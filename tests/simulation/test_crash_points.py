@@ -21,7 +21,7 @@ from tests.simulation.storm import Storm, run
 
 MOST_SEEDS_A_HIT = 20
 ORDERS = 5
-ODDS = NatsOdds(unknown=0.03, refused=0.004, slow=0.01, slow_s=1.5)
+ODDS = NatsOdds(unknown=0.08, refused=0.004, slow=0.01, slow_s=1.5)
 """Commits are often enough of unknown outcome for a node to die while it finds out."""
 ANSWER_S = 5.0
 """After which a node gives up a commit."""
@@ -95,7 +95,7 @@ def one(seed: int) -> Counter[str]:
         return testing.run(run(seed, make, begin=partial(Crashes, plan_of(seed))), patience_s=PATIENCE_S).did
 
 
-@pytest.mark.parametrize("times", [3, pytest.param(20, marks=pytest.mark.torture)])
+@pytest.mark.parametrize("times", [1, pytest.param(20, marks=pytest.mark.torture)])
 @pytest.mark.timeout(900)
 def test_nodes_that_die_at_every_point_lose_nothing_and_do_nothing_twice(times: int) -> None:
     hits: Counter[str] = Counter()
