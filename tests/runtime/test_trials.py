@@ -9,6 +9,7 @@ import pytest
 
 from jidosystem import Agent, AgentFailed, action, on_start
 from jidosystem.core.records import Record
+from jidosystem.distribution.members import Member, View
 from jidosystem.runtime.head import Owner, Trial, decode_head
 from jidosystem.runtime.trials import MAX_DEATHS, WINDOW_S, judged
 from jidosystem.testing import ClusterNode, TestCluster
@@ -59,30 +60,45 @@ def _fresh() -> None:
 # -- the decision --------------------------------------------------------------------------------------------------
 
 
+def view_of(*members: Member) -> View:
+    return View(nodes={member.name: member for member in members})
+
+
+DEAD = view_of(Member("b", 3, void=True))
+C, D = Owner("c", 9), Owner("d", 10)
+
+
 def test_what_was_handed_over_in_order_is_on_no_trial() -> None:
-    assert judged(None, None, ME, 0.0, runs=True) is None
-    assert judged(Trial(1, 0.0, ("b",), on=True), None, ME, 1.0, runs=True) is None
+    assert judged(None, None, ME, 0.0, DEAD, runs=True) is None
+    assert judged(Trial(0.0, (OTHER,), on=True), None, ME, 1.0, DEAD, runs=True) is None
 
 
 def test_a_node_that_dies_counts_only_if_the_agent_was_on_trial() -> None:
-    first = judged(None, OTHER, ME, 0.0, runs=True)
-    assert first == Trial(0, 0.0, (), on=True)
-    second = judged(first, Owner("c", 9), ME, 5.0, runs=True)
-    assert second == Trial(1, 5.0, ("c",), on=True)
-    assert judged(second, Owner("d", 10), ME, 9.0, runs=False) == Trial(2, 9.0, ("c", "d"), on=False)
-    assert judged(Trial(1, 5.0, ("c",), on=False), OTHER, ME, 9.0, runs=True) == Trial(1, 9.0, ("c",), on=True)
-    assert judged(None, OTHER, ME, 0.0, runs=False) is None
+    first = judged(None, OTHER, ME, 0.0, DEAD, runs=True)
+    assert first == Trial(0.0, (), on=True)
+    second = judged(first, C, ME, 5.0, DEAD, runs=True)
+    assert second == Trial(5.0, (C,), on=True)
+    assert judged(second, D, ME, 9.0, DEAD, runs=False) == Trial(9.0, (C, D), on=False)
+    assert judged(Trial(5.0, (C,), on=False), OTHER, ME, 9.0, DEAD, runs=True) == Trial(9.0, (C,), on=True)
+    assert judged(None, OTHER, ME, 0.0, DEAD, runs=False) is None
 
 
 def test_deaths_that_are_far_apart_do_not_add_up() -> None:
-    before = Trial(1, 0.0, ("c",), on=True)
-    assert judged(before, OTHER, ME, WINDOW_S + 1, runs=True) == Trial(1, WINDOW_S + 1, ("b",), on=True)
+    before = Trial(0.0, (C,), on=True)
+    assert judged(before, OTHER, ME, WINDOW_S + 1, DEAD, runs=True) == Trial(WINDOW_S + 1, (OTHER,), on=True)
+
+
+def test_a_node_that_lost_its_lease_and_is_back_did_not_die() -> None:
+    before = Trial(0.0, (C,), on=True)
+    for back, dead in ((Member("b", 12, began=3), (C,)), (Member("b", 12, began=12), (C, OTHER)), (Member("b", 12, began=3, void=True), (C, OTHER))):
+        assert judged(before, OTHER, ME, 5.0, view_of(back), runs=True) == Trial(5.0, dead, on=True)
+    assert judged(before, D, ME, 5.0, view_of(Member("c", 12, began=2), Member("d", 11, began=10)), runs=False) is None
 
 
 def test_what_is_this_nodes_already_stays_as_it_was() -> None:
-    before = Trial(1, 0.0, ("c",), on=True)
-    assert judged(before, ME, ME, 5.0, runs=False) == before._replace(on=False)
-    assert judged(None, ME, ME, 5.0, runs=True) is None
+    before = Trial(0.0, (C,), on=True)
+    assert judged(before, ME, ME, 5.0, DEAD, runs=False) == before._replace(on=False)
+    assert judged(None, ME, ME, 5.0, DEAD, runs=True) is None
 
 
 # -- on a cluster --------------------------------------------------------------------------------------------------
@@ -176,3 +192,30 @@ async def test_an_agent_that_starts_well_is_on_trial_no_more() -> None:
         await there.pass_time(3)
         assert await trial_of(there, a, f"Starter/{key}") is None
         assert await there.at(a, a.agent(Starter, key).add()) == 2
+
+
+class Slow(Agent):
+    """Is in a turn whenever its node loses the lease."""
+
+    value: int = 0
+
+    @action
+    async def add(self) -> int:
+        RUNS[self.key] += 1
+        await asyncio.sleep(15)
+        self.value += 1
+        return self.value
+
+
+async def test_an_agent_whose_nodes_only_lose_their_leases_is_not_failed() -> None:
+    async with cluster("a", "b", "c", agents=[Slow], store=TestCluster) as there:
+        a = there.now["a"]
+        await there.at(a, a.cast(a.agent(Slow, "k").add, durable=True))
+        for round_ in range(1, 6):
+            await there.until(lambda: RUNS["k"] == round_, 60)  # noqa: B023 - it is waited for here
+            (name,) = there.where(Slow, "k")
+            there.nodes.pause(name)
+            await there.until(lambda: there.where(Slow, "k") not in ([], [name]), 60)  # noqa: B023 - the same
+            there.nodes.resume(name)
+        await there.pass_time(60)
+        assert await there.at(a, a.agent(Slow, "k").add()) == 2

@@ -84,6 +84,7 @@ class Lease(msgspec.Struct, frozen=True, omit_defaults=True):
         name: the node's
         instance: drawn anew for each joining; by it a node knows its own creation again
         incarnation: the revision at which the lease was created; 0 in that first revision itself, and in a vacant one
+        began: the incarnation with which its process joined first; 0: this one
         beat: number of the renewal
         subject: where the node is reached over the wire
         protocol: the newest version of the frames that it speaks
@@ -96,6 +97,7 @@ class Lease(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str
     instance: str = ""
     incarnation: _Whole = 0
+    began: _Whole = 0
     beat: _Whole = 0
     subject: str = ""
     protocol: _Whole = 0

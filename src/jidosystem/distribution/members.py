@@ -35,6 +35,7 @@ class Member(NamedTuple):
         draining: takes no new agents
         suspect: wasn't heard of
         void: it is out for ever
+        began: the incarnation with which its process joined first: all from there on were lives of a process that is still there
     """
 
     name: str
@@ -46,6 +47,7 @@ class Member(NamedTuple):
     draining: bool = False
     suspect: bool = False
     void: bool = False
+    began: int = 0
 
     @property
     def state(self) -> MemberState:
@@ -77,6 +79,11 @@ class View(NamedTuple):
     def living(self) -> Iterator[Member]:
         """All that aren't void."""
         return (member for member in self.nodes.values() if not member.void)
+
+    def outlived(self, name: str, incarnation: int) -> bool:
+        """Whether the process whose life that was is known to be there still: it lost its lease, and has joined again."""
+        member = self.nodes.get(name)
+        return member is not None and not member.void and member.began <= incarnation < member.incarnation
 
     def is_void(self, name: str, incarnation: int) -> bool:
         """Whether an incarnation is known to be void. False says nothing: it may be so, and not known here."""
@@ -178,8 +185,8 @@ Occurrence: TypeAlias = NodeUp | NodeSuspect | NodeRecovered | NodeDraining | No
 
 def member_of(lease: Lease, incarnation: int, *, suspect: bool = False) -> Member:
     """The node that a lease speaks of."""
-    types = MappingProxyType(lease.types)
-    return Member(lease.name, incarnation, lease.subject, lease.protocol, lease.oldest_protocol, types, lease.draining, suspect)
+    types, began = MappingProxyType(lease.types), lease.began or incarnation
+    return Member(lease.name, incarnation, lease.subject, lease.protocol, lease.oldest_protocol, types, lease.draining, suspect, began=began)
 
 
 def changes(before: View, after: View, at_s: float) -> list[Occurrence]:

@@ -83,6 +83,7 @@ class Membership:
         self.now = now
         self.may_serve_until = -inf
         self.incarnation = 0
+        self._began = 0
         self.subject = ""
         self.listeners: list[Callable[[View], None]] = []
         self.on_missed: Callable[[], None] = _nothing
@@ -182,7 +183,9 @@ class Membership:
         if listen is not None:
             await listen(subject)
         await self._beats.listen(instance)
-        lease = Lease(self.name, instance, subject=subject, protocol=VERSION, oldest_protocol=OLDEST_VERSION, types=dict(self._types))
+        lease = Lease(
+            self.name, instance, began=self._began, subject=subject, protocol=VERSION, oldest_protocol=OLDEST_VERSION, types=dict(self._types)
+        )
         ends = self._ends
         owner = await take_lease(self._leases, lease, self._times, self.now, timeout_s, lambda: self._ends == ends)
         if self._ends != ends:  # left meanwhile
@@ -190,6 +193,7 @@ class Membership:
                 await self._leases.write(self.name, owner.revision, None)
             raise ShuttingDown(f"node {self.name} was to leave before it had joined", name=self.name)
         self.incarnation, self.subject = owner.incarnation, subject
+        self._began = self._began or owner.incarnation
         self._holder = Holder(self._leases, lease, owner, self.now, self)
         self._show()
         self._observer.wrote()

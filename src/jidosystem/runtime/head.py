@@ -45,16 +45,19 @@ class Trial(NamedTuple):
     """What a claim says of an agent that was claimed from a node that died; see `trials.py`.
 
     Attributes:
-        deaths: nodes in a row that died while it was on trial
         at_s: when it was claimed, seconds since the epoch
-        nodes: the names of those nodes
+        dead: nodes in a row that died while it was on trial
         on: something is done of which the node may die
     """
 
-    deaths: int
     at_s: float
-    nodes: tuple[str, ...]
+    dead: tuple[Owner, ...]
     on: bool
+
+    @property
+    def deaths(self) -> int:
+        """How many."""
+        return len(self.dead)
 
 
 class Head(msgspec.Struct, frozen=True, array_like=True):

@@ -177,7 +177,7 @@ class Ownership:
                     await self.cluster.wait_serving()
                     continue
                 trial = self._on_trial(host, address, record, await self._may_take(host, address, record))
-                if trial is not None and 0 < trial.deaths < MAX_DEATHS and trial.on and not alone:
+                if trial is not None and trial.deaths and not alone and (trial.on or trial.deaths >= MAX_DEATHS):
                     await self._trials.wait_turn()
                     alone = True
                     continue
@@ -205,7 +205,7 @@ class Ownership:
     def _on_trial(self, host: Host, address: str, record: Record | None, owner: Owner | None) -> Trial | None:
         if owner is None or record is None or record.head is None or self.draining:
             return None
-        return self._trials.judge(host, address[len(host.prefix) :], decode_head(record.head, address), owner, self.cluster.owner)
+        return self._trials.judge(host, address[len(host.prefix) :], decode_head(record.head, address), owner, self.cluster)
 
     async def _take(self, host: Host, address: str, record: Record | None, trial: Trial | None) -> Record | None:
         """Write a claim; None: look again."""

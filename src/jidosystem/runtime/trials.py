@@ -12,6 +12,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from ..core.errors import JidoError
+from ..distribution.members import View
 from .activation import nothing
 from .head import FAILED, Head, Marks, Owner, Trial, encode_head
 from .status import Status
@@ -20,13 +21,15 @@ if TYPE_CHECKING:
     from .activation import Activation
     from .host import Host
     from .node import Node
+    from .ownership import Cluster
 
 MAX_DEATHS = 2
 """So many nodes in a row that died while an agent was on trial, and it is failed; the first one, where it wasn't yet, not counted."""
 WINDOW_S = 600.0
 """Deaths that are further apart have nothing to do with each other."""
 PAUSE_S = 3.0
-"""Before an agent is claimed whose last node died with it on trial: long enough for a node to start again; with jitter, a half of it to the whole."""
+"""Before an agent is claimed, or failed, whose last node died with it on trial: long enough for a node to start or to join again; with jitter,
+a half of it to the whole."""
 QUIET_S = 1.0
 """An agent that has done nothing for so long, and nothing is to be done, is on trial no more."""
 LOOK_ALONE_S = 0.05
@@ -35,18 +38,19 @@ ALONE_S = 5.0
 """So long the others wait at most for one that is on trial again."""
 
 
-def judged(before: Trial | None, owner: Owner | None, me: Owner, now_s: float, *, runs: bool) -> Trial | None:
+def judged(before: Trial | None, owner: Owner | None, me: Owner, now_s: float, view: View, *, runs: bool) -> Trial | None:
     """What the claim of an agent says of it: `before`, what the last one said, `owner`, whose it was, who is void if it isn't `me`; `runs`:
-    something is to be done at once.
+    something is to be done at once. A node that lost its lease and has joined again since didn't die.
     """
     if owner is None:  # given away in order
         return None
     if owner == me:
         return before and before._replace(on=runs)
-    deaths, nodes = (before.deaths, before.nodes) if before is not None and now_s - before.at_s <= WINDOW_S else (0, ())
+    dead = before.dead if before is not None and now_s - before.at_s <= WINDOW_S else ()
     if before is not None and before.on:
-        deaths, nodes = deaths + 1, (*nodes, owner.node)
-    return Trial(deaths, now_s, nodes, on=runs) if runs or deaths else None
+        dead = (*dead, owner)
+    dead = tuple(one for one in dead if not view.outlived(one.node, one.incarnation))
+    return Trial(now_s, dead, on=runs) if runs or dead else None
 
 
 class Trials:
@@ -58,11 +62,11 @@ class Trials:
         self._node = node
         self._alone = asyncio.Lock()
 
-    def judge(self, host: Host, key: str, head: Head | None, owner: Owner | None, me: Owner) -> Trial | None:
+    def judge(self, host: Host, key: str, head: Head | None, owner: Owner, cluster: Cluster) -> Trial | None:
         """What a claim is to say of an agent."""
         activation, kind = host.live.get(key), host.type
         runs = kind.hook_start is not None or bool(kind.sensors) or (activation is not None and bool(activation.queue))
-        return judged(None if head is None else head.trial, owner, me, self._node.clock.time_s(), runs=runs)
+        return judged(None if head is None else head.trial, owner, cluster.owner, self._node.clock.time_s(), cluster.view, runs=runs)
 
     async def wait_turn(self) -> None:
         """Pause before an agent is claimed that is on trial again, until no other begins; `begun` lets the next one."""
@@ -109,7 +113,7 @@ class Trials:
 
 def failed_head(head: Head, me: Owner, trial: Trial) -> tuple[bytes, str]:
     """The head of an agent that has taken too many nodes along, and why."""
-    cause = f"the nodes {', '.join(trial.nodes)} died one after another, each in a turn of it"
+    cause = f"the nodes {', '.join(one.node for one in trial.dead)} died one after another, each in a turn of it"
     marks = head.marks or Marks()
     marks.status, marks.cause = FAILED, cause
     return encode_head(head.version, head.turns, head.state, marks, me), cause
