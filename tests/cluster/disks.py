@@ -16,7 +16,7 @@ from pathlib import Path
 
 from jidosystem.backends.nats.server import NatsCluster
 
-DISK_BYTES = 512 * 1024**2
+DISK_BYTES = 2 * 1024**3  # sparse; hours of events go in
 EXT4_IOC_SHUTDOWN = 0x8004587D
 NOTHING_MORE = 2  # not even what the journal holds in memory
 
