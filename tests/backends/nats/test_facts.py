@@ -368,7 +368,7 @@ async def test_a_pong_that_comes_after_its_waiter_gave_up_ends_the_reading(tmp_p
 async def test_an_ordered_consumer_loses_messages_for_good_after_an_overflow_here(one: Client) -> None:
     name = await stream(one)
     js = one.jetstream()
-    await asyncio.gather(*(js.publish(f"{name}.k", b"%d" % i) for i in range(2_000)))
+    await asyncio.gather(*(js.publish(f"{name}.k", b"%d" % i, timeout=60) for i in range(2_000)))
     consumer = await js.subscribe(f"{name}.k", ordered_consumer=True, pending_msgs_limit=100)
     await asyncio.sleep(0.5)  # it is busy with something else
     got: list[int] = []
