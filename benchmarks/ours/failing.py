@@ -15,6 +15,7 @@ from itertools import count, islice
 from statistics import median
 from threading import Thread
 from time import perf_counter
+from typing import Any
 
 from jidosystem import Agent, Platform
 
@@ -147,15 +148,26 @@ async def kill_leader(run: Run) -> None:
                 async with raw(cluster) as connection:
                     leader = (await connection.jetstream().stream_info("jido-records-0")).cluster.leader
                 server = next(one for one in cluster.servers if one.peer.name == leader)
-                load = Load(platform)
+                load = Load(platform, keys=True)
                 await asyncio.sleep(1.0)
                 await asyncio.to_thread(server.kill)
                 await asyncio.sleep(12.0)
                 run.record(await load.end())
                 await asyncio.to_thread(server.start)
                 await asyncio.to_thread(server.wait_ready)
-                await asyncio.sleep(BETWEEN_S)
+                async with raw(cluster) as connection:
+                    await _see_copies(connection.jetstream())
             assert dict(platform._node.router.cluster.membership.view.voided) == nodes, "a node was declared dead"
+
+
+async def _see_copies(jetstream: Any) -> None:
+    """Wait until every server has all that it is to hold: without that, the death of another is a second failure."""
+    while True:
+        replicas = [replica for stream in await jetstream.streams_info() for replica in stream.cluster.replicas]
+        if replicas and all(replica.current for replica in replicas):
+            break
+        await asyncio.sleep(0.5)
+    await asyncio.sleep(BETWEEN_S)
 
 
 async def roll(run: Run) -> None:
@@ -178,9 +190,11 @@ async def roll(run: Run) -> None:
 
 
 class Load:
-    """16 callers, each of an agent of its own, one call after another; a call that fails ends it all."""
+    """16 callers, each of an agent of its own, one call after another; a call that fails ends it all. With keys a call whose request or answer goes
+    down with a NATS server is made again."""
 
-    def __init__(self, platform: Platform, callers: int = 16) -> None:
+    def __init__(self, platform: Platform, callers: int = 16, *, keys: bool = False) -> None:
+        self._keys = count() if keys else None
         self._ended, self._longest_s, self.done = False, 0.0, 0
         self._tasks = [asyncio.create_task(self._call(platform, number)) for number in range(callers)]
 
@@ -188,7 +202,8 @@ class Load:
         agent = platform.agent(Ledger, f"load{number}")
         while not self._ended:
             began = perf_counter()
-            await platform.call(agent.add, timeout=PATIENCE_S)
+            key = None if self._keys is None else f"{number}-{next(self._keys)}-{id(self)}"
+            await platform.call(agent.add, timeout=PATIENCE_S, idempotency_key=key)
             self._longest_s = max(self._longest_s, perf_counter() - began)
             self.done += 1
 
