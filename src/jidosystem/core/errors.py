@@ -239,7 +239,7 @@ class ShuttingDown(RefusedError):
 
 
 class AgentFailed(RefusedError):
-    """The agent crashed more often than its supervision allows; `cause` says how. `agents.restart` ends that."""
+    """The agent crashed more often than its supervision allows, or took its nodes along; `cause` says how. `agents.restart` ends that."""
 
     code = "agent-failed"
     cause: str

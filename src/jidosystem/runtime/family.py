@@ -24,7 +24,7 @@ from .definition import DELETE
 from .effects import CastEffect
 from .head import ACTIVE, FAILED, Marks, decode_head, encode_head
 from .host import Host
-from .loading import effects_after
+from .loading import effects_after, failed
 from .reference import make_ref_class
 from .router import NamedType
 from .status import Status
@@ -264,16 +264,6 @@ class Family:
         if kept:
             type_name, key = split_address(address)
             self._node.hosts[type_name].find(key)  # which sends it
-
-
-def failed(address: str, cause: str) -> AgentFailed:
-    """What calls get from an agent that has failed for good, and its parent."""
-    return AgentFailed(
-        f"{address} has failed: {cause}; it crashed more often than its supervision allows."
-        " Mend the cause, then `await platform.agents.restart(ref)`",
-        agent=address,
-        cause=cause,
-    )
 
 
 def parent_of(address: str) -> str:

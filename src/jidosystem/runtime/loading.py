@@ -102,13 +102,16 @@ def current_state(kind: AgentType, head: Head, address: str) -> bytes:
     return kind.codec.from_plain(state, address)
 
 
+def failed(address: str, cause: str) -> AgentFailed:
+    """What calls get from an agent that has failed for good, and its parent."""
+    return AgentFailed(f"{address} has failed: {cause}. Mend the cause, then `await platform.agents.restart(ref)`", agent=address, cause=cause)
+
+
 async def _load_marks(activation: Activation, marks: Marks) -> None:
     """Read the rows that the head says exist."""
     address = activation.address
     if marks.status == FAILED:
-        raise AgentFailed(
-            f"{address} has failed: {marks.cause}. Mend the cause, then `await platform.agents.restart(ref)`", agent=address, cause=marks.cause
-        )
+        raise failed(address, marks.cause)
     extra = activation.need_extra()
     extra.marks = marks
     records = activation.host.node.records
