@@ -167,7 +167,13 @@ async def test_a_drained_node_takes_agents_again() -> None:
                 await there.at(a, a.agent(Fragile, key).mend())
             assert b.alive(Fragile)
             assert all(len(there.where(Fragile, key)) <= 1 for key in keys)
-        await there.pass_time(10)
+        await there.at(b, _drain(b))
+        await there.at(b, _undrain(b))  # before the others were told
+        await there.pass_time(5)
+        assert b._node is not None
+        assert b._node.ownership is not None
+        assert not b._node.ownership.draining
+        await there.pass_time(5)
 
         async def types() -> list[str]:
             return [event.type async for event in a.events.read("jido.node/b")]

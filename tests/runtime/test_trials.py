@@ -88,9 +88,15 @@ def test_deaths_that_are_far_apart_do_not_add_up() -> None:
     assert judged(before, OTHER, ME, WINDOW_S + 1, DEAD, runs=True) == Trial(WINDOW_S + 1, (OTHER,), on=True)
 
 
-def test_a_node_that_lost_its_lease_and_is_back_did_not_die() -> None:
+def test_a_node_that_left_in_order_or_lost_its_lease_and_is_back_did_not_die() -> None:
     before = Trial(0.0, (C,), on=True)
-    for back, dead in ((Member("b", 12, began=3), (C,)), (Member("b", 12, began=12), (C, OTHER)), (Member("b", 12, began=3, void=True), (C, OTHER))):
+    left = Member("b", 3, void=True, draining=True)
+    for back, dead in (
+        (left, (C,)),
+        (Member("b", 12, began=3), (C,)),
+        (Member("b", 12, began=12), (C, OTHER)),
+        (Member("b", 12, began=3, void=True), (C, OTHER)),
+    ):
         assert judged(before, OTHER, ME, 5.0, view_of(back), runs=True) == Trial(5.0, dead, on=True)
     assert judged(before, D, ME, 5.0, view_of(Member("c", 12, began=2), Member("d", 11, began=10)), runs=False) is None
 

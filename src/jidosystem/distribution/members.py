@@ -81,9 +81,11 @@ class View(NamedTuple):
         return (member for member in self.nodes.values() if not member.void)
 
     def outlived(self, name: str, incarnation: int) -> bool:
-        """Whether the process whose life that was is known to be there still: it lost its lease, and has joined again."""
+        """Whether it is known that no process died with that life: it left in order, or lost its lease and has joined again."""
         member = self.nodes.get(name)
-        return member is not None and not member.void and member.began <= incarnation < member.incarnation
+        if member is None or member.void:
+            return member is not None and member.draining and member.incarnation == incarnation
+        return member.began <= incarnation < member.incarnation
 
     def is_void(self, name: str, incarnation: int) -> bool:
         """Whether an incarnation is known to be void. False says nothing: it may be so, and not known here."""

@@ -84,6 +84,7 @@ class Membership:
         self.may_serve_until = -inf
         self.incarnation = 0
         self._began = 0
+        self._draining = False
         self.subject = ""
         self.listeners: list[Callable[[View], None]] = []
         self.on_missed: Callable[[], None] = _nothing
@@ -184,8 +185,9 @@ class Membership:
             await listen(subject)
         await self._beats.listen(instance)
         lease = Lease(
-            self.name, instance, began=self._began, subject=subject, protocol=VERSION, oldest_protocol=OLDEST_VERSION, types=dict(self._types)
-        )
+            self.name, instance, began=self._began, subject=subject, protocol=VERSION, oldest_protocol=OLDEST_VERSION, types=dict(self._types),
+            draining=self._draining,
+        )  # fmt: skip
         ends = self._ends
         owner = await take_lease(self._leases, lease, self._times, self.now, timeout_s, lambda: self._ends == ends)
         if self._ends != ends:  # left meanwhile
@@ -298,6 +300,7 @@ class Membership:
 
     async def set_draining(self, draining: bool = True) -> None:
         """Take no new agents, or take them again; returns when it is stored in the lease, where the others see it. `StoreUnavailable`: no lease."""
+        self._draining = draining
         await self._change(draining=draining)
 
     async def set_types(self, types: Mapping[str, int]) -> None:

@@ -58,6 +58,7 @@ class Joined:
         node.asked["drain"], node.asked["undrain"] = self._drain_for, self._undrain_for
         node.asked["type"] = partial(tell_type, node)
         self._owner = Owner(node.name, 0)
+        self._drains = False  # it is asked to drain, perhaps before the others know
         self._missing = False  # renewals fail, and it is being looked whether that goes on
         self.membership.on_missed = self._missed
 
@@ -145,12 +146,18 @@ class Joined:
 
     async def drain(self) -> None:
         """Take no new agents, and give away those that are here; returns when none is left. Calls wait and follow them, none fails."""
+        self._drains = True
+        await self._drain()
+
+    async def _drain(self) -> None:
         try:
-            await self.membership.set_draining()
+            if self._drains:
+                await self.membership.set_draining()
         except StoreError as error:  # without a lease there is nothing to be given away
             self._node.log.warning("the others couldn't be told that this node drains", error=describe(error))
         assert self._node.moving is not None
-        await self._node.moving.drain()
+        if self._drains:  # nobody has thought better of it meanwhile
+            await self._node.moving.drain()
 
     def start_draining(self) -> None:
         """Drain, and stay; `InvalidArguments` if nobody is there to take the agents."""
@@ -158,14 +165,15 @@ class Joined:
             raise InvalidArguments(f"node {self._node.name} can't be drained: no other node takes its agents", path="$.node")
         if self._node.ownership is not None and not self._node.ownership.draining:
             self._node.log.warning("this node drains: it gives its agents away and takes no new ones until `jido cluster undrain`, or its next start")
-            self._node.own(self.drain())
+            self._drains = True
+            self._node.own(self._drain())
 
     async def undrain(self) -> None:
         """Take agents again; its share comes back slowly. No error if it doesn't drain. `ShuttingDown` if it is about to end."""
         if self._node.closing:
             raise ShuttingDown(f"node {self._node.name} is about to end", name=self._node.name)
         assert self._node.ownership is not None
-        self._node.ownership.draining = False
+        self._drains = self._node.ownership.draining = False
         await self.membership.set_draining(draining=False)
         self._node.recovery.review()
 
@@ -251,8 +259,6 @@ class Joined:
         while not self._node.closing:
             try:
                 await self.join()
-                if self._node.ownership is not None and self._node.ownership.draining:
-                    await self.membership.set_draining()
             except JidoError as error:
                 self._node.log.error("the node can't join again just now", error=describe(error))
                 await asyncio.sleep(backoff_s(attempt, self._node.random()))

@@ -178,8 +178,12 @@ class Ownership:
                     continue
                 trial = self._on_trial(host, address, record, await self._may_take(host, address, record))
                 if trial is not None and trial.deaths and not alone and (trial.on or trial.deaths >= MAX_DEATHS):
-                    await self._trials.wait_turn()
-                    alone = True
+                    self._claim_ended()  # who waits for its turn doesn't keep others from being woken
+                    try:
+                        await self._trials.wait_turn()
+                        alone = True
+                    finally:
+                        self._claiming += 1
                     continue
                 if (claim := await self._take(host, address, record, trial)) is not None:
                     if trial is not None and trial.on and trial.deaths < MAX_DEATHS:

@@ -79,9 +79,11 @@ class Recovery:
 
     async def _look(self) -> None:
         """What a node had sent before it died is stored whenever NATS comes to it, perhaps after the others have looked: its agent is nobody's."""
-        await self.read_until_told(self._wake_pending)
-        await self.read_until_told(self._node.reminders.rescan)
-        self._node.later(LOOK_EVERY_S, self._look_soon)
+        try:
+            await self.read_until_told(self._wake_pending)
+            await self.read_until_told(self._node.reminders.rescan)
+        finally:
+            self._node.later(LOOK_EVERY_S, self._look_soon)
 
     async def recover_type(self, host: Host) -> None:
         """A type was registered after the start: what waits for it in the store."""

@@ -10,7 +10,7 @@ from jidosystem.backends.nats.committing import SMALL as FEW
 from jidosystem.backends.nats.jetstream import IN_FLIGHT, INCOMPLETE_BATCH, WRONG_SEQUENCE
 from jidosystem.backends.nats.log import NatsLog
 from jidosystem.backends.nats.settings import NatsSettings
-from jidosystem.core.errors import Conflict
+from jidosystem.core.errors import CommitUnknown, Conflict
 from jidosystem.core.events import Event
 from jidosystem.core.records import Row
 
@@ -80,3 +80,15 @@ async def test_who_expects_what_never_was_is_told_so(settings_of_three: NatsSett
         with pytest.raises(Conflict) as raised:
             await records.commit("T/b", 7, b"2")
         assert raised.value.actual == 0
+
+
+async def test_what_cant_be_read_back_is_unknown(settings_of_three: NatsSettings) -> None:
+    async with overtaken(settings_of_three) as (way, settings), opened(settings, read_timeout_s=0.5) as records:
+        done = await records.commit("T/a", 0, b"1")
+        way.refusals, way.deaf_to = [REFUSALS["knows less"]], b"$JS.API.STREAM.MSG.GET"
+        with pytest.raises(CommitUnknown):
+            await records.commit("T/a", done.revision, b"2")
+        way.deaf_to = b"\n"
+        found = await records.read("T/a")
+        assert found is not None
+        assert found.head == b"2"

@@ -439,6 +439,16 @@ async def test_a_defect_of_ours_leaves_nobody_waiting(settings):
 # -- refusals ------------------------------------------------------------------------------------------------------
 
 
+async def test_a_stream_that_is_gone_is_an_error_of_the_store(settings, one_server):
+    async with opened(settings, partitions=1) as records:
+        await records.commit("T/a", 0, b"1", [Row("key", "x", b"v")])
+        admin = await Connection.open(one_server.settings(user="admin"))
+        await JetStream(admin).api(f"STREAM.DELETE.{settings.cluster}-records-0")
+        await admin.close()
+        with pytest.raises(StoreUnavailable, match="not found"):
+            await records.read_rows("T/a", "key")
+
+
 async def test_events_are_refused_for_the_log_is_apart(settings):
     async with opened(settings, partitions=1) as records:
         assert records.log is None

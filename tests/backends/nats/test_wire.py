@@ -190,6 +190,25 @@ async def test_requests_that_go_together_keep_to_the_limits(settings: NatsSettin
         assert not other._gathering.groups
 
 
+async def test_nothing_is_kept_for_who_gave_up(settings: NatsSettings) -> None:
+    async with two(settings) as (one, other):
+        served = asyncio.Event()
+
+        async def never(_payload: bytes) -> bytes:
+            served.set()
+            await asyncio.Event().wait()
+            return b""
+
+        await one.serve("never", never)
+        asked = [asyncio.ensure_future(other.request("never", b"", timeout_s=3600, together=True)) for _ in range(2 * MAX_TOGETHER)]
+        await served.wait()
+        for request in asked:
+            request.cancel()
+        await asyncio.wait(asked)
+        assert other._gathering.waiting == 0
+        assert not other._gathering.groups
+
+
 async def test_requests_and_answers_of_any_size_go_together(settings: NatsSettings) -> None:
     async with two(settings) as (one, other):
         most = other.max_payload_bytes

@@ -222,7 +222,7 @@ class Committer:
                 if len(commits) > 1:
                     await self._apart(commits)
                 else:
-                    self._fail(commits[0], error)
+                    self._fail(commits[0], _out_of_time(commits[0], error) if commits[0].unknown else error)
                 return
             else:
                 self._succeed(commits, sequence)
@@ -255,7 +255,7 @@ class Committer:
             if commit.unknown and await self._is_done(commit):
                 return True
         except StoreError as error:
-            self._fail(commit, error)
+            self._fail(commit, _out_of_time(commit, error) if commit.unknown else error)
             return True
         if commit.unknown:
             self._fail(commit, _out_of_time(commit, refused))

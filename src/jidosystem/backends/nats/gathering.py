@@ -39,12 +39,13 @@ _answers_of = msgspec.msgpack.Decoder(list[tuple[int, int, bytes]]).decode
 
 
 class _Waiting:
-    """A request that waits for its answer."""
+    """A request that waits for its answer; once it was sent, in a group."""
 
-    __slots__ = ("answer", "deadline", "payload", "timeout_s")
+    __slots__ = ("answer", "deadline", "group", "payload", "timeout_s")
 
     def __init__(self, payload: bytes, timeout_s: float, deadline: float, answer: asyncio.Future[bytes]) -> None:
         self.payload, self.timeout_s, self.deadline, self.answer = payload, timeout_s, deadline, answer
+        self.group: Group | None = None
 
 
 class Gathering:
@@ -60,15 +61,24 @@ class Gathering:
         self._leaving: dict[str, list[_Waiting]] = {}
         self._called = False
 
-    def ask(self, subject: str, payload: bytes, timeout_s: float) -> asyncio.Future[bytes]:
+    async def ask(self, subject: str, payload: bytes, timeout_s: float) -> bytes:
         """The answer of a request, which leaves with all others of this step; at once if none is under way. `NodeUnreachable` if too many wait."""
+        one = self._begin(subject, payload, timeout_s)
+        try:
+            return await one.answer
+        except asyncio.CancelledError:
+            if one.group is not None:
+                one.group.forget(one)
+            raise
+
+    def _begin(self, subject: str, payload: bytes, timeout_s: float) -> _Waiting:
         if self.waiting >= self.connection.settings.max_requests:
             raise NodeUnreachable(f"{self.waiting} requests wait for an answer (`max_requests`); nothing was sent", subject=subject)
         self.waiting += 1
         one = _Waiting(payload, timeout_s, self._loop.time() + timeout_s, self._loop.create_future())
         if not self.groups and not self._leaving:
             self._send_all(subject, [one])
-            return one.answer
+            return one
         line = self._leaving.get(subject)
         if line is None:
             if not self._called:
@@ -79,7 +89,7 @@ class Gathering:
         if len(line) == MAX_TOGETHER:
             del self._leaving[subject]
             self._send_all(subject, line)
-        return one.answer
+        return one
 
     def _leave(self) -> None:
         self._called = False
@@ -100,6 +110,9 @@ class Gathering:
         except (NodeUnreachable, TooLarge) as error:
             kind, told = type(error), f"a request to {subject!r} can't be sent: {error}"
             group.fail(lambda: kind(told, subject=subject))
+        except Exception as defect:  # it must not leave anybody waiting
+            group.fail(lambda: OutcomeUnknown(f"a request to {subject!r} may not have been sent", subject=subject))
+            self._loop.call_exception_handler({"message": f"sending a request to {subject!r} failed", "exception": defect})
         else:
             group.wait()
 
@@ -119,6 +132,8 @@ class Group:
     def __init__(self, gathering: Gathering, subject: str, line: Sequence[_Waiting]) -> None:
         self._gathering, self._subject = gathering, subject
         self._waiting = dict(enumerate(line))
+        for one in line:
+            one.group = self
         self._number, self.inbox = gathering.connection.listen(self.take)
         self.slot: int | None = None
 
@@ -159,6 +174,12 @@ class Group:
         if not waiting:
             self._close()
 
+    def forget(self, one: _Waiting) -> None:
+        """Nobody waits for its answer any more."""
+        number = next((number for number, waiting in self._waiting.items() if waiting is one), None)
+        if number is not None:
+            self._end(number, None)
+
     def fail(self, error: Callable[[], JidoError]) -> None:
         """None of those that still wait is answered."""
         for number in list(self._waiting):
@@ -170,11 +191,11 @@ class Group:
         except JidoError as error:
             self._end(number, error)
 
-    def _end(self, number: int, error: JidoError) -> None:
+    def _end(self, number: int, error: JidoError | None) -> None:
         one = self._waiting.pop(number, None)
         if one is not None:
             self._gathering.waiting -= 1
-            if not one.answer.done():
+            if error is not None and not one.answer.done():
                 one.answer.set_exception(error)
         if not self._waiting:
             self._close()
@@ -211,7 +232,7 @@ class Answers:
             for first, last in cut([len(answer) for _, _, answer in leaving], self._connection.max_payload_bytes - ROOM_BYTES):
                 self._connection.publish(self._reply, encode(leaving[first:last]))
             self._connection.hurry()
-        except NodeUnreachable as error:  # their requesters can't be told; they will see their time run out
+        except (NodeUnreachable, TooLarge) as error:  # their requesters can't be told; they will see their time run out
             self._connection.tell("error", f"{len(leaving)} answers couldn't be sent: {error}")
 
 

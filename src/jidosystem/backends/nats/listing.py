@@ -97,7 +97,8 @@ class _Consumer:
         if self._subscription is not None:
             await self._subscription.close()
         if connection.is_up:
-            connection.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._name}")
+            with contextlib.suppress(NodeUnreachable):  # it forgets it by itself a little later
+                connection.publish(f"$JS.API.CONSUMER.DELETE.{self._stream}.{self._name}")
 
     def _take(self, subject: bytes, reply: bytes, data: bytes, headers: Headers) -> None:
         if not reply:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from ...core.clock import Clock
 from ...core.errors import StoreUnavailable
 from ...core.records import Record
-from .jetstream import JetStream, Stored
+from .jetstream import JetStream, Refused, Stored, refusal
 from .places import Subjects, part
 from .stored import BELOW, Kept, StoredHead, expired, head_of, joined, row_of, unreadable
 
@@ -129,8 +129,11 @@ class Reading:
         deadline_s = asyncio.get_running_loop().time() + self._jetstream.timeout_s
         names: list[str] = []
         while True:
-            body = {"subjects_filter": pattern, "offset": len(names)}
-            told = await self._jetstream.api(f"STREAM.INFO.{self._subjects.stream(partition)}", body)
+            stream, body = self._subjects.stream(partition), {"subjects_filter": pattern, "offset": len(names)}
+            try:
+                told = await self._jetstream.api(f"STREAM.INFO.{stream}", body)
+            except Refused as refused:
+                raise refusal(refused, f"listing {stream}") from refused
             if int(told["state"]["last_seq"]) >= at_least:
                 names += told["state"].get("subjects") or {}
                 if len(names) >= int(told.get("total") or 0) or 0 < most < len(names):
