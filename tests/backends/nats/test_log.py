@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from jidosystem.backends.nats.connection import Connection
@@ -22,6 +23,7 @@ from jidosystem.core.events import Event
 from jidosystem.testing.conformance import EventLogConformance
 from jidosystem.testing.conformance.log import numbers
 from jidosystem.testing.conformance.records import event
+from tests.cluster.proxy import proxy_to
 
 SMALL = LogSettings(max_bytes=64 * 1024 * 1024)
 
@@ -360,6 +362,16 @@ async def test_nothing_is_lost_or_doubled_when_a_server_goes(
     assert await following.end(len(there)) == there
     await log.close()
     await reader.close()
+
+
+async def test_pages_come_over_a_way_that_is_slower_than_a_servers_death_is_noticed(settings: NatsSettings) -> None:
+    async with proxy_to(settings.servers[0]) as way:
+        log = await NatsLog.open(msgspec.structs.replace(settings, servers=(way.url,)), SMALL)
+        await log.append([event("s", n) for n in range(3)])
+        way.delay(0.4, 0.45)
+        assert await numbers(log) == [0, 1, 2]
+        way.delay(0.0, 0.0)
+        await log.close()
 
 
 async def test_a_lone_server_that_restarts_is_waited_for(tmp_path: Path) -> None:

@@ -248,9 +248,9 @@ class NatsLog(LogApart):
             ended.exception()  # whoever asked may have gone
 
     async def _fetch(self, subject: str, first: int, limit: int) -> list[Raw]:
-        async for _ in self._jetstream.attempts(None, subject):
+        async for attempt in self._jetstream.attempts(None, subject):
             try:
-                found = await page(self._connection, self._names.stream, subject, first, limit)
+                found = await page(self._connection, self._names.stream, subject, first, limit, attempt)
             except NodeUnreachable:
                 continue
             if found is not None:

@@ -18,8 +18,9 @@ from .connection import Connection
 
 PAGE_MESSAGES = 1_000
 PAGE_BYTES = 2 * 1024 * 1024
-SILENCE_S = 0.5
-"""So long nothing comes: the server that was to answer is gone, or paused."""
+SILENCE_S = (0.5, 8.0)
+"""So long nothing comes: the server that was to answer is gone, or paused. Doubled with each attempt, for it may only be slow, and what it is
+asked again makes it slower."""
 
 
 class Raw(NamedTuple):
@@ -52,9 +53,11 @@ class _Page:
             self.messages.append(Raw(int(headers["Nats-Sequence"]), data, headers))
 
 
-async def page(connection: Connection, stream: str, subject: str, first: int, limit: int = PAGE_MESSAGES) -> list[Raw] | None:
+async def page(connection: Connection, stream: str, subject: str, first: int, limit: int = PAGE_MESSAGES, attempt: int = 1) -> list[Raw] | None:
     """The messages of a subject (a pattern) from a sequence on, as far as one page goes; [] if the server that answered has none, None if the
     answer got lost. `NodeUnreachable` if nobody answers."""
+    least_s, most_s = SILENCE_S
+    silence_s = min(least_s * (1 << min(attempt - 1, 10)), most_s)
     wanted = {"seq": first, "batch": limit, "max_bytes": PAGE_BYTES, "next_by_subj": subject}
     got = _Page()
     number, inbox = connection.listen(got.take)
@@ -63,7 +66,7 @@ async def page(connection: Connection, stream: str, subject: str, first: int, li
         seen = -1
         while not got.ended.done() and len(got.messages) > seen:
             seen = len(got.messages)
-            await asyncio.wait({got.ended}, timeout=SILENCE_S)
+            await asyncio.wait({got.ended}, timeout=silence_s)
     finally:
         connection.deafen(number)
     status = got.ended.result() if got.ended.done() else ""
