@@ -24,12 +24,14 @@ class Overtaken:
         refusals: what is left to say: code and text of an error each
         said: how many were said
         deaf_to: what is asked of subjects that begin so gets lost
+        slow_to: what is asked of subjects that begin so is under way for `slow_s`
     """
 
     def __init__(self) -> None:
         self.refusals: list[tuple[int, str]] = []
         self.said = 0
-        self.deaf_to = b"\n"
+        self.deaf_to = self.slow_to = b"\n"
+        self.slow_s = 0.0
         self._writers: list[asyncio.StreamWriter] = []
 
     async def carry(self, host: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -60,7 +62,10 @@ class Overtaken:
                 inboxes[words[1].rstrip(b"*>")] = words[-1]
             if asker is not None and words[0] == b"HPUB" and len(words) == 5:  # a batch's last message, or one alone
                 self._refuse(words[2], inboxes, asker)
-            if asker is None or words[0] not in _SIZED or not words[1].startswith(self.deaf_to):
+            asked = words[1] if asker is not None and words[0] in _SIZED else b""
+            if asked.startswith(self.slow_to):
+                asyncio.get_running_loop().call_later(self.slow_s, writer.write, line + body)
+            elif not asked.startswith(self.deaf_to):
                 writer.write(line + body)
 
     def _refuse(self, reply: bytes, inboxes: dict[bytes, bytes], asker: asyncio.StreamWriter) -> None:

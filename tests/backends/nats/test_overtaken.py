@@ -92,3 +92,12 @@ async def test_what_cant_be_read_back_is_unknown(settings_of_three: NatsSettings
         found = await records.read("T/a")
         assert found is not None
         assert found.head == b"2"
+
+
+async def test_a_server_that_is_slow_is_waited_for(settings: NatsSettings) -> None:
+    async with overtaken(settings) as (way, slow), opened(slow) as records:
+        await records.commit("T/a", 0, b"1")
+        way.slow_to, way.slow_s = b"$JS.API.STREAM.MSG.GET", 3.0
+        found = await records.read("T/a")
+        assert found is not None
+        assert found.head == b"1"

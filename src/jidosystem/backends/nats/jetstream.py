@@ -21,6 +21,8 @@ from .protocol import headers_of, parse_headers
 MAX_BATCH = 1_000
 """Messages in an atomic batch: the server's limit."""
 ATTEMPT_S = 2.0
+MOST_DOUBLINGS = 2
+"""What is asked again after the second silence is waited for twice as long each time: the server may only be slow, and questions make it slower."""
 PAUSE_S = (0.02, 0.2)
 
 WRONG_SEQUENCE = 10071
@@ -233,11 +235,17 @@ class JetStream:
     async def _ask(self, path: str, body: Any, timeout_s: float | None) -> bytes:
         payload = b"" if body is None else msgspec.json.encode(body)
         why: Exception | None = None
+        silent = 0
         async for _ in self.attempts(timeout_s, path):
             try:
-                answer = (await self.connection.request(f"$JS.API.{path}", payload, timeout_s=ATTEMPT_S)).data
-            except (NodeUnreachable, WireTimeout) as error:
+                patience_s = ATTEMPT_S * (1 << min(max(silent - 1, 0), MOST_DOUBLINGS))
+                answer = (await self.connection.request(f"$JS.API.{path}", payload, timeout_s=patience_s)).data
+            except NodeUnreachable as error:
                 why = error
+                continue
+            except WireTimeout as error:
+                why = error
+                silent += 1
                 continue
             error_code = _got(answer).error if b'"error"' in answer else None
             if error_code is None or error_code.err_code not in NOT_NOW:
