@@ -83,7 +83,8 @@ class Recovery:
             await self.read_until_told(self._wake_pending)
             await self.read_until_told(self._node.reminders.rescan)
         finally:
-            self._node.later(LOOK_EVERY_S, self._look_soon)
+            if not self._node.closing:
+                self._node.later(LOOK_EVERY_S, self._look_soon)
 
     async def recover_type(self, host: Host) -> None:
         """A type was registered after the start: what waits for it in the store."""
