@@ -36,6 +36,8 @@ SEEN_S = 6.0
 VOID_S = 15.0
 """Likewise whether a node was declared dead, or began anew: its lease runs out meanwhile, unless the store is away."""
 LEAST_FELT = 0.5
+LEAST_DONE = 30
+"""Operations that succeeded; one storm in sixty lets no more than twice as many through."""
 """How many of a run's faults must have been felt."""
 EVERY_S = 2.0
 """Between two things that happen, on the average."""
@@ -329,7 +331,7 @@ def judge(history: History, seen: Seen) -> None:
             wrong.append(f"{key} said {said}, and the log has {logged}")
         if seen.heard[key] != logged:
             wrong.append(f"the log has {logged} of {key}, and its listener has heard {seen.heard[key]}")
-    exercised = check_exercised(history, operations=60, faults={})
+    exercised = check_exercised(history, operations=LEAST_DONE, faults={})
     if not exercised:
         wrong.append(str(exercised))
     felt = sum(bool(fault.effect) for fault in history.faults)
