@@ -36,9 +36,9 @@ SEEN_S = 6.0
 VOID_S = 15.0
 """Likewise whether a node was declared dead, or began anew: its lease runs out meanwhile, unless the store is away."""
 LEAST_FELT = 0.5
+"""How many of a run's faults must have been felt."""
 LEAST_DONE = 30
 """Operations that succeeded; one storm in sixty lets no more than twice as many through."""
-"""How many of a run's faults must have been felt."""
 EVERY_S = 2.0
 """Between two things that happen, on the average."""
 ODDS = NatsOdds(unknown=0.004, refused=0.004, read_fail=0.004, slow=0.01, slow_s=1.5)
