@@ -50,7 +50,8 @@ async def test_the_server_that_leads_the_records_fails(how: str, three_servers: 
         await asyncio.sleep(1.0)
         await lose_leader(three_servers, load, how)
         await answered(load, 100)
-    check_nobody_was_declared_dead(cluster)
+    if how == "killed":  # a node that was connected to a server that stands still notices after 2.7 seconds, which may be too late for its lease
+        check_nobody_was_declared_dead(cluster)
     load.judge()
 
 

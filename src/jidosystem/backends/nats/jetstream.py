@@ -21,8 +21,9 @@ from .protocol import headers_of, parse_headers
 MAX_BATCH = 1_000
 """Messages in an atomic batch: the server's limit."""
 ATTEMPT_S = 2.0
-MOST_DOUBLINGS = 2
-"""What is asked again after the second silence is waited for twice as long each time: the server may only be slow, and questions make it slower."""
+PATIENT_AFTER, MOST_DOUBLINGS = 4, 2
+"""An election swallows questions for some seconds, and whoever renews a lease must be among the first after it. Who hears nothing for longer asks a
+server that is only slow: it is waited for twice as long each time, since each question makes it slower."""
 PAUSE_S = (0.02, 0.2)
 
 WRONG_SEQUENCE = 10071
@@ -238,7 +239,7 @@ class JetStream:
         silent = 0
         async for _ in self.attempts(timeout_s, path):
             try:
-                patience_s = ATTEMPT_S * (1 << min(max(silent - 1, 0), MOST_DOUBLINGS))
+                patience_s = ATTEMPT_S * (1 << min(max(silent - PATIENT_AFTER, 0), MOST_DOUBLINGS))
                 answer = (await self.connection.request(f"$JS.API.{path}", payload, timeout_s=patience_s)).data
             except NodeUnreachable as error:
                 why = error

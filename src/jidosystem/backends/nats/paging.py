@@ -19,8 +19,8 @@ from .connection import Connection
 PAGE_MESSAGES = 1_000
 PAGE_BYTES = 2 * 1024 * 1024
 SILENCE_S = (0.5, 8.0)
-"""So long nothing comes: the server that was to answer is gone, or paused. Doubled with each attempt, for it may only be slow, and what it is
-asked again makes it slower."""
+"""So long nothing comes: the server that was to answer is gone, or paused. Doubled with each attempt after the third, for it may only be slow, and
+what it is asked again makes it slower."""
 
 
 class Raw(NamedTuple):
@@ -57,7 +57,7 @@ async def page(connection: Connection, stream: str, subject: str, first: int, li
     """The messages of a subject (a pattern) from a sequence on, as far as one page goes; [] if the server that answered has none, None if the
     answer got lost. `NodeUnreachable` if nobody answers."""
     least_s, most_s = SILENCE_S
-    silence_s = min(least_s * (1 << min(attempt - 1, 10)), most_s)
+    silence_s = min(least_s * (1 << min(max(attempt - 3, 0), 10)), most_s)
     wanted = {"seq": first, "batch": limit, "max_bytes": PAGE_BYTES, "next_by_subj": subject}
     got = _Page()
     number, inbox = connection.listen(got.take)
