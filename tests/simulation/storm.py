@@ -37,8 +37,9 @@ VOID_S = 15.0
 """Likewise whether a node was declared dead, or began anew: its lease runs out meanwhile, unless the store is away."""
 LEAST_FELT = 0.5
 """How many of a run's faults must have been felt."""
-LEAST_DONE = 30
-"""Operations that succeeded; one storm in sixty lets no more than twice as many through."""
+LEAST_DONE = 60
+"""So many operations must have succeeded. A storm that let fewer through, one in sixty does, rages on for `MORE_S`, `MOST_MORE` times at most."""
+MORE_S, MOST_MORE = 10.0, 12
 EVERY_S = 2.0
 """Between two things that happen, on the average."""
 ODDS = NatsOdds(unknown=0.004, refused=0.004, read_fail=0.004, slow=0.01, slow_s=1.5)
@@ -258,6 +259,10 @@ async def run(seed: int, make: Callable[..., TestCluster] = TestCluster, *, rage
         storm, clients = begin(there, seed, recording), Clients(there, seed, recording)
         try:
             await storm.rage(rage_s)
+            for _ in range(MOST_MORE):
+                if _succeeded(recording.history()) >= LEAST_DONE:
+                    break
+                await storm.rage(MORE_S)
             await storm.calm()
             await clients.end()
             await there.pass_time(BELLS_S)
@@ -267,8 +272,11 @@ async def run(seed: int, make: Callable[..., TestCluster] = TestCluster, *, rage
             clients.cancel()
             raise
         history = recording.history()
-        operations = sum(one.outcome == "ok" for one in history.operations)
-        return Outcome(digest(history, there), storm.did, storm.felt, operations, there.invariants.takeovers)
+        return Outcome(digest(history, there), storm.did, storm.felt, _succeeded(history), there.invariants.takeovers)
+
+
+def _succeeded(history: History) -> int:
+    return sum(one.outcome == "ok" for one in history.operations)
 
 
 def digest(history: History, there: TestCluster) -> str:
