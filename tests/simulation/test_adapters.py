@@ -20,7 +20,7 @@ from tests.simulation.run import hushed
 SEEDS = 30
 FOUND_WITHIN = 60
 """So many seeds at most are needed to find a defect."""
-FELT_WITHIN = 120
+FELT_WITHIN = 60
 """The rarest thing is felt by one storm in twelve."""
 
 
