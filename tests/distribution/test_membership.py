@@ -95,6 +95,18 @@ async def test_a_node_that_leaves_is_out_at_once() -> None:
         assert a.events[-1]._replace(at_s=0) == NodeDown("b", b.membership.incarnation, 0, planned=True)
 
 
+async def test_a_node_that_is_back_before_its_leaving_was_read_has_left_in_order() -> None:
+    async with cluster("a", "b") as there:
+        a, b = there.now["a"], there.now["b"]
+        await a.records.freeze()
+        assert await b.run(b.membership.leave())
+        await there.add("b").join()
+        a.records.stale = None
+        await there.until(lambda: a.events[-1]._replace(at_s=0) == NodeUp("b", there.now["b"].membership.incarnation, 0), 2)
+        (down,) = (event for event in a.events if isinstance(event, NodeDown))
+        assert (down.incarnation, down.planned) == (b.membership.incarnation, True)
+
+
 async def test_a_node_that_leaves_while_the_store_is_away_is_declared_dead_later() -> None:
     async with cluster("a", "b") as there:
         a, b = there.now["a"], there.now["b"]

@@ -20,6 +20,7 @@ from jidosystem.core.errors import (
     OutcomeUnknown,
     ProtocolMismatch,
     Rejected,
+    ShuttingDown,
     TooLarge,
     WireTimeout,
 )
@@ -336,6 +337,49 @@ async def test_what_was_sent_to_an_earlier_life_never_reaches_a_later_one() -> N
             await all_.there.wire.request(earlier, encode_frame(PingFrame()), timeout_s=1)
         await all_.there.pass_time(0.1)
         assert await all_.ask("a", "b") == ReplyFrame(b"Counter/x")
+
+
+# -- leaving -----------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_under_way_when_a_node_leaves_is_answered_first() -> None:
+    async with meshed("a", "b") as all_:
+        asked = asyncio.ensure_future(all_.ask("a", "b", "sleep", b"0.6"))
+        await all_.there.pass_time(0.5)
+        await all_.node("b").run(all_.meshes["b"].leave())
+        assert await asked == ReplyFrame(b"Counter/x")
+        assert all_.there.now["a"].state_of("b") == "void"
+
+
+async def test_nothing_is_lost_that_is_sent_to_a_node_while_it_leaves() -> None:
+    """On a wire where some still send to it for a moment after it has stopped listening."""
+    async with meshed("a", "b") as all_:
+        ends: list[Frame] = []
+
+        async def ask_on() -> None:
+            while True:
+                try:
+                    ends.append(await all_.ask("a", "b"))
+                except NodeUnreachable:
+                    return
+                await asyncio.sleep(0.001)
+
+        asking = [asyncio.ensure_future(ask_on()) for _ in range(4)]
+        await all_.there.pass_time(0.1)
+        b = all_.node("b")
+        b.faults.schedule("slow", agent="jido.node/b", seconds=0.1)
+        await b.run(all_.meshes["b"].leave())
+        await asyncio.gather(*asking)
+        refused = [error_of(end) for end in ends if isinstance(end, ErrorFrame)]
+        assert refused
+        assert {type(error) for error in refused} == {ShuttingDown}
+
+
+async def test_a_node_that_is_alone_leaves_at_once() -> None:
+    async with meshed("a") as all_:
+        began = all_.there.loop.time()
+        await all_.node("a").run(all_.meshes["a"].leave())
+        assert all_.there.loop.time() - began < 0.1
 
 
 def test_every_way_to_end_is_an_error_of_ours() -> None:

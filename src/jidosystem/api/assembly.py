@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
+from msgspec.structs import replace
+
 from ..core.clock import Clock
 from ..core.errors import InvalidConfig, NodeUnreachable, NotYetAvailable
 from ..core.inspection import StoreFacts
@@ -29,6 +31,8 @@ _NUMBERS_OF_NATS = ("replicas", "partitions", "records_bytes", "log_bytes")
 LEASES_BYTES = 16 * 1024**2
 LEASE_ATTEMPT_S = 1.0
 """A renewal that an election has swallowed is sent again: those that follow it wait for what becomes of it."""
+LEASE_PING_S = 0.4
+"""Between two pings of the server that the leases go through: one that stands still is left for another before a lease runs out."""
 
 
 def check_url(url: str) -> tuple[str, str]:
@@ -106,7 +110,7 @@ class NatsParts(Parts):
         options = {name: value for name, value in self._options.items() if name not in _NUMBERS_OF_NATS}
         self._log = log
         self._settings = NatsSettings(**options, cluster=config.platform.cluster_name)
-        return await self._records("records", clock, **self._given(partitions="partitions", max_bytes="records_bytes"))
+        return await self._records("records", self._settings, clock, **self._given(partitions="partitions", max_bytes="records_bytes"))
 
     async def open_log(self) -> LogApart | None:
         """The one log of the cluster."""
@@ -123,7 +127,8 @@ class NatsParts(Parts):
 
     async def open_leases(self, clock: Clock) -> Records | None:
         """On a connection and in a stream of their own."""
-        return await self._records("leases", clock, partitions=1, max_bytes=LEASES_BYTES, attempt_timeout_s=LEASE_ATTEMPT_S)
+        settings = replace(self._settings, ping_interval_s=LEASE_PING_S)
+        return await self._records("leases", settings, clock, partitions=1, max_bytes=LEASES_BYTES, attempt_timeout_s=LEASE_ATTEMPT_S)
 
     async def weaknesses(self) -> list[str]:
         """What the servers tell of how they are set up."""
@@ -134,12 +139,12 @@ class NatsParts(Parts):
         except NodeUnreachable as error:
             return [f"how the NATS servers are set up can't be asked just now: {error.args[0]}"]
 
-    async def _records(self, name: str, clock: Clock, **how: Any) -> Records:
+    async def _records(self, name: str, to: NatsSettings, clock: Clock, **how: Any) -> Records:
         from ..backends.nats.connection import Connection
         from ..backends.nats.partitions import RecordsSettings
         from ..backends.nats.records import open_records
 
-        connection = await Connection.open(self._settings, name=f"jido {self._settings.cluster} {name}", told=self._told)
+        connection = await Connection.open(to, name=f"jido {to.cluster} {name}", told=self._told)
         self._stack.push_async_callback(connection.close)
         self._connections.append(connection)
         settings = RecordsSettings(name=name, **self._given(replicas="replicas"), **how)

@@ -268,7 +268,10 @@ class Membership:
 
     def _voided(self, name: str, incarnation: int) -> None:
         """Declared dead by this node: the others needn't find out by themselves."""
-        task = self._start(self._beats.say(BeatFrame(name, incarnation, 0, "void")))
+        self._say(BeatFrame(name, incarnation, 0, "void"))
+
+    def _say(self, word: BeatFrame) -> None:
+        task = self._start(self._beats.say(word))
         self._saying.add(task)
         task.add_done_callback(self._saying.discard)
 
@@ -321,9 +324,11 @@ class Membership:
         if holder is not None:
             holder.stop()
             await self._stop(self._renewing)
+            word = BeatFrame(self.name, self.incarnation, 0, "left")
+            self._say(word)  # before, so that nobody takes the end for a death, and after, so that it is looked for
             left = await holder.void(timeout_s)
             if left:
-                await self._beats.say(BeatFrame(self.name, self.incarnation, 0, "left"))
+                await self._beats.say(word)
         await self.close()
         return left
 

@@ -21,6 +21,7 @@ from ..core.errors import (
     NodeUnreachable,
     OutcomeUnknown,
     ProtocolMismatch,
+    ShuttingDown,
     TooLarge,
 )
 from ..core.wire import Answered, Served, Wire
@@ -30,7 +31,7 @@ from .membership import Membership
 
 Answer = Callable[[Frame], Awaitable[Frame]]
 LAST_ANSWERS_S = 0.25
-"""How long the last answers of a node that has left may be on their way."""
+"""How long the last answers of a node that has left may be on their way, and the last requests to it."""
 MAX_UNDER_WAY = 10_000
 """Requests that wait for one node, and requests of others that one node is at."""
 
@@ -51,6 +52,8 @@ class Mesh:
         # Node -> who waits for it: whether it is dead, and the task was cancelled to say so.
         self._under_way: dict[tuple[str, int], dict[Task[Any], bool]] = {}
         self._answering = 0
+        self._answered: asyncio.Future[None] | None = None  # somebody waits until nothing is being answered
+        self._leaves = False
         self._served: Served | None = None
         membership.listeners.append(self._view_changed)
 
@@ -138,6 +141,21 @@ class Mesh:
         await self.close()
         self._served = await self._wire.serve(subject, self._serve)
 
+    async def leave(self) -> None:
+        """Leave the cluster: answer what has come, give up the lease so that nobody waits for its end, and send away for a while those who don't
+        know that yet. On a wire of several servers a request to one who has just stopped listening is lost without a word.
+        """
+        self._leaves = True
+        if self._answering:
+            self._answered = self._loop.create_future()
+            await asyncio.wait((self._answered,), timeout=LAST_ANSWERS_S)  # all of it has ended by now, or never will
+        try:
+            await self._membership.leave()
+            if any(member.name != self._membership.name for member in self._membership.view.living()):
+                await asyncio.sleep(LAST_ANSWERS_S)
+        finally:
+            await self.close()
+
     async def close(self) -> None:
         """Take no further requests; those under way are answered first."""
         if self._served is not None:
@@ -149,6 +167,8 @@ class Mesh:
             frame = decode_frame(payload, self._wire.max_payload_bytes)
             if isinstance(frame, PingFrame):
                 answer: Frame = PongFrame(self._membership.name, self._membership.incarnation, self._membership.may_serve())
+            elif self._leaves:
+                answer = frame_of(self._leaving(), self._membership.name)
             elif self._answering >= self._max:
                 answer = frame_of(self._too_many(), self._membership.name)
             else:
@@ -168,6 +188,8 @@ class Mesh:
             answer = frame_of(error, self._membership.name)
         finally:
             self._answering -= 1
+            if self._answered is not None and not self._answering and not self._answered.done():
+                self._answered.set_result(None)
         return self._encoded(answer)
 
     def _encoded(self, answer: Frame) -> bytes:
@@ -176,6 +198,10 @@ class Mesh:
         except JidoError as error:  # too large for the wire: what became of the request is told nevertheless
             known = "it was done" if isinstance(answer, ReplyFrame) else "it failed"
             return encode_frame(frame_of(TooLarge(f"the answer to a request can't be sent: {error}; {known}"), self._membership.name))
+
+    def _leaving(self) -> ShuttingDown:
+        name = self._membership.name
+        return ShuttingDown(f"node {name} leaves the cluster; nothing was done", node=name)
 
     def _too_many(self) -> NodeBusy:
         name = self._membership.name

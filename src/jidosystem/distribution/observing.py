@@ -88,6 +88,7 @@ class Observer:
         other = self._others.get(name)
         if other is not None and other.watched.incarnation == incarnation:
             other.left = other.left or left
+            self.publish()  # a later life of it mustn't be all that is seen
             self.look_at(name)
 
     def unreachable(self, name: str, incarnation: int) -> None:
@@ -112,7 +113,8 @@ class Observer:
             nodes[self._name] = self.me
         for name, other in self._others.items():
             if other.lease is not None:
-                nodes[name] = member_of(other.lease, other.watched.incarnation, suspect=other.heard.suspect(self._times, wire_since, now))
+                member = member_of(other.lease, other.watched.incarnation, suspect=other.heard.suspect(self._times, wire_since, now))
+                nodes[name] = member._replace(draining=True) if other.left else member
         voided = {name: revision for name, (revision, _member) in self._void.items()}
         if nodes != self.view.nodes or voided != self.view.voided:
             self.view = View(self.view.number + 1, MappingProxyType(dict(sorted(nodes.items()))), MappingProxyType(voided))

@@ -189,9 +189,8 @@ class Joined:
         return sum(member.state is state for member in self.view.living())
 
     async def leave(self) -> None:
-        """Answer what has come, then give up the lease, so that nobody waits for its end."""
-        await self._mesh.close()
-        await self.membership.leave()
+        """Leave the cluster, with everything answered that has come."""
+        await self._mesh.leave()
 
     def _hosted(self, host: Host) -> None:
         """A type came to be hosted that wasn't named at the start: the others are told."""

@@ -23,6 +23,8 @@ from .loop import VirtualLoop
 
 T = TypeVar("T")
 P = ParamSpec("P")
+UNTOLD_S = 0.02
+"""How long some still send to whoever has stopped listening; between real servers it is milliseconds."""
 NODE: ContextVar[str] = ContextVar("node", default="")
 """On whose behalf code runs; "": nobody's, as tests and what is on its way."""
 _SENDER: ContextVar[str] = ContextVar("sender", default="")
@@ -116,7 +118,7 @@ class NodeWire(Wire):
         self.inner, self.name = inner, name
         self.max_payload_bytes = inner.max_payload_bytes
         self._nodes = nodes
-        self._served: list[Served] = []
+        self._served: list[_Taking] = []
         self._closing: list[Task[None]] = []
         self._dead = False
 
@@ -140,6 +142,8 @@ class NodeWire(Wire):
         """See `Wire.serve`."""
 
         async def handle(payload: bytes) -> bytes | None:
+            if taking.closed:
+                raise ConnectionError("it doesn't listen any more, and the sender's server didn't know that")
             sender = _SENDER.get()
             lost, answer_lost, delay_s, times = self._fate(sender, subject)
             if delay_s:
@@ -153,9 +157,9 @@ class NodeWire(Wire):
                 raise ConnectionError("the answer is lost")
             return answer
 
-        served = await self.inner.serve(subject, handle, group=group)
-        self._served.append(served)
-        return served
+        taking = _Taking(await self.inner.serve(subject, handle, group=group))
+        self._served.append(taking)
+        return taking
 
     def _fate(self, sender: str, subject: str) -> tuple[bool, bool, float, int]:
         faults = self._nodes.between.get((sender, self.name))
@@ -164,11 +168,25 @@ class NodeWire(Wire):
     def die(self) -> None:
         """Serve and send nothing any more, as when the process is gone and its connections with it."""
         self._dead = True
-        self._closing += [self._nodes.start("", _close(served)) for served in self._served]
+        self._closing += [self._nodes.start("", _close(taking.inner)) for taking in self._served]
         self._served.clear()
 
     async def close(self) -> None:
         """Nothing: the wire is everybody's."""
+
+
+class _Taking:
+    """A subject being served. For a while after it is closed what is sent to it is lost, not refused: servers tell each other a moment later."""
+
+    def __init__(self, inner: Served) -> None:
+        self.inner = inner
+        self.closed = False
+
+    async def close(self) -> None:
+        """See `Served.close`."""
+        self.closed = True
+        await asyncio.sleep(UNTOLD_S)
+        await self.inner.close()
 
 
 async def _call(handler: Serve, payload: bytes) -> bytes | None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from jidosystem.backends.nats.connection import Connection, Notice
 from jidosystem.backends.nats.server import NatsCluster, nats_servers
@@ -170,6 +171,18 @@ async def test_losing_its_server_it_goes_on_with_another_and_keeps_its_subscript
                 break
     await connection.close()
     await other.close()
+
+
+async def test_a_server_that_stands_still_is_not_the_first_that_is_tried_again(three_servers: NatsCluster) -> None:
+    for _ in range(6):
+        heard = Heard()
+        connection = await Connection.open(replace(three_servers.settings(), ping_interval_s=0.2), told=heard)
+        server = next(server for server in three_servers.servers if server.peer.name == connection.server["server_name"])
+        server.pause()
+        await heard.wait_for("reconnected")
+        server.resume()
+        await connection.close()
+        assert [notice.kind for notice in heard.notices] == ["disconnected", "reconnected"], "no attempt that came to nothing"
 
 
 def close_for_good(connection: Connection) -> None:

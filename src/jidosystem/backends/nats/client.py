@@ -127,6 +127,12 @@ class DirectClient(Client):
         self.abort()
         await super()._attempt_reconnect()
 
+    async def _select_next_server(self) -> None:
+        if (lost := self._current_server) in self._server_pool:  # the one that went silent takes connections still, if it only stands still
+            self._server_pool.remove(lost)
+            self._server_pool.append(lost)
+        await super()._select_next_server()
+
     async def _connect_to_server(self, s: Srv) -> None:
         self.abort()  # of an attempt that came to nothing: the library would leave its socket open
         await super()._connect_to_server(s)
