@@ -94,8 +94,8 @@ class Writer:
                     tell, outcomes = self._settled, self._still_unknown(batch, defect)
                 ended = perf_counter()
                 took_s = ended - began
-                self._tell(tell, outcomes)
                 self._log_space.make(len(batch) + 1)
+                self._tell(tell, outcomes)
             if not open_:
                 break
         for writes, _before, error in self._doubtful:
