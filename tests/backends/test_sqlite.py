@@ -406,10 +406,18 @@ async def test_a_process_that_was_forked_doesnt_keep_the_store_of_its_dead_paren
 import asyncio, multiprocessing, os, signal, sys, time
 from jidosystem.backends.sqlite import open_store
 
+context = multiprocessing.get_context("fork")
+up = context.Event()
+
+def live():
+    up.set()
+    time.sleep(600)
+
 async def main():
     store = await open_store(sys.argv[1])
-    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(600,))
+    child = context.Process(target=live)
     child.start()
+    up.wait()  # until then it may not have run at all, nor let go
     print(child.pid, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 
