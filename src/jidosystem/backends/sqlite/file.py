@@ -128,7 +128,9 @@ class LogSpace:
             if self._fd < 0:
                 self._fd = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
             size = os.fstat(self._fd).st_size
-            if self._made < size < LOG_BYTES:
+            if size >= LOG_BYTES:
+                self._made = size  # it grew so far by itself: nothing more to look for
+            elif self._made < size:
                 self._made = size + os.pwrite(self._fd, bytes(LOG_CHUNK_BYTES), size)
         except OSError:  # a disk that is full, say: whether it matters, the next commit tells
             return

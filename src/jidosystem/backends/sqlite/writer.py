@@ -94,7 +94,7 @@ class Writer:
                     tell, outcomes = self._settled, self._still_unknown(batch, defect)
                 ended = perf_counter()
                 took_s = ended - began
-                self._log_space.make(len(batch) + 1)
+                self._log_space.make(len(batch) + 1)  # gives the interpreter's lock up: nothing may between telling and the next transaction
                 self._tell(tell, outcomes)
             if not open_:
                 break
