@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import asynccontextmanager
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jidosystem.backends.nats.answering import HEAD_BYTES, MAX_KEPT_BYTES, MAX_TOGETHER, Asking, Verdict, answers_of, asking_of, cut
 from jidosystem.backends.nats.connection import Notice
-from jidosystem.backends.nats.gathering import MAX_TOGETHER, cut
+from jidosystem.backends.nats.gathering import AGAIN_S
 from jidosystem.backends.nats.server import NatsCluster
 from jidosystem.backends.nats.settings import NatsSettings
 from jidosystem.backends.nats.subjects import MAX_TOKEN_CHARS, text_of, token
 from jidosystem.backends.nats.wire import NatsWire
+from jidosystem.core.codec import encode
 from jidosystem.core.errors import NodeUnreachable, OutcomeUnknown, TooLarge, WireTimeout
 from jidosystem.testing.conformance import WireConformance
 from jidosystem.testing.conformance.wire import echo
@@ -237,9 +240,133 @@ async def test_requests_that_go_together_over_a_closed_wire_were_never_sent(sett
             await asyncio.wait_for(other.request("here", b"", timeout_s=60, together=True), 5)
 
 
+# -- what is sent again --------------------------------------------------------------------------------------------
+
+
+class Counting:
+    """Answers with what was asked, after a while, and knows what came."""
+
+    def __init__(self, delay_s: float = 0.0) -> None:
+        self.came: list[bytes] = []
+        self._delay_s = delay_s
+
+    async def __call__(self, payload: bytes) -> bytes:
+        self.came.append(payload)
+        await asyncio.sleep(self._delay_s)
+        return payload
+
+
+class Way:
+    """Stands before whoever serves a subject, as a NATS server that is about to end does, and does with what comes what `fate` says."""
+
+    def __init__(self, wire: NatsWire, subject: str, fate: Callable[[bytes], None]) -> None:
+        self._wire, self._fate = wire, fate
+        self.subject = f"{wire._connection.settings.cluster}.t.{token(subject)}"
+        self.came = asyncio.Event()
+        """All three requests of a test have."""
+        self._requests = 0
+
+    async def __aenter__(self) -> Way:
+        self._subscription = await self._wire._connection.subscribe(self.subject, self._take)
+        await self._wire._connection.round_trip(5)
+        return self
+
+    def _take(self, _subject: bytes, _reply: bytes, data: bytes, _headers: object) -> None:
+        self._fate(data)
+        self._requests += len(asking_of(data).payloads)
+        if self._requests == 3:
+            self.came.set()
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._subscription.close()
+
+
+async def test_a_request_that_was_lost_is_sent_again(settings: NatsSettings) -> None:
+    async with two(settings) as (one, other):
+        async with Way(one, "here", lambda data: None) as way:
+            asked = [asyncio.ensure_future(other.request("here", b"%d" % number, timeout_s=30, together=True)) for number in range(3)]
+            await way.came.wait()
+        await asyncio.sleep(AGAIN_S + 0.2)  # nobody is there when it is sent again: that is no end either, for it may have arrived before
+        assert not any(request.done() for request in asked)
+        counted = Counting()
+        await one.serve("here", counted)
+        assert await asyncio.gather(*asked) == [b"0", b"1", b"2"]
+        assert counted.came == [b"0", b"1", b"2"]
+
+
+async def test_an_answer_that_was_lost_is_sent_again_and_nothing_is_done_twice(settings: NatsSettings) -> None:
+    async with two(settings) as (one, other):
+        counted, taken = Counting(), []
+        async with Way(one, "here", taken.append) as way:
+            asked = [asyncio.ensure_future(other.request("here", b"%d" % number, timeout_s=30, together=True)) for number in range(3)]
+            await way.came.wait()
+        serving = await one.serve("here", counted)
+        for data in taken:
+            serving.take_some(b"", b"nobody", data, None)
+        assert await asyncio.gather(*asked) == [b"0", b"1", b"2"]
+        assert counted.came == [b"0", b"1", b"2"]
+
+
+async def test_what_is_sent_again_while_it_is_at_work_is_answered_when_that_is_done(settings: NatsSettings) -> None:
+    async with two(settings) as (one, other):
+        counted = Counting(AGAIN_S * 2)
+        await one.serve("here", counted)
+        assert await other.request("here", b"x", timeout_s=30, together=True) == b"x"
+        assert counted.came == [b"x"]
+
+
+async def raw(settings: NatsSettings, one: NatsWire, *asking: Asking) -> list[list[tuple[int, int, bytes]]]:
+    """Send what was encoded by hand, one after another, and take what is answered."""
+    told: list[list[tuple[int, int, bytes]]] = []
+    number, inbox = one._connection.listen(lambda _subject, _reply, data, _headers: told.append(answers_of(data)))
+    for one_asking in asking:
+        one._connection.publish(f"{settings.cluster}.t.{token('here')}", encode(one_asking), reply=inbox)
+        await one._connection.round_trip(5)
+        await one._connection.round_trip(5)
+    one._connection.deafen(number)
+    return told
+
+
+async def test_what_comes_late_when_nobody_waits_for_it_isnt_done(settings: NatsSettings) -> None:
+    async with two(settings) as (one, other):
+        counted = Counting()
+        await one.serve("here", counted)
+        told = await raw(
+            settings,
+            other,
+            Asking(7, 5, 4, [], [b"five"]),
+            Asking(7, 5, 4, [], [b"five"]),
+            Asking(8, 5, 4, [], [b"another's five"]),
+            Asking(7, 9, 4, [-5, -6, 7], [b"nine"]),
+            Asking(7, 5, 4, [], [b"five"]),  # it was asked twice, and is over
+            Asking(7, 6, 4, [], [b"six"]),  # it never came while somebody waited
+            Asking(7, 3, 4, [], [b"three"]),  # all before the fourth are over
+            Asking(7, 8, 4, [], [b"eight"]),  # overtaken
+            Asking(7, 9, 4, [], [b"nine"]),
+        )
+        assert counted.came == [b"five", b"another's five", b"nine", b"eight"]
+        done = [[(0, 0, answer)] for answer in (b"five", b"five", b"another's five", b"nine")]
+        assert told == [*done, *[[(0, Verdict.FORGOTTEN, b"")]] * 3, [(0, 0, b"eight")], [(0, 0, b"nine")]]
+
+
+async def test_answers_are_kept_as_long_as_somebody_may_ask_for_them(settings: NatsSettings) -> None:
+    async with two(settings) as (one, other):
+        served = await one.serve("here", echo)
+        for _ in range(50):
+            await asyncio.gather(*(other.request("here", bytes(1_000), timeout_s=5, together=True) for _ in range(40)))
+        await other.request("here", b"", timeout_s=5, together=True)
+        (heard,) = served._heard.values()
+        assert heard.kept_bytes < 200 * 1_000
+        for at in range(40):
+            await raw(settings, other, *(Asking(7, number, 1, [], [bytes(500_000)]) for number in range(3 * at + 1, 3 * at + 4)))
+        assert served._heard[7].kept_bytes <= MAX_KEPT_BYTES + 1_000_000
+        (told,) = await raw(settings, other, Asking(7, 1, 1, [], [b"one"]))
+        assert told == [(0, Verdict.FORGOTTEN, b"")]
+
+
 @given(st.lists(st.integers(0, 300), max_size=80))
 def test_a_line_is_cut_where_messages_are_full(sizes: list[int]) -> None:
-    parts = cut(sizes, 300)
+    parts = cut(sizes, HEAD_BYTES + 300)
     assert [at for first, last in parts for at in range(first, last)] == list(range(len(sizes)))
     for first, last in parts:
         assert 0 < last - first <= MAX_TOGETHER

@@ -3,39 +3,29 @@
 Many callers of one node wake in the same step of the event loop, and each has its next request then. A message costs the servers,
 the sockets and both parsers the same whether it holds one of them or sixty. Each request keeps its own answer, deadline and verdict: one that takes
 long holds up none of the others.
+
+A group has a number. What isn't answered after a while is sent again under the same one, since a server that ends or stands still loses what is on
+its way through it; the other side (`answering.py`) does it once, and answers it as often as it comes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable, Sequence
-from enum import IntEnum
-
-import msgspec
+from contextlib import suppress
 
 from ...core.codec import encode
 from ...core.deadlines import Deadlines
 from ...core.errors import JidoError, NodeUnreachable, OutcomeUnknown, TooLarge, WireTimeout
+from .answering import MAX_CLOSED, MAX_TOGETHER, Asking, Verdict, answers_of, cut
 from .client import Headers
 from .connection import Connection
 from .protocol import NO_RESPONDERS
 
-MAX_TOGETHER = 16
-"""More leave in several messages, so that the other side begins with the first while the next ones are made."""
-ROOM_BYTES = 16
-"""What a request or an answer needs beside its bytes."""
-
-
-class Verdict(IntEnum):
-    """What became of a request: it was answered, or not taken, or its answer is larger than the wire takes."""
-
-    ANSWERED = 0
-    BUSY = 1
-    TOO_LARGE = 2
-
-
-payloads_of = msgspec.msgpack.Decoder(list[bytes]).decode
-_answers_of = msgspec.msgpack.Decoder(list[tuple[int, int, bytes]]).decode
+AGAIN_S = 1.0
+"""After so long what wasn't answered is sent again, then after twice as long, up to `LAST_AGAIN_S`."""
+LAST_AGAIN_S = 8.0
 
 
 class _Waiting:
@@ -52,12 +42,15 @@ class Gathering:
     """What a wire asks. `where` makes the subject of NATS for requests that go together, `judge` raises what a verdict means."""
 
     def __init__(self, connection: Connection, where: Callable[[str], str], judge: Callable[[str, Verdict], None]) -> None:
-        self.connection, self.judge = connection, judge
-        self.groups: set[Group] = set()
+        self.connection, self.judge, self.where = connection, judge, where
+        self.sender = secrets.randbits(63)
+        self.groups: dict[Group, None] = {}
+        """Those that wait, the oldest first."""
+        self.closed: dict[str, list[int]] = {}
+        """By subject: the groups that wait no more, and that nobody there was told of; negative: of which something may be on its way."""
         self.waiting = 0
         self.deadlines = Deadlines(asyncio.get_running_loop())
-        self._where = where
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._leaving: dict[str, list[_Waiting]] = {}
         self._called = False
 
@@ -75,7 +68,7 @@ class Gathering:
         if self.waiting >= self.connection.settings.max_requests:
             raise NodeUnreachable(f"{self.waiting} requests wait for an answer (`max_requests`); nothing was sent", subject=subject)
         self.waiting += 1
-        one = _Waiting(payload, timeout_s, self._loop.time() + timeout_s, self._loop.create_future())
+        one = _Waiting(payload, timeout_s, self.loop.time() + timeout_s, self.loop.create_future())
         if not self.groups and not self._leaving:
             self._send_all(subject, [one])
             return one
@@ -83,7 +76,7 @@ class Gathering:
         if line is None:
             if not self._called:
                 self._called = True
-                self._loop.call_soon(self._leave)
+                self.loop.call_soon(self._leave)
             line = self._leaving[subject] = []
         line.append(one)
         if len(line) == MAX_TOGETHER:
@@ -98,21 +91,21 @@ class Gathering:
             self._send_all(subject, line)
 
     def _send_all(self, subject: str, line: Sequence[_Waiting]) -> None:
-        for first, last in cut([len(one.payload) for one in line], self.connection.max_payload_bytes - ROOM_BYTES):
+        for first, last in cut([len(one.payload) for one in line], self.connection.max_payload_bytes):
             self._send(subject, line[first:last])
         self.connection.hurry()
 
     def _send(self, subject: str, line: Sequence[_Waiting]) -> None:
         group = Group(self, subject, line)
-        self.groups.add(group)
+        self.groups[group] = None
         try:
-            self.connection.publish(self._where(subject), encode([one.payload for one in line]), reply=group.inbox)
+            group.send()
         except (NodeUnreachable, TooLarge) as error:
             kind, told = type(error), f"a request to {subject!r} can't be sent: {error}"
             group.fail(lambda: kind(told, subject=subject))
         except Exception as defect:  # it must not leave anybody waiting
             group.fail(lambda: OutcomeUnknown(f"a request to {subject!r} may not have been sent", subject=subject))
-            self._loop.call_exception_handler({"message": f"sending a request to {subject!r} failed", "exception": defect})
+            self.loop.call_exception_handler({"message": f"sending a request to {subject!r} failed", "exception": defect})
         else:
             group.wait()
 
@@ -127,37 +120,60 @@ class Gathering:
 class Group:
     """Requests that went as one message."""
 
-    __slots__ = ("_gathering", "_number", "_subject", "_waiting", "inbox", "slot")
+    __slots__ = ("_again_at", "_again_s", "_clear", "_gathering", "_inbox", "_line", "_subject", "_waiting", "number", "slot")
 
     def __init__(self, gathering: Gathering, subject: str, line: Sequence[_Waiting]) -> None:
-        self._gathering, self._subject = gathering, subject
+        self._gathering, self._subject, self._line = gathering, subject, line
         self._waiting = dict(enumerate(line))
         for one in line:
             one.group = self
-        self._number, self.inbox = gathering.connection.listen(self.take)
+        self.number, self._inbox = gathering.connection.listen(self.take)
+        self._clear = True  # sent once and answered: nothing of it is on its way any more
+        self._again_s = AGAIN_S
+        self._again_at = gathering.loop.time() + AGAIN_S
         self.slot: int | None = None
 
+    def send(self) -> None:
+        """Send it, for the first time or again. Raises what `Connection.publish` does."""
+        gathering = self._gathering
+        closed = gathering.closed.get(self._subject, [])
+        oldest, told = next(iter(gathering.groups)).number, closed[-MAX_CLOSED:]
+        del closed[-MAX_CLOSED:]
+        asking = Asking(gathering.sender, self.number, oldest, told, [one.payload for one in self._line])
+        gathering.connection.publish(gathering.where(self._subject), encode(asking), reply=self._inbox)
+
     def wait(self) -> None:
-        """It was sent: see to it that nobody waits past a deadline."""
-        self._gathering.deadlines.add(min(one.deadline for one in self._waiting.values()), self)
+        """It was sent: see to it that nobody waits past a deadline, and that it is sent again."""
+        self._gathering.deadlines.add(min(self._again_at, *(one.deadline for one in self._waiting.values())), self)
+
+    def _send_again(self, now: float) -> None:
+        self._clear = False
+        self._again_s = min(2 * self._again_s, LAST_AGAIN_S)
+        self._again_at = now + self._again_s
+        with suppress(NodeUnreachable, TooLarge):  # another time, then
+            self.send()
 
     def expire(self, now: float) -> None:
-        """The first deadline has passed."""
+        """The first deadline has passed, or it is to be sent again."""
         for number, one in list(self._waiting.items()):
             if one.deadline <= now:
                 told = f"no answer from {self._subject!r} within {one.timeout_s:g} s; whether it was handled is unknown"
                 self._end(number, WireTimeout(told, subject=self._subject))
         if self._waiting:
+            if now >= self._again_at:
+                self._send_again(now)
             self.wait()
 
     def take(self, _subject: bytes, _reply: bytes, data: bytes, headers: Headers) -> None:
         """Some of the answers."""
         if headers is not None and headers.get("Status") == NO_RESPONDERS:
+            if not self._clear:  # what was sent before may have arrived; whoever serves may be about to be back
+                return
             self.fail(lambda: NodeUnreachable(f"nobody serves {self._subject!r}; nothing was done", subject=self._subject))
             return
         waiting = self._waiting
         try:
-            answers = _answers_of(data)
+            answers = answers_of(data)
         except ValueError as wrong:
             told = f"what {self._subject!r} answered can't be read: {wrong}; whether it was handled is unknown"
             self.fail(lambda: OutcomeUnknown(told, subject=self._subject))
@@ -193,6 +209,7 @@ class Group:
 
     def _end(self, number: int, error: JidoError | None) -> None:
         one = self._waiting.pop(number, None)
+        self._clear = False
         if one is not None:
             self._gathering.waiting -= 1
             if error is not None and not one.answer.done():
@@ -202,51 +219,7 @@ class Group:
 
     def _close(self) -> None:
         gathering = self._gathering
-        gathering.groups.discard(self)
+        del gathering.groups[self]
         gathering.deadlines.discard(self)
-        gathering.connection.deafen(self._number)
-
-
-class Answers:
-    """The answers to requests that came together: those of one step of the loop leave together."""
-
-    __slots__ = ("_connection", "_leaving", "_loop", "_reply", "_scheduled")
-
-    def __init__(self, connection: Connection, loop: asyncio.AbstractEventLoop, reply: bytes) -> None:
-        self._connection, self._loop, self._reply = connection, loop, reply.decode()
-        self._leaving: list[tuple[int, int, bytes]] = []
-        self._scheduled = True  # whoever makes it calls `leave`
-
-    def add(self, number: int, verdict: Verdict, answer: bytes = b"") -> None:
-        """The answer to one of them."""
-        self._leaving.append((number, verdict, answer))
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self.leave)
-
-    def leave(self) -> None:
-        """Send what there is. What can't be sent is lost, as it may be on any connection that breaks."""
-        self._scheduled = False
-        leaving, self._leaving = self._leaving, []
-        try:
-            for first, last in cut([len(answer) for _, _, answer in leaving], self._connection.max_payload_bytes - ROOM_BYTES):
-                self._connection.publish(self._reply, encode(leaving[first:last]))
-            self._connection.hurry()
-        except (NodeUnreachable, TooLarge) as error:  # their requesters can't be told; they will see their time run out
-            self._connection.tell("error", f"{len(leaving)} answers couldn't be sent: {error}")
-
-
-def cut(sizes_bytes: Sequence[int], max_bytes: int) -> list[tuple[int, int]]:
-    """Where to cut a line so that each part, and what it needs besides, fits a message and holds at most `MAX_TOGETHER`; as (first, past the last).
-    One that is too large for any message is a part of its own."""
-    parts: list[tuple[int, int]] = []
-    first = total = 0
-    for at, size_bytes in enumerate(sizes_bytes):
-        needed = size_bytes + ROOM_BYTES
-        if at > first and (total + needed > max_bytes or at - first >= MAX_TOGETHER):
-            parts.append((first, at))
-            first, total = at, 0
-        total += needed
-    if sizes_bytes:
-        parts.append((first, len(sizes_bytes)))
-    return parts
+        gathering.connection.deafen(self.number)
+        gathering.closed.setdefault(self._subject, []).append(self.number if self._clear else -self.number)

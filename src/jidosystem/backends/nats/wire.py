@@ -18,14 +18,17 @@ from functools import partial
 from ...core.eager import start_eagerly
 from ...core.errors import NodeUnreachable, OutcomeUnknown, TooLarge, WireTimeout
 from ...core.wire import Answered, Serve, Wire
+from .answering import Answers, Heard, Verdict, asking_of
 from .client import Headers
 from .connection import Connection, Notice, Subscription
-from .gathering import Answers, Gathering, Verdict, payloads_of
+from .gathering import Gathering
 from .protocol import headers_of
 from .settings import NatsSettings
 from .subjects import token
 
 ROUND_TRIP_S = 2.0
+MAX_SENDERS = 1_000
+"""Whose answers are kept; more than there are nodes at a time."""
 _VERDICT = "Jido-Verdict"
 _VERDICTS = {"busy": Verdict.BUSY, "too-large": Verdict.TOO_LARGE}
 _BUSY = headers_of({_VERDICT: "busy"})
@@ -35,11 +38,13 @@ _TOO_LARGE = headers_of({_VERDICT: "too-large"})
 class _Served:
     """One handler of one subject and group; knows what it is still answering."""
 
-    __slots__ = ("_answering", "_handler", "_subscriptions", "_wire", "subject")
+    __slots__ = ("_answering", "_handler", "_heard", "_subscriptions", "_wire", "subject")
 
     def __init__(self, wire: NatsWire, subject: str, handler: Serve) -> None:
         self._wire, self.subject, self._handler = wire, subject, handler
         self._answering: set[asyncio.Future[bytes | None]] = set()
+        self._heard: dict[int, Heard] = {}
+        """By sender; who was heard longest ago comes first."""
         self._subscriptions: list[Subscription] = []
 
     async def open(self, connection: Connection, group: str) -> None:
@@ -86,16 +91,29 @@ class _Served:
             return _raised(error)
 
     def take_some(self, _subject: bytes, reply: bytes, data: bytes, _headers: Headers) -> None:
-        """Requests that came together."""
+        """Requests that came together, perhaps not for the first time."""
         try:
-            payloads = payloads_of(data)
+            asking = asking_of(data)
         except ValueError as wrong:
             self._wire.tell_unreadable(self.subject, wrong)
             return
-        answers = self._wire.answers(reply)
-        for number, payload in enumerate(payloads):
-            self._take_one(payload, answers, number)
+        heard = self._heard.pop(asking.sender, None) or Heard()
+        self._heard[asking.sender] = heard
+        answers = heard.answers(asking.number)
+        if answers is not None:
+            answers.again(reply)
+            return
+        answers = self._wire.answers(reply, heard)
+        if heard.is_spent(asking.number):
+            for number in range(len(asking.payloads)):
+                answers.add(number, Verdict.FORGOTTEN)
+        else:
+            heard.begin(asking, answers)
+            for number, payload in enumerate(asking.payloads):
+                self._take_one(payload, answers, number)
         answers.leave()
+        if len(self._heard) > MAX_SENDERS:
+            del self._heard[next(iter(self._heard))]
 
     def _take_one(self, payload: bytes, answers: Answers, number: int) -> None:
         wire = self._wire
@@ -194,9 +212,9 @@ class NatsWire(Wire):
         except NodeUnreachable as error:  # its requester can't be told; it will see its time run out
             self._connection.tell("error", f"an answer of {subject!r} couldn't be sent: {error}")
 
-    def answers(self, reply: bytes) -> Answers:
+    def answers(self, reply: bytes, heard: Heard) -> Answers:
         """Where answers to requests that came together go."""
-        return Answers(self._connection, self.loop, reply)
+        return Answers(self._connection, self.loop, reply, heard)
 
     def add_answer(self, answers: Answers, number: int, data: bytes | None) -> None:
         """What a handler returned for one of them."""
@@ -237,6 +255,8 @@ def _judge(subject: str, verdict: Verdict) -> None:
         raise NodeUnreachable(f"whoever serves {subject!r} is full; nothing was done", subject=subject)
     if verdict is Verdict.TOO_LARGE:
         raise OutcomeUnknown(f"{subject!r} handled the request, but its answer is larger than the wire takes", subject=subject)
+    if verdict is Verdict.FORGOTTEN:
+        raise OutcomeUnknown(f"{subject!r} was sent the request before; what became of it isn't known there any more", subject=subject)
 
 
 async def _raised(error: Exception) -> bytes | None:
