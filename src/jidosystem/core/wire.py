@@ -46,7 +46,8 @@ class Wire(Protocol):
     max_payload_bytes: int
 
     async def request(self, subject: str, payload: bytes, *, timeout_s: float, together: bool = False) -> bytes:
-        """Send and wait for the answer, so many seconds. `together`: it may go with others of the same moment, to the same server."""
+        """Send and wait for the answer, so many seconds. `together`: it may go with others of the same moment, and again if nothing is heard, to
+        the one server that the subject has."""
         ...
 
     async def send(self, subject: str, payload: bytes) -> None:
