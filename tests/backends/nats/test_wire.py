@@ -171,7 +171,7 @@ async def test_cut_off_it_says_at_once_that_nothing_was_sent(settings: NatsSetti
                 await asyncio.wait_for(attempt, 5)
 
 
-async def test_requests_that_go_together_keep_to_the_limits(settings: NatsSettings) -> None:
+async def test_requests_that_go_together_keep_to_the_limits(settings: NatsSettings, caplog: pytest.LogCaptureFixture) -> None:
     async with two(settings, max_serving=3) as (one, other):
         go = asyncio.Event()
 
@@ -191,6 +191,7 @@ async def test_requests_that_go_together_keep_to_the_limits(settings: NatsSettin
         assert one.serving == 0
         assert other._gathering.waiting == 0
         assert not other._gathering.groups
+        assert not caplog.records
 
 
 async def test_nothing_is_kept_for_who_gave_up(settings: NatsSettings) -> None:
@@ -362,6 +363,41 @@ async def test_answers_are_kept_as_long_as_somebody_may_ask_for_them(settings: N
         assert served._heard[7].kept_bytes <= MAX_KEPT_BYTES + 1_000_000
         (told,) = await raw(settings, other, Asking(7, 1, 1, [], [b"one"]))
         assert told == [(0, Verdict.FORGOTTEN, b"")]
+
+
+async def test_nothing_is_counted_as_kept_that_isnt(settings: NatsSettings) -> None:
+    async with two(settings) as (one, other):
+        go = asyncio.Event()
+
+        async def slow(_payload: bytes) -> bytes:
+            await go.wait()
+            return bytes(1_000)
+
+        served = await one.serve("here", slow)
+        asking = [Asking(7, 1, 1, [], [b"", b""]), Asking(7, 2, 2, [], [b""]), Asking(7, 3, 3, [2], []), Asking(7, 2, 2, [], [b""])]
+        told = await raw(settings, other, *asking)
+        assert told == [[(0, Verdict.FORGOTTEN, b"")]]
+        go.set()
+        while one.serving:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        assert served._heard[7].kept_bytes == 0
+
+
+async def test_nobody_there_is_told_to_all_who_still_wait(settings: NatsSettings) -> None:
+    async with two(settings) as (one, other):
+        async with Way(one, "here", lambda data: None) as way:
+            asked = [asyncio.ensure_future(other.request("here", b"", timeout_s=30, together=True)) for _ in range(3)]
+            await way.came.wait()
+        asked += [asyncio.ensure_future(other.request("here", b"", timeout_s=30, together=True)) for _ in range(3)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        asked[-1].cancel()
+        with pytest.raises(NodeUnreachable):
+            await asked[-2]
+        for request in asked:
+            request.cancel()
+        await asyncio.wait(asked)
 
 
 @given(st.lists(st.integers(0, 300), max_size=80))

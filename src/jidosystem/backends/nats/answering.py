@@ -95,6 +95,7 @@ class Heard:
         if self.kept_bytes > MAX_KEPT_BYTES:
             self._give_up_some()
         self._known[asking.number] = answers
+        answers.kept_by = self
 
     def _give_up_some(self) -> None:
         for number in [number for number, answers in self._known.items() if answers.kept_bytes]:
@@ -107,15 +108,17 @@ class Heard:
         answers = self._known.pop(number, None)
         if answers is not None:
             self.kept_bytes -= answers.kept_bytes
+            answers.kept_by = None
 
 
 class Answers:
-    """The answers to requests that came together: those of one step of the loop leave together, and are kept."""
+    """The answers to requests that came together: those of one step of the loop leave together. `kept_by`: who keeps them, if anybody does."""
 
-    __slots__ = ("_connection", "_heard", "_leaving", "_loop", "_reply", "_scheduled", "_told", "kept_bytes")
+    __slots__ = ("_connection", "_leaving", "_loop", "_reply", "_scheduled", "_told", "kept_by", "kept_bytes")
 
-    def __init__(self, connection: Connection, loop: asyncio.AbstractEventLoop, reply: bytes, heard: Heard) -> None:
-        self._connection, self._loop, self._reply, self._heard = connection, loop, reply.decode(), heard
+    def __init__(self, connection: Connection, loop: asyncio.AbstractEventLoop, reply: bytes) -> None:
+        self._connection, self._loop, self._reply = connection, loop, reply.decode()
+        self.kept_by: Heard | None = None
         self._leaving: list[tuple[int, int, bytes]] = []
         self._told: list[tuple[int, int, bytes]] = []
         self._scheduled = True  # whoever makes it calls `leave`
@@ -132,10 +135,11 @@ class Answers:
         """Send what there is. What can't be sent now is sent when it is asked for again."""
         self._scheduled = False
         leaving, self._leaving = self._leaving, []
-        kept_bytes = sum([len(answer) + KEEPING_BYTES for _, _, answer in leaving])
-        self.kept_bytes += kept_bytes
-        self._heard.kept_bytes += kept_bytes
-        self._told += leaving
+        if self.kept_by is not None:
+            kept_bytes = sum([len(answer) + KEEPING_BYTES for _, _, answer in leaving])
+            self.kept_bytes += kept_bytes
+            self.kept_by.kept_bytes += kept_bytes
+            self._told += leaving
         self._send(leaving)
 
     def again(self, reply: bytes) -> None:

@@ -167,7 +167,7 @@ class Group:
     def take(self, _subject: bytes, _reply: bytes, data: bytes, headers: Headers) -> None:
         """Some of the answers."""
         if headers is not None and headers.get("Status") == NO_RESPONDERS:
-            if not self._clear:  # what was sent before may have arrived; whoever serves may be about to be back
+            if self._again_s > AGAIN_S:  # what was sent before may have arrived; whoever serves may be about to be back
                 return
             self.fail(lambda: NodeUnreachable(f"nobody serves {self._subject!r}; nothing was done", subject=self._subject))
             return
@@ -219,6 +219,8 @@ class Group:
 
     def _close(self) -> None:
         gathering = self._gathering
+        if self not in gathering.groups:
+            return
         del gathering.groups[self]
         gathering.deadlines.discard(self)
         gathering.connection.deafen(self.number)

@@ -103,7 +103,7 @@ class _Served:
         if answers is not None:
             answers.again(reply)
             return
-        answers = self._wire.answers(reply, heard)
+        answers = self._wire.answers(reply)
         if heard.is_spent(asking.number):
             for number in range(len(asking.payloads)):
                 answers.add(number, Verdict.FORGOTTEN)
@@ -212,9 +212,9 @@ class NatsWire(Wire):
         except NodeUnreachable as error:  # its requester can't be told; it will see its time run out
             self._connection.tell("error", f"an answer of {subject!r} couldn't be sent: {error}")
 
-    def answers(self, reply: bytes, heard: Heard) -> Answers:
+    def answers(self, reply: bytes) -> Answers:
         """Where answers to requests that came together go."""
-        return Answers(self._connection, self.loop, reply, heard)
+        return Answers(self._connection, self.loop, reply)
 
     def add_answer(self, answers: Answers, number: int, data: bytes | None) -> None:
         """What a handler returned for one of them."""
