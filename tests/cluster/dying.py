@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 from jidosystem.__main__ import main
-from tests.faults.points import armed
+from tests.faults.points import armed, unsuspected
 
 
 class Dying:
@@ -31,5 +31,5 @@ class Dying:
 
 dying = Dying(Path(os.environ["CRASH_FILE"]))
 signal.signal(signal.SIGUSR1, dying.look)
-with armed(dying.reached):
+with unsuspected(), armed(dying.reached):
     main()

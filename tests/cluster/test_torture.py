@@ -36,6 +36,8 @@ from .traffic import Traffic, traffic
 
 NAMES = ("n1", "n2", "n3", "n4")
 RUN_S = 120.0
+CLIENTS, KEYS = 64, 160
+"""Enough that a node which is away holds up some, and the others go on."""
 LEAST_A_SECOND = 1.0
 SEEN_S = 10.0
 """So long a node that stood still is watched for letting go of its agents."""
@@ -165,7 +167,7 @@ async def one_run(there: Site, seed: int, run: int, seconds: float) -> None:
     random, began = Random(f"{seed} {run}"), time.monotonic()
     load: Traffic | None = None
     try:
-        async with traffic(there.cluster, seed=seed, clients=16, keys=40, pause_s=0.0, prefix=f"r{run}.") as load:
+        async with traffic(there.cluster, seed=seed, clients=CLIENTS, keys=KEYS, pause_s=0.0, prefix=f"r{run}.") as load:
             torturer = Torturer(there, load, random)
             while time.monotonic() - began < seconds:
                 await torturer.hurt()

@@ -7,7 +7,7 @@ one is asked for once; it may end unknown, and then the next value is written.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
@@ -21,6 +21,8 @@ from .nodes import NodeCluster, NodeProcess
 PATIENCE_S = 120.0
 """How long something is asked again before the run has failed."""
 AGAIN_S = 0.05
+READERS = 8
+"""Who read everything in the end, side by side."""
 LEAST = 200
 """Operations that were answered: with fewer a run shows nothing."""
 
@@ -132,15 +134,19 @@ class Traffic:
 
     async def settle(self) -> None:
         """Everything is read once more, when what counters said has come to the ledgers: nothing is on its way any longer."""
-        line, random = Line(), Random(self.seed)
-        for key in self.keys:
-            await self.read(line, random, "last", "Register", key)
-            count = await self.read(line, random, "last", "Counter", key)
+        async with asyncio.TaskGroup() as group:
+            for number in range(READERS):
+                group.create_task(self._settle(f"last{number}", self.keys[number::READERS]))
+
+    async def _settle(self, name: str, keys: Sequence[str]) -> None:
+        line, random = Line(), Random(f"{self.seed} {name}")
+        for key in keys:
+            await self.read(line, random, name, "Register", key)
+            count = await self.read(line, random, name, "Counter", key)
             async with asyncio.timeout(PATIENCE_S):
                 while len(await self._until_told(line, random, f"Ledger/{key}/read", {})) < count:
                     await asyncio.sleep(AGAIN_S)
-            await asyncio.sleep(0)
-            await self.read(line, random, "last", "Ledger", key)
+            await self.read(line, random, name, "Ledger", key)
         line.close()
 
     def verdicts(self, *, operations: int) -> list[Verdict]:

@@ -79,10 +79,20 @@ POINTS: dict[str, Point] = {
 
 
 @contextmanager
-def armed(reached: Callable[[str], object]) -> Iterator[None]:
-    """`reached` is told whenever code gets to a point; what it does there is done there. No agent is held to be what a node died of."""
-    bound: list[tuple[Any, str, Any]] = [(ownership, "MAX_DEATHS", ownership.MAX_DEATHS)]
+def unsuspected() -> Iterator[None]:
+    """No agent is held to be what its nodes died of."""
+    before = ownership.MAX_DEATHS
     ownership.MAX_DEATHS = MANY  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        ownership.MAX_DEATHS = before  # type: ignore[misc]
+
+
+@contextmanager
+def armed(reached: Callable[[str], object]) -> Iterator[None]:
+    """`reached` is told whenever code gets to a point; what it does there is done there."""
+    bound: list[tuple[Any, str, Any]] = []
     by_function: dict[str, dict[When, str]] = {}
     for name, point in POINTS.items():
         by_function.setdefault(point.function, {})[point.when] = name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from random import Random
 from typing import Any
@@ -15,12 +15,11 @@ from jidosystem import testing
 from jidosystem.runtime.recovery import LOOK_EVERY_S
 from jidosystem.testing import ClusterNode, NatsOdds, TestCluster
 from jidosystem.testing.nodes import NODE, on_its_way
-from tests.faults.points import POINTS, armed
+from tests.faults.points import POINTS, armed, unsuspected
 from tests.simulation.run import PATIENCE_S, hushed
 from tests.simulation.storm import Storm, run
 
 MOST_SEEDS_A_HIT = 20
-ORDERS = 5
 ODDS = NatsOdds(unknown=0.08, refused=0.004, slow=0.01, slow_s=1.5)
 """Commits are often enough of unknown outcome for a node to die while it finds out."""
 ANSWER_S = 5.0
@@ -82,17 +81,15 @@ def make(names: Iterable[str], **options: Any) -> TestCluster:
     return TestCluster(names, **(options | {"odds": ODDS}))
 
 
-def plan_of(seed: int) -> list[str]:
-    """The points in some order; of some seeds in a row each begins where the one before it may have got to."""
-    points = Random(f"plan {seed // ORDERS}").sample([*POINTS], len(POINTS))
-    first = seed % ORDERS * len(points) // ORDERS
-    return points[first:] + points[:first]
-
-
-def one(seed: int) -> Counter[str]:
-    """What nodes died of with a seed. To have it again: `python -c 'from tests.simulation.test_crash_points import one; one(SEED)'`."""
-    with hushed():
-        return testing.run(run(seed, make, begin=partial(Crashes, plan_of(seed))), patience_s=PATIENCE_S).did
+def one(seed: int, points: Sequence[str]) -> Counter[str]:
+    """What nodes died of with a seed, of these points in some order. What fails says how to have it again."""
+    plan = Random(f"plan {seed}").sample(points, len(points))
+    try:
+        with hushed(), unsuspected():
+            return testing.run(run(seed, make, begin=partial(Crashes, plan)), patience_s=PATIENCE_S).did
+    except BaseException as error:
+        error.add_note(f"once more: tests.simulation.test_crash_points.one({seed}, {points!r})")
+        raise
 
 
 @pytest.mark.parametrize("times", [1, pytest.param(20, marks=pytest.mark.torture)])
@@ -100,7 +97,8 @@ def one(seed: int) -> Counter[str]:
 def test_nodes_that_die_at_every_point_lose_nothing_and_do_nothing_twice(times: int) -> None:
     hits: Counter[str] = Counter()
     for seed in range(MOST_SEEDS_A_HIT * times):
-        hits.update(one(seed))
-        if all(hits[point] >= times for point in POINTS):
+        missing = [point for point in POINTS if hits[point] < times]
+        if not missing:
             return
+        hits.update(one(seed, missing))
     assert not {point: hits[point] for point in POINTS if hits[point] < times}
