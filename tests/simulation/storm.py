@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from jidosystem import errors
+from jidosystem.runtime.recovery import LOOK_EVERY_S
 from jidosystem.testing import (
     ClusterNode,
     History,
@@ -29,8 +30,8 @@ from tests.simulation.world import ACCOUNTS, AGENTS, OPENING, Account, Bell, Cou
 
 RAGE_S = 60.0
 REST_S = 300.0
-BELLS_S = 10.0
-"""The last bells ring within so long."""
+ANSWER_S = 5.0
+"""After which a node gives up a commit."""
 SEEN_S = 6.0
 """So long after a fault is over something shows whether it was felt."""
 VOID_S = 15.0
@@ -265,7 +266,7 @@ async def run(seed: int, make: Callable[..., TestCluster] = TestCluster, *, rage
                 await storm.rage(MORE_S)
             await storm.calm()
             await clients.end()
-            await there.pass_time(BELLS_S)
+            await there.pass_time(ANSWER_S + ODDS.late_s + LOOK_EVERY_S)  # so late is stored what the dead had sent, and then it is found
             await there.at_rest(REST_S)
             judge(recording.history(), await look(there))
         except BaseException:

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from jidosystem import testing
-from jidosystem.runtime.recovery import LOOK_EVERY_S
 from jidosystem.testing import ClusterNode, NatsOdds, TestCluster
 from jidosystem.testing.nodes import NODE, on_its_way
 from tests.faults.points import POINTS, armed, unsuspected
@@ -22,8 +21,6 @@ from tests.simulation.storm import Storm, run
 MOST_SEEDS_A_HIT = 20
 ODDS = NatsOdds(unknown=0.08, refused=0.004, slow=0.01, slow_s=1.5)
 """Commits are often enough of unknown outcome for a node to die while it finds out."""
-ANSWER_S = 5.0
-"""After which a node gives up a commit."""
 REACHED_S = 8.0
 """So long a point is waited for before the next one has its turn."""
 
@@ -51,10 +48,6 @@ class Crashes(Storm):
                     self.random.choice([self.leave, self.pause, self.no_leader])()
                 self.there.check()
             self._armed = ""
-
-    async def calm(self) -> None:
-        await super().calm()
-        await self.there.pass_time(ANSWER_S + ODDS.late_s + LOOK_EVERY_S)  # so late is stored what the dead had sent, and then it is found
 
     def reached(self, point: str) -> None:
         """Some node's code has come to a point: if it is the one, the node is dead, and what its code does within this step reaches nobody."""
