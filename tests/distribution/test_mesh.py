@@ -346,9 +346,11 @@ async def test_what_is_under_way_when_a_node_leaves_is_answered_first() -> None:
     async with meshed("a", "b") as all_:
         asked = asyncio.ensure_future(all_.ask("a", "b", "sleep", b"0.6"))
         await all_.there.pass_time(0.5)
-        await all_.node("b").run(all_.meshes["b"].leave())
+        leaving = asyncio.ensure_future(all_.node("b").run(all_.meshes["b"].leave()))
         assert await asked == ReplyFrame(b"Counter/x")
-        assert all_.there.now["a"].state_of("b") == "void"
+        assert all_.node("a").state_of("b") == "alive", "it has given nothing up before"
+        await leaving
+        assert all_.node("a").state_of("b") == "void"
 
 
 async def test_nothing_is_lost_that_is_sent_to_a_node_while_it_leaves() -> None:

@@ -413,3 +413,41 @@ async def test_a_full_stream_refuses_what_is_new_and_keeps_what_it_has(one: Clie
     told = [await write(one, f"{name}.k", bytes(5_000)) for _ in range(6)]
     assert told[:3] == [1, 2, 3] and told[-1] == 10077
     assert await messages(one, name) == told.index(10077)
+
+
+async def test_between_servers_a_request_to_who_has_just_stopped_listening_is_lost(three_servers: NatsCluster) -> None:
+    """Neither an answer nor "no responders": the servers hear of a subscription's end one after another. Why a node that leaves listens on."""
+    settings, ends, subject = three_servers.settings(), Counter[str](), f"fact{next(_ids)}"
+    asker, server = [
+        await nats.connect(address, user=settings.user, password=settings.password, error_cb=quiet, allow_reconnect=False)
+        for address in settings.servers[:2]
+    ]
+    ending = False
+
+    async def answer(message: Any) -> None:
+        await message.respond(b"")
+
+    async def ask_on() -> None:
+        while not ending:
+            try:
+                await asker.request(subject, b"", timeout=1)
+                ends["answered"] += 1
+            except NoRespondersError:
+                ends["nobody there"] += 1
+                await asyncio.sleep(0.001)
+            except nats.errors.TimeoutError:
+                ends["lost"] += 1
+
+    async with asyncio.timeout(120), asyncio.TaskGroup() as group:
+        for _ in range(16):
+            group.create_task(ask_on())
+        while not ends["lost"]:
+            subscription = await server.subscribe(subject, cb=answer)
+            await asyncio.sleep(0.2)
+            await subscription.drain()
+            await asyncio.sleep(0.05)
+        ending = True
+    assert ends["answered"]
+    assert ends["nobody there"]
+    await asker.close()
+    await server.close()
